@@ -166,7 +166,7 @@ class Websocket(core.ConnectionCore):
     def _ignore(self, what: object) -> None:
         hook("connection.python")
 
-    _buffer_write = _process_read = _write_lines = _write_messages = _write_prepared = _ignore
+    _buffer_write = _flush = _process_read = _write_lines = _write_messages = _write_prepared = _ignore
 
 
 def is_logging() -> bool:
@@ -380,6 +380,12 @@ class World:
             self.refresh()
             self.connection._write_buffer = b"data"
             yield self.write_buffered, None
+            for flags in (0, None):
+                if self.connection is None:
+                    return
+                self.refresh()
+                self.connection._write_buffer = b"data"
+                yield self.connection.flush, flags
 
     def write_buffered(self, _: None) -> None:
         core.write_buffered(self.waiting, self.left)

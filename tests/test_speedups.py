@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from json.encoder import encode_basestring
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from wire.heads import ATTRIBUTES, Refusal, any_heads, parse_result
 
 from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
+from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import http_parser, payloads, write_queue
@@ -434,6 +436,61 @@ def taken(sock: socket.socket) -> bytes:
         while piece := sock.recv(1 << 20):
             data += piece
     return data
+
+
+def flushing(direct: Any, gathered: Any, stats: Any) -> Any:
+    """Return a connection, which notes in ``left`` what is left to Python to flush."""
+
+    class Flushing(_speedups.ConnectionCore):
+        def _flush(self: Any, flags: Any) -> None:
+            self.left.append(flags)
+
+    connection: Any = Flushing()
+    connection._writable_socket, connection._write_buffer, connection._stats = direct, gathered, stats
+    connection.left = []
+    return connection
+
+
+def test_a_flush_sends_what_the_socket_accepts_and_leaves_the_rest_to_python() -> None:
+    with sockets() as (ours, theirs):
+        stats = Stats(tuple)
+        one = flushing(ours, b"hello", stats)
+        one.flush()
+        assert (one._write_buffer, one.left, stats.bytes_sent) == (None, [], 5)
+        one.flush()
+        assert one.left == []
+        one._write_buffer = b" world"
+        one.flush(socket.MSG_DONTWAIT)
+        assert taken(theirs) == b"hello world"
+        assert (one.left, stats.bytes_sent) == ([], 11)
+        one._write_buffer = b"x" * 1_000_000
+        one.flush(0)
+        rest = len(one._write_buffer)
+        sent = 1_000_000 - rest
+        assert taken(theirs) == b"x" * sent
+        assert 0 < sent < 1_000_000
+        assert (one.left, stats.bytes_sent) == ([0], 11 + sent)
+        theirs.close()
+        # Python meets the error again.
+        one.flush(0)
+        assert (len(one._write_buffer), one.left, stats.bytes_sent) == (rest, [0, 0], 11 + sent)
+
+
+def test_a_flush_that_is_not_ordinary_is_left_to_python() -> None:
+    with sockets() as (ours, theirs), OtherSocket(fileno=ours.dup().detach()) as other:
+        stats = Stats(tuple)
+        for direct, data, counters, flags in (
+            *((sock, b"data", stats, 0) for sock in (None, other, "socket")),
+            *((ours, data, stats, 0) for data in ("data", bytearray(b"data"))),
+            (ours, b"data", SimpleNamespace(bytes_sent=0), 0),
+            *((ours, b"data", stats, flags) for flags in (None, -1, 2**31, 2**70, "0")),
+        ):
+            one = flushing(direct, data, counters)
+            one.flush(flags)
+            assert (one._write_buffer, one.left) == (data, [flags])
+        assert (stats.bytes_sent, taken(theirs)) == (0, b"")
+        with pytest.raises(TypeError):
+            flushing(ours, b"data", stats).flush(0, 0)
 
 
 class OtherSocket(socket.socket):

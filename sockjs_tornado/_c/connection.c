@@ -154,6 +154,7 @@ connection_process_read(PyObject *object, PyObject *nbytes)
 
 /* The docstrings are those of the twins. */
 PyMethodDef connection_methods[] = {
+    {"flush", (PyCFunction)(void (*)(void))connection_flush, METH_FASTCALL, "flush($self, flags=0, /)\n--\n\n"},
     {"get_buffer", connection_get_buffer, METH_O, "get_buffer($self, sizehint, /)\n--\n\n"},
     {"process_read", connection_process_read, METH_O, "process_read($self, nbytes, /)\n--\n\n"},
     {"write", connection_write, METH_O, "write($self, data, /)\n--\n\n"},

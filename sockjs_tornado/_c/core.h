@@ -33,6 +33,7 @@
  *                                                                                           messages_sent
  * ConnectionCore
  *   get_buffer         _buffer                  everything; the twin is a field             nothing
+ *   flush              _flush                   bytes for a plain socket, if it accepts all     _write_buffer, bytes_sent
  *   write              _buffer_write            at most MAX_BUFFERED bytes for an empty     _write_buffer, and the list
  *                                               buffer, if the queue's flush is scheduled   waiting of _queue
  *   write_messages     _write_messages          str, if _is_plain                           what write() writes to
@@ -94,7 +95,7 @@
     EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
     EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
-    EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
+    EACH(_buffer) EACH(_buffer_write) EACH(_flush) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
     EACH(_send_message_fallback) EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
     EACH(_write_prepared) \
     EACH(_format_response_python) EACH(_parse_head_python) EACH(is_logging) EACH(is_stopped) EACH(response_finished) \
@@ -224,6 +225,10 @@ int prepare_accept(PyObject *module);
 
 /* Return whether an object is a socket that is written to without Python: a socket.socket, or an accepted one. */
 int is_plain_socket(PyObject *object);
+
+/* --- in write_buffered.c --- */
+
+PyObject *connection_flush(PyObject *object, PyObject *const *args, Py_ssize_t count);
 
 /* --- in session.c --- */
 

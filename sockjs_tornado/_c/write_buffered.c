@@ -2,6 +2,8 @@
 
 #include "core.h"
 
+#include <limits.h>
+
 #ifndef _WIN32
 #include <sys/socket.h>
 
@@ -145,3 +147,46 @@ write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(total);
 }
 #endif
+
+PyObject *
+connection_flush(PyObject *object, PyObject *const *args, Py_ssize_t size)
+{
+    PyObject *flags = size ? args[0] : zero;
+
+    if (size > 1) {
+        PyErr_SetString(PyExc_TypeError, "flush() takes at most one argument");
+        return NULL;
+    }
+#ifndef _WIN32
+    Connection *self = (Connection *)object;
+    Py_ssize_t number = number_in(flags);
+
+    if (number >= 0 && number <= INT_MAX && is_counting(self->_stats)) {
+        Write write;
+        int was_collecting = PyGC_Disable(), is_taken = take_write(object, &write);
+
+        if (was_collecting)
+            PyGC_Enable();
+        if (is_taken == 0)
+            Py_RETURN_NONE;
+        /* If the socket does not accept all, the twin writes the rest. */
+        if (is_taken == 1) {
+            int is_done;
+
+            Py_INCREF(object);
+            write.written = send(write.fd, PyBytes_AsString(write.data), (size_t)PyBytes_Size(write.data),
+                (int)number | MSG_DONTWAIT | MSG_NOSIGNAL);
+            is_done = write.written == PyBytes_Size(write.data);
+            if (write.written > 0)
+                count(&((Counters *)self->_stats)->bytes_sent, write.written);
+            if (!is_done)
+                give_rest(&write);
+            Py_DECREF(write.data);
+            Py_DECREF(object);
+            if (is_done)
+                Py_RETURN_NONE;
+        }
+    }
+#endif
+    return PyObject_CallMethodObjArgs(object, names._flush, flags, NULL);
+}

@@ -164,7 +164,7 @@ class Endpoint:
         return headers
 
     def _cookie_headers(self, exchange: Exchange) -> Headers:
-        setting = exchange.jsessionid_setting()
+        setting: str | bool = self.server.settings.jsessionid is True or exchange.jsessionid_setting()
         if setting is True:
             value = exchange.cookie("JSESSIONID")
             if value is None or not _COOKIE_VALUE.fullmatch(value):

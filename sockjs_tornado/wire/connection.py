@@ -44,6 +44,7 @@ except ImportError:  # the C module was not built
 
         _buffer: bytearray
         _buffer_write: Callable[[bytes], None]
+        _flush: Callable[[int], None]
         _process_read: Callable[[int], None]
         _write_lines: Callable[[Sequence[Any]], None]
         _write_messages: Callable[[Sequence[Any]], None]
@@ -52,6 +53,10 @@ except ImportError:  # the C module was not built
         def get_buffer(self, sizehint: int, /) -> bytearray:
             """Return the buffer for the next read."""
             return self._buffer
+
+        def flush(self, flags: int = 0, /) -> None:
+            """Send the write buffer now, with flags of ``socket.send``; drop it if the connection is closed."""
+            self._flush(flags)
 
         def process_read(self, nbytes: int, /) -> None:
             """Process the ``nbytes`` that were just read from a websocket."""
@@ -180,10 +185,14 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             # The rest of a response before this one.
             self._writable_socket = None
         self._queue.bind_loop()
-        self.write(head)
         # bytes_sent does not include response heads.
         self._stats.bytes_sent -= len(head)
-        self.on_connect()
+        # Not with write(), which would schedule a flush.
+        self._write_buffer = head
+        try:
+            self.on_connect()
+        finally:
+            self.flush()
         if unread:
             self.on_data(unread)
 
@@ -252,8 +261,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.flush()
             self._buffer_write(data)
 
-    def flush(self, flags: int = 0) -> None:
-        """Send the write buffer now; drop it if the connection is closed. ``flags`` are those of ``socket.send``."""
+    def _flush(self, flags: int) -> None:
         data = self._write_buffer
         if data is None:
             return
