@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import Any
 
+import tornado.gen
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
@@ -100,6 +101,20 @@ class Obedient(sockjs.SockJSConnection):
         names = ("disconnect_delay", "heartbeat_delay", "response_limit", "jsessionid", "immediate_flush", "verify_ip")
         self.tell(**{name: settings[name] for name in names})
 
+    def do_sent(self, what: str) -> None:
+        self.tell(sent=self.session.sent)
+
+    def do_json(self, what: str) -> None:
+        self.session.send_jsonified(json.dumps([what]))
+
+    def do_old(self, what: str) -> None:
+        self.session.verify_state()
+        self.tell(
+            state=self.session.state == session.OPEN,
+            stats=self.session.stats is self.session.server.stats,
+            info=sorted(vars(self.info)),
+        )
+
     def do_closes(self, what: str) -> None:
         self.tell(closes=self.session.server.closes)
 
@@ -132,7 +147,29 @@ class Migrated(migrate.WebsocketHandler):
 
 
 class OwnSession(session.Session):
-    """A session class of the application's."""
+    """A session class of the application's, which counts what is sent through it."""
+
+    sent = 0
+
+    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        self.sent += 1
+        super().send_message(msg, stats=stats, binary=binary)
+
+
+class Asking(sockjs.SockJSConnection):
+    """Waits for the next message of the client while it handles one."""
+
+    answer: Any = None
+
+    @tornado.gen.coroutine
+    def on_message(self, message: str) -> Any:
+        if self.answer is None:
+            self.answer = asyncio.get_running_loop().create_future()
+            self.send("question")
+            answer = yield self.answer
+            self.send(f"{message}: {answer}")
+        else:
+            self.answer.set_result(message)
 
 
 async def main() -> None:
@@ -145,13 +182,15 @@ async def main() -> None:
     plain = sockjs.SockJSRouter(
         functools.partial(Migrated), "/plain", {"jsessionid": False, "disabled_transports": ["websocket", "jsonp"]}
     )
+    # 1.0 never waits for coroutines.
+    asking = sockjs.SockJSRouter(Asking, "/asking", {"max_concurrent_callbacks": 100})
     for router in (obedient, plain):
         router.clients, router.closes, router.title = set(), 0, "the server"
     assert obedient.io_loop is IOLoop.current()
     assert [obedient.websockets_enabled, plain.websockets_enabled] == [True, False]
     assert [bool(obedient.cookie_needed), bool(plain.cookie_needed)] == [True, False]
 
-    application = tornado.web.Application(plain.apply_routes(list(obedient.urls)), title="the application")
+    application = tornado.web.Application(plain.apply_routes(obedient.urls + asking.urls), title="the application")
     server = tornado.httpserver.HTTPServer(application)
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)

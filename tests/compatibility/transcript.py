@@ -39,6 +39,9 @@ COMMANDS = (
     "header Cookie",
     "cookie user",
     "settings",
+    "sent",
+    "json x",
+    "old",
 )
 FIELDS = ("User-Agent: agent/1", "Cookie: user=ann", "Origin: http://example.com")
 
@@ -246,6 +249,15 @@ class Conversation:
         await talker.send("hello")
         self.note("migrated", "echo", await talker.message())
 
+    async def asked(self, transport: str) -> None:
+        """Answer a question that the application asks while it handles a message."""
+        talker = peer(transport, self.connect, prefix="/asking")
+        self.note(f"{transport} asked", "open", await talker.frame())
+        await talker.send("ask")
+        self.note(f"{transport} asked", "question", await talker.message())
+        await talker.send("answer")
+        self.note(f"{transport} asked", "answer", await talker.message())
+
 
 async def converse(port: int) -> Transcript:
     """Go through the whole conversation."""
@@ -255,6 +267,7 @@ async def converse(port: int) -> Transcript:
         await conversation.errors()
         for transport in ("websocket", "xhr"):
             await conversation.talk(transport)
+            await conversation.asked(transport)
             for query in ("close", "reject"):
                 await conversation.enter(transport, query)
         for transport in RECEIVING:
