@@ -14,6 +14,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from sockjs_tornado import HTTPServer, SockJSRouter
 from sockjs_tornado.server import connection_io
+from sockjs_tornado.server.connection import HTTPConnection
+from sockjs_tornado.server.http_server import READ_SIZE
 from sockjs_tornado.transports.limited_body import LimitedBody
 
 from .conftest import NATIVE, Listen, Site
@@ -433,6 +435,39 @@ async def test_a_client_that_leaves_while_its_body_is_decompressed(listen: Liste
     await until(lambda: routed.router.body_budget.used, interval=0)
     await routed.site.http.close_all_connections()
     assert routed.router.body_budget.used == 0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+@pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr_send"])
+async def test_data_that_has_already_arrived_is_read_in_several_iterations(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, kind: str, target: str
+) -> None:
+    class Size(RequestHandler):
+        def post(self) -> None:
+            self.write(str(len(self.request.body)))
+
+    turn = 0
+    sizes: dict[int, int] = {}
+
+    def process(self: HTTPConnection, nbytes: int) -> None:
+        sizes[turn] = sizes.get(turn, 0) + nbytes
+        original(self, nbytes)
+
+    original = HTTPConnection._process_data
+    monkeypatch.setattr(HTTPConnection, "_process_data", process)
+    routed = await route(listen, handlers={"/": Size}, options={"kind": kind})
+    client = await routed.site.connect()
+    size = 3_000_000
+    client.write(request("POST", target, body=b"x" * size))
+    answer = asyncio.ensure_future(client.response())
+    while not answer.done():
+        turn += 1
+        await asyncio.sleep(0)
+    response = await answer
+    assert response.text == (str(size) if target == "/" else "")
+    assert sum(sizes.values()) > size
+    # Over TLS, also the rest of a record whose beginning came with the read before.
+    assert max(sizes.values()) < READ_SIZE + 16 * 1024
 
 
 @pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr", "/echo/000/abc/xhr_send"])
