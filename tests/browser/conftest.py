@@ -50,6 +50,9 @@ look();
 """
 
 
+FITS = "const root = document.documentElement; return [innerWidth, root.scrollWidth <= root.clientWidth]"
+
+
 class Watch:
     """Hears of every error in every page and iframe, by the DevTools protocol: WebDriver leaves out iframes that have a
     process of their own.
@@ -134,6 +137,17 @@ class Chromium:
         """Wait until the page of the current window shows this text."""
         self.driver.set_script_timeout(TIMEOUT)
         self.driver.execute_async_script(SHOWS, text)
+
+    def show_on_phone(self, scheme: str) -> None:
+        """Let the current window have the width of a phone, and a light or dark colour scheme."""
+        narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def check_fits_phone(self) -> None:
+        """Check that the page is no wider than the window, beside a scroll bar."""
+        assert self.driver.execute_script(FITS) == [420, True]
 
     def close_windows(self, windows: list[str]) -> None:
         """Close windows and turn to one that is left."""

@@ -132,17 +132,10 @@ def test_behind_a_proxy_that_gathers_answers_it_says_what_is_wrong(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_on_a_phone(chromium: Chromium, server: Restartable, scheme: str) -> None:
     window = chromium.open(server.page)
-    driver = chromium.driver
-    narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
-    scheme_of_pages = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_of_pages})
+    chromium.show_on_phone(scheme)
     chromium.sees("Live over websocket")
     chromium.sees("0 total")
-    assert driver.execute_script("return [innerWidth, document.documentElement.scrollWidth <= innerWidth]") == [
-        420,
-        True,
-    ]
+    chromium.check_fits_phone()
     assert chromium.complaints() == []
     chromium.close_windows([window])
 

@@ -16,8 +16,6 @@ from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 
-# Beside a scroll bar there would be less room.
-FITS = "const root = document.documentElement; return [root.clientWidth, root.scrollWidth <= root.clientWidth]"
 COLOURS = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
 
 #: Messages that Redis keeps.
@@ -126,15 +124,11 @@ def test_when_redis_restarts_empty_the_page_reports_it_and_continues(
 def test_it_fits_on_a_phone(chromium: Chromium, page: str, publisher: Publisher, scheme: str) -> None:
     tick(publisher, 1)
     window = chromium.open(page)
-    driver = chromium.driver
-    narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
-    scheme_of_pages = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_of_pages})
+    chromium.show_on_phone(scheme)
     chromium.sees("Connected over websocket")
     chromium.sees("Tick 1")
-    assert driver.execute_script(FITS) == [420, True]
-    ink, paper = driver.execute_script(COLOURS)
+    chromium.check_fits_phone()
+    ink, paper = chromium.driver.execute_script(COLOURS)
     assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
     assert chromium.complaints() == []
     chromium.close_windows([window])

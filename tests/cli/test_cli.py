@@ -501,22 +501,19 @@ async def test_input_that_is_not_text_is_reported(shared: Run) -> None:
     assert "Cannot read the input: 'utf-8' codec can't decode byte 0xff" in ended.errors
 
 
+async def connect_program(program: Any, **options: Any) -> asyncio.subprocess.Process:
+    """Run ``connect`` to the echo service of a server, in a process of its own."""
+    url = f"http://127.0.0.1:{program.ports[0]}/echo"
+    command = (sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", url)
+    return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, cwd=ROOT, **options)
+
+
 async def test_a_read_error_of_the_input_is_reported(shared: Run) -> None:
     ours, theirs = socket.socketpair()
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "sockjs_tornado",
-            "connect",
-            f"http://127.0.0.1:{shared().ports[0]}/echo",
-        ),
+    process = await connect_program(
+        shared(),
         stdin=theirs.fileno(),
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
     )
     # Closing a socket with unread data resets the connection.
     theirs.send(b"unread")
@@ -545,20 +542,10 @@ async def test_an_end_of_the_terminal_s_own_is_quiet(shared: Run, closed: str) -
 
 
 async def test_a_connection_that_is_interrupted_ends_quietly(shared: Run) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "sockjs_tornado",
-            "connect",
-            f"http://127.0.0.1:{shared().ports[0]}/echo",
-        ),
+    process = await connect_program(
+        shared(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
         # If the tests run as a background job of a shell, their children ignore SIGINT by default.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

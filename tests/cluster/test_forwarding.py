@@ -250,20 +250,26 @@ async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logg
 FLOOD = 16 * 1024 * 1024
 
 
+async def flood(owner: Any, client: Any, transport: str, base: str) -> Any:
+    """Open a session, whose client polls and reads no more than a part of the message; return its connection."""
+    client.write(asking(transport, base))
+    assert await first_frame(client, transport) == "o"
+    connection = await owner.journal.connection()
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.write(asking(transport, base))
+    client.pause_reading()
+    await until(lambda: connection.session.is_attached)
+    connection.send("x" * FLOOD)
+    return connection
+
+
 @pytest.mark.parametrize("transport", POLLING)
 async def test_a_client_that_does_not_read_a_response_gets_no_second_one(start: Start, transport: str) -> None:
     owner, other, _ = await start({"disconnect_delay": 60})
     session = owner.own()
     base = f"/echo/000/{session}"
     async with other.client() as client, other.client() as again:
-        client.write(asking(transport, base))
-        assert await first_frame(client, transport) == "o"
-        connection = await owner.journal.connection()
-        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        client.write(asking(transport, base))
-        client.pause_reading()
-        await until(lambda: connection.session.is_attached)
-        connection.send("x" * FLOOD)
+        connection = await flood(owner, client, transport, base)
         relay: Any = other.router.relay
         await until(lambda: relay._forwarder._unfinished)
         again.write(asking(transport, base))
@@ -284,14 +290,7 @@ async def test_an_unread_response_is_aborted_after_a_while(start: Start, transpo
     relay._forwarder._read_timeout = 0.05
     base = f"/echo/000/{owner.own()}"
     async with other.client() as client:
-        client.write(asking(transport, base))
-        assert await first_frame(client, transport) == "o"
-        connection = await owner.journal.connection()
-        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        client.write(asking(transport, base))
-        client.pause_reading()
-        await until(lambda: connection.session.is_attached)
-        connection.send("x" * FLOOD)
+        connection = await flood(owner, client, transport, base)
         await until(lambda: other.stats["relayed"] == 2)
         await until(lambda: not relay._forwarder._unfinished)
         client.resume_reading()

@@ -19,7 +19,7 @@ from cluster.redis_server import RedisServer
 from free_ports import reserved_port
 from programs import ServerProgram
 
-from sockjs_tornado import Settings, serving
+from sockjs_tornado import serving
 
 from .conftest import Visit
 from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, server, substitute
@@ -295,20 +295,6 @@ def test_all_files_name_the_same_ports() -> None:
     for text in (HAPROXY, NGINX, UNIT):
         assert {int(port) for port in re.findall(r"\b8[0-9]{3}\b", text)} == set(NODE_PORTS)
     assert {int(port) for port in re.findall(r"\b808[1-9]\b", cluster)} <= set(NODE_PORTS)
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        (HAPROXY, ["timeout client", "timeout server", "timeout tunnel", "timeout http-keep-alive"]),
-        (NGINX, ["proxy_read_timeout", "proxy_send_timeout"]),
-    ],
-    ids=["haproxy", "nginx"],
-)
-def test_proxies_have_more_patience_than_there_is_time_between_heartbeats(text: str, names: list[str]) -> None:
-    for name in names:
-        (seconds,) = re.findall(rf"^ +{name} ([0-9]+)s;?$", text, re.MULTILINE)
-        assert int(seconds) >= 2 * Settings().heartbeat_delay
 
 
 class TestCompose:
