@@ -25,6 +25,7 @@ from client import (
     sending,
     settle,
     unframe,
+    until,
 )
 
 from sockjs_tornado import SockJSRouter
@@ -428,6 +429,26 @@ async def test_polls_and_sends_may_be_pipelined(serve: Serve, connect: Connect, 
     response = await client.response()
     assert response["Connection"] == "close"
     assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_requests_behind_a_held_poll_are_lost_if_the_client_leaves(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
+    """A client cannot know whether the server has read them, as it had no response."""
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(client, transport) == "o"
+    connection = await journal.connection()
+    client.write(asking(transport, "/echo/000/abc") + sending(transport, "/echo/000/abc", '["lost"]'))
+    await until(lambda: connection.session.is_attached)
+    client.writer.close()
+    assert await connection.closed() == (1002, "Connection interrupted")
+    await settle(connect, server)
+    # on_close is the last callback.
+    assert connection._messages.empty()
 
 
 @pytest.mark.parametrize("transport", POLLING)
