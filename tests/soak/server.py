@@ -92,6 +92,9 @@ class Records(logging.Handler):
         if record.name == "tornado.general" and record.getMessage().startswith("error on read"):
             # Tornado's message about a connection whose peer has disappeared.
             return
+        if record.name == "sockjs_tornado.session.blocking":
+            # "pour" and "hand" wait for slow clients.
+            return
         self._ledger.logged += 1
         if len(self._ledger.records) < MAX_RECORDS:
             self._ledger.records.append(self.format(record)[-2000:])
