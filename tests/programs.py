@@ -83,19 +83,19 @@ class ServerProgram:
     Args:
         script: The program, relative to the root of the checkout. It prints a line with its addresses once it listens.
         arguments: Its command-line arguments.
-        packages: A directory with packages that replace the installed ones.
+        packages: Directories with packages that replace the installed ones.
 
     Attributes:
         ports: The ports that it listens on.
     """
 
-    def __init__(self, script: str, *arguments: str, packages: Path | None = None) -> None:
+    def __init__(self, script: str, *arguments: str, packages: Sequence[Path] = ()) -> None:
         environment = dict(os.environ)
-        if packages is not None:
-            installed = packages.parent.relative_to(ROOT) / ".installed"
-            assert packages.is_dir(), f"{packages} is missing: `make {installed}` installs it"
-            before = environment.get("PYTHONPATH")
-            environment["PYTHONPATH"] = os.pathsep.join([str(packages), *([before] if before else [])])
+        for folder in packages:
+            installed = folder.parent.relative_to(ROOT) / ".installed"
+            assert folder.is_dir(), f"{folder} is missing: `make {installed}` installs it"
+        before = [environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []
+        environment["PYTHONPATH"] = os.pathsep.join([*map(str, packages), *before])
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed by wait()
         self._process = subprocess.Popen(
             [sys.executable, "-W", "default", *RUNNER, script, *arguments],

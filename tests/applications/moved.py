@@ -3,10 +3,13 @@
 import importlib.abc
 import importlib.machinery
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import CodeType, ModuleType
 from typing import Any
+
+from tornado.ioloop import IOLoop
 
 #: For each module, regular expressions and what replaces the text that they match, which must be there exactly once.
 Changes = Mapping[str, Sequence[tuple[str, str]]]
@@ -58,3 +61,11 @@ class Moved(importlib.abc.MetaPathFinder):
     def install(self) -> None:
         """Take effect for all modules that are imported from now on."""
         sys.meta_path.insert(0, self)
+
+
+def announce(port: str) -> None:
+    """Print the address once the event loop runs, and stop the event loop on SIGTERM."""
+    loop = IOLoop.current()
+    # Not an exception, which Tornado could catch.
+    signal.signal(signal.SIGTERM, lambda number, frame: loop.add_callback_from_signal(loop.stop))
+    loop.add_callback(print, f"Listening on http://127.0.0.1:{port}", file=sys.__stdout__, flush=True)

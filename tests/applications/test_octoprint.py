@@ -46,7 +46,7 @@ def octoprint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     # In YAML, of which JSON is a part.
     (folder / "config.yaml").write_text(json.dumps(CONFIGURATION))
     (folder / "users.yaml").write_text(json.dumps({"_version": 2, "ann": USER}))
-    program = ServerProgram("tests/applications/run_octoprint.py", str(free_port()), str(folder), packages=PACKAGES)
+    program = ServerProgram("tests/applications/run_octoprint.py", str(free_port()), str(folder), packages=[PACKAGES])
     yield SimpleNamespace(port=program.ports[0])
     status, output, log = program.stop()
     assert (status, output) == (0, "All changes applied\n")

@@ -19,7 +19,7 @@ RELEASES = re.findall(r"tornado==(\d+\.\d+\.\d+)$", (ROOT / "tox.ini").read_text
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Serve echoes on a release of Tornado."""
     folder = ROOT / f".compatibility/tornado-{request.param}"
-    program = ServerProgram("tests/served.py", packages=folder)
+    program = ServerProgram("tests/served.py", packages=[folder])
     yield SimpleNamespace(port=program.ports[0], release=request.param)
     assert program.stop() == (0, "", "")
 
