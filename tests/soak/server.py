@@ -36,6 +36,8 @@ SETTINGS = {
     "response_limit": 128 * 1024,
     "max_queue_bytes": 256 * 1024,
     "max_message_size": 256 * 1024,
+    # The machine may be busy.
+    "slow_callback_duration": 0,
 }
 #: Limits of the HTTP server, low enough that incomplete requests time out during a run.
 LIMITS: dict[str, Any] = {"idle_connection_timeout": 30, "body_timeout": 15, "max_body_size": 1024 * 1024}
