@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from ..client.fallback import decode_info
+from .advice import explain_failure, explain_status
 from .probe import ABORTED, Prober, Response
 
 #: An origin that no real site has. If it is allowed, all origins are.
@@ -48,12 +49,11 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     """Request ``/info`` twice, as another site; return the response, or None if all else would fail, and findings."""
     own_origin = prober.options.origin
     headers = [] if own_origin else [("Origin", UNKNOWN_ORIGIN)]
-    responses = [await prober.fetch("/info", seconds, headers=headers) for _ in range(2)]
-    first = responses[0]
+    first = await prober.fetch("/info", seconds, headers=headers)
     if first.failure:
         reason = first.failure if first.failure != ABORTED else f"no response in {seconds:g} s"
-        advice = "Check the URL, including http:// or https://, and whether the server is running."
-        return None, [Finding(Level.BAD, "/info", reason, advice)]
+        return None, [Finding(Level.BAD, "/info", reason, explain_failure(prober.service.url, first.failure))]
+    responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []
     is_rejected = first.status == 403 and not own_origin
     if is_rejected:
@@ -62,25 +62,18 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         first = await prober.fetch("/info", seconds)
     info = decode_info(first.body)
     if first.status != 200 or info is None:
-        return None, [*findings, _explain_bad_info(first, own_origin)]
+        return None, [*findings, _explain_bad_info(first, prober.service.url, own_origin)]
     findings.append(_describe_info(info, first))
     if not is_rejected:
         findings += [*_check_caching(responses), _check_cors(first, own_origin or UNKNOWN_ORIGIN)]
     return info, findings
 
 
-def _explain_bad_info(response: Response, origin: str | None) -> Finding:
+def _explain_bad_info(response: Response, url: str, origin: str | None) -> Finding:
     status = response.status
-    advice = "Check that this is the URL of a SockJS service, including its prefix."
-    if status == 200:
-        return Finding(Level.BAD, "/info", "the response is not a JSON object", advice)
-    if 300 <= status < 400:
-        advice = f"Clients do not follow redirects. Use the target URL ({response.header('location')})."
-    elif status == 403 and origin:
-        advice = f"The server rejects pages of {origin} (allowed_origins)."
-    elif status in (502, 503, 504):
-        advice = "A proxy cannot reach the server, or the server rejects new clients at the moment."
-    return Finding(Level.BAD, "/info", f"status {status}", advice)
+    advice = explain_status(status, response.header("location"), bytes(response.body), url, origin)
+    text = "the response is not a JSON object" if status == 200 else f"status {status}"
+    return Finding(Level.BAD, "/info", text, advice)
 
 
 def _describe_info(info: dict[str, Any], response: Response) -> Finding:

@@ -64,6 +64,8 @@ async def _run_client(connector: connect, linger: float) -> int:
     except ConnectError as error:
         note(f"Cannot connect: {error}")
         return 1
+    for transport, reason in client.failures.items():
+        note(f"{transport} does not work: {reason}")
     elapsed = (time.monotonic() - started) * 1000
     note(f"Connected to {client.url} over {client.transport} in {elapsed:.0f} ms; press Ctrl-D to end")
     async with client:

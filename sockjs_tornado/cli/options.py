@@ -1,15 +1,24 @@
 """Arguments that ``connect`` and ``info`` share."""
 
 import argparse
+import re
 from typing import Any
 
 from ..client import connect
 from ..exceptions import ConfigurationError
 
+_TRANSPORT = r"(?:websocket|xhr|xhr_send|xhr_streaming|eventsource|htmlfile|jsonp|jsonp_send)"
+
+#: What may follow the URL of a service, in a URL that somebody has copied from a browser's tools or a log.
+_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/{_TRANSPORT}|/websocket)/?$")
+
 
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
-    parser.add_argument("url", help="URL of the service, such as https://example.com/chat")
+    parser.add_argument(
+        "url",
+        help="URL of the service, such as https://example.com/chat, or any of its URLs, such as that of a websocket",
+    )
     parser.add_argument("--origin", help="value of the Origin header, to act as a page of that site")
     parser.add_argument(
         "--header",
@@ -20,6 +29,21 @@ def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ca-file", metavar="FILE", help="file with the trusted certificates, in PEM")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
+    parser.add_argument("--proxy", metavar="URL", help="HTTP proxy for all requests; websockets are not tried then")
+
+
+def service_url(url: str) -> str:
+    """Return the URL of a service, for one of the URLs that its clients request."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    scheme = {"ws": "http", "wss": "https"}.get(scheme.lower(), scheme)
+    path, mark, query = rest.partition("?")
+    base = _BELOW_SERVICE.sub("", path)
+    if base != path:
+        # The query of such a request, such as ?t=1700000000, is not the service's.
+        mark = query = ""
+    return f"{scheme}://{base}{mark}{query}"
 
 
 def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
@@ -30,7 +54,12 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
         if not separator:
             raise ConfigurationError(f"--header: expected NAME:VALUE, got {name!r}")
         headers.append((name.strip(), value.strip()))
-    verify = not arguments.insecure
     return connect(
-        arguments.url, headers=headers, origin=arguments.origin, ca_file=arguments.ca_file, verify=verify, **more
+        service_url(arguments.url),
+        headers=headers,
+        origin=arguments.origin,
+        ca_file=arguments.ca_file,
+        verify=not arguments.insecure,
+        proxy=arguments.proxy,
+        **more,
     )

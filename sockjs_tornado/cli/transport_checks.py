@@ -17,8 +17,9 @@ from ..transports.http_transports import HTTP_TRANSPORTS
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
-#: Number of requests, each on a new connection, in the check of stickiness.
-_ATTEMPTS: Final = 12
+#: Numbers of sessions, and of requests to each, in the check of stickiness. Each request is on a new connection.
+_SESSIONS: Final = 4
+_REQUESTS: Final = 3
 
 #: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
 _MAX_STREAM_DELAY: Final = 0.15
@@ -115,6 +116,8 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
     if info.get("websocket") is False:
         return Finding(Level.NOTE, "websocket", "disabled (/info)")
+    if prober.options.proxy is not None:
+        return Finding(Level.NOTE, "websocket", "not checked through --proxy")
     started = time.monotonic()
     try:
         websocket, frame = await _open_websocket(prober, seconds)
@@ -145,40 +148,50 @@ async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClie
 
 
 async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
-    """Open a polling session, and send empty requests to it on one new connection after another."""
-    statuses = await _send_to_one_session(prober.without_cookies, seconds)
+    """Open polling sessions, and send empty requests to them on one new connection after another."""
+    statuses = await _send_to_sessions(prober.without_cookies, seconds)
     if not statuses:
         return []
     others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
     if others:
         text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
         return [Finding(Level.BAD, "sending", f"xhr_send: {text}", "Messages cannot be sent over HTTP.")]
-    text = f"{_ATTEMPTS - statuses.count(404)} of {_ATTEMPTS} requests reached their session"
+    text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:
         return [Finding(Level.GOOD, "stickiness", text)]
     with_cookies = prober.without_cookies()
-    if 404 not in await _send_to_one_session(lambda: with_cookies, seconds):
+    if 404 not in await _send_to_sessions(lambda: with_cookies, seconds):
         advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
         return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
     return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
 
 
-async def _send_to_one_session(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
-    """Return the statuses of requests to one session, or an empty list if it cannot be opened."""
-    session = create_session_path()
-    opening = await create_prober().fetch(f"{session}/xhr", seconds, body=b"")
-    if not _IS_OPEN["xhr"](bytes(opening.body)):
-        return []
+async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
+    """Return the statuses of requests to several sessions, or an empty list if one cannot be opened.
 
-    # Without a receiver the session would time out.
-    receiving = create_prober().start(f"{session}/xhr", b"")
+    No request but the first one may open a session: a poll that reached another process would open a second session
+    with the same id there, and further requests would reach one or the other. So a stream opens it, and keeps it from
+    timing out. If streams do not work, the session times out after some seconds; so there are several, each with few
+    requests.
+    """
     statuses = []
-    for _ in range(_ATTEMPTS - 1):
-        sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
-        statuses.append(sent.status)
-    # If the receiving request reached another process, it has opened a second session with the same id there.
-    statuses.append(404 if _IS_OPEN["xhr"](bytes(receiving.body)) else 200)
-    receiving.abort()
+    has_streams = True
+    for _ in range(_SESSIONS):
+        session = create_session_path()
+        stream = create_prober().start(f"{session}/xhr_streaming", b"") if has_streams else None
+        try:
+            if stream is None or not await stream.wait_for(_IS_OPEN["xhr_streaming"], seconds):
+                has_streams = False
+                session = create_session_path()
+                opening = await create_prober().fetch(f"{session}/xhr", seconds, body=b"")
+                if not _IS_OPEN["xhr"](bytes(opening.body)):
+                    return []
+            for _ in range(_REQUESTS):
+                sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
+                statuses.append(sent.status)
+        finally:
+            if stream is not None:
+                stream.abort()
     return statuses
 
 
@@ -211,6 +224,8 @@ async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
 
 
 async def _wait_on_websocket(prober: Prober, seconds: float) -> Finding:
+    if prober.options.proxy is not None:
+        return Finding(Level.NOTE, "websocket, idle", "not checked through --proxy")
     try:
         websocket, _ = await _open_websocket(prober, seconds)
     except (OSError, HTTPClientError, WebSocketError):  # OSError includes TimeoutError

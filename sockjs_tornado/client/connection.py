@@ -71,6 +71,11 @@ class SockJSClient:
         return self._session.transport
 
     @property
+    def failures(self) -> dict[str, str]:
+        """The transports that were tried before the current one, each with the reason why it did not open."""
+        return dict(self._session.failures)
+
+    @property
     def is_closed(self) -> bool:
         """Whether the connection has ended for good. Messages received before may still be read."""
         return self._close_status is not None

@@ -58,11 +58,14 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         try:
             if name == "websocket" and info.get("websocket") is False:
                 raise OpenFailed("the server has websockets disabled")
-            return await _open_transport(name, factory, target, seconds)
+            session = await _open_transport(name, factory, target, seconds)
         except OpenFailed as error:
             failures[name] = str(error)
             if error.code:
                 break  # the server rejected this client; it would do so on the other transports too
+        else:
+            session.failures = failures
+            return session
     raise ConnectError(service.url, failures)
 
 

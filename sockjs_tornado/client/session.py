@@ -37,12 +37,14 @@ class ClientSession:
         transport: Name of the transport.
         close_status: Close code and reason once the session is closed by either side, otherwise None.
         paused: Whether reading from the server is paused.
+        failures: The transports that were tried before, each with the reason why it did not open.
     """
 
     def __init__(self, transport: str, options: Options) -> None:
         self.transport = transport
         self.close_status: tuple[int, str] | None = None
         self.paused = False
+        self.failures: dict[str, str] = {}
         self._heartbeat_timeout = options.heartbeat_timeout
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()

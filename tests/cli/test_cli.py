@@ -25,14 +25,16 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TextIO
 
 import pytest
-from application import Journal, Serve
+from application import Echo, Journal, Serve
 from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, within
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
+from sockjs_tornado.cli.connect import _run_client
 from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load, _run_worker, add_arguments
+from sockjs_tornado.client import connect
 from sockjs_tornado.extras import install_command
 from sockjs_tornado.settings import TRANSPORTS
 
@@ -622,6 +624,22 @@ def test_the_package_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         runpy.run_module("sockjs_tornado", run_name="__main__")
     assert ended.value.code == 0
     assert "serve echo, chat" in capsys.readouterr().out
+
+
+async def test_connect_says_why_a_transport_did_not_work(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router = SockJSRouter(Echo, "/echo", transports=["xhr"])
+    url = f"http://127.0.0.1:{(await serve(router)).port}/echo"
+    monkeypatch.setattr(sys, "stdin", None)
+    assert await within(_run_client(connect(url), 0.01)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "websocket does not work: the server has websockets disabled",
+        "xhr_streaming does not work: status 404",
+        "eventsource does not work: status 404",
+    ]
+    assert lines[3].startswith(f"Connected to {url} over xhr in ")
 
 
 def test_the_version_names_the_accelerators(

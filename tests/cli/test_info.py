@@ -2,22 +2,29 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import tornado.httpserver
-from application import Echo, Serve
+from application import Echo, Serve, close_router
+from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+import sockjs_tornado
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cli import doctor
+from sockjs_tornado.cli.advice import explain_failure
 from sockjs_tornado.cli.checks import Finding, Level, check_info
+from sockjs_tornado.cli.options import service_url
 from sockjs_tornado.cli.probe import Prober
-from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_transports
+from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_stickiness, check_transports
 from sockjs_tornado.client import connect
 from sockjs_tornado.client.multi import Multi
 
@@ -103,7 +110,13 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
     [
         (reply(200, body="[]"), {}, "the response is not a JSON object", "including its prefix"),
         (reply(404), {}, "status 404", "including its prefix"),
-        (reply(302, "Location: /login"), {}, "status 302", "Use the target URL (/login)"),
+        (reply(302, "Location: /elsewhere"), {}, "status 302", "Use the target URL (/elsewhere)"),
+        (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login?next=/) is in front of"),
+        (reply(303, "Location: https://id.example/x"), {}, "status 303", "A login page (https://id.example/x) is in"),
+        (reply(401), {}, "status 401", "Credentials are required"),
+        (reply(400), {}, "status 400", "including its prefix"),
+        (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
+        (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
         (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
         (reply(502), {}, "status 502", "A proxy cannot reach the server"),
         (reply(503), {}, "status 503", "A proxy cannot reach the server"),
@@ -120,10 +133,136 @@ async def test_a_bad_response_to_info_is_explained(
     assert advice in finding.advice
 
 
-async def test_no_response_to_info_is_explained(scripted: Scripted) -> None:
-    info, findings = await check_info(await scripted(SILENCE), 0.05)
+async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scripted) -> None:
+    # A second request would be served.
+    prober = await scripted(SILENCE, info_reply(1))
+    info, findings = await check_info(prober, 0.05)
     assert info is None
     assert [finding[:3] for finding in findings] == [(Level.BAD, "/info", "no response in 0.05 s")]
+
+
+@pytest.mark.parametrize(
+    ("url", "failure", "advice"),
+    [
+        ("https://a/b", "SSL certificate problem: self-signed certificate", "--insecure"),
+        ("https://a/b", "SSL certificate problem: certificate has expired", "Renew the certificate"),
+        ("https://a/b", "SSL certificate problem: unable to get local issuer certificate", "intermediate certificates"),
+        (
+            "https://a/b",
+            "SSL: no alternative certificate subject name matches target host name 'a'",
+            "another host name",
+        ),
+        ("https://a/b", "TLS connect error: error:0A00010B:SSL routines::wrong version number", "use http://"),
+        ("https://a/b", "Empty reply from server", "whether the server is running"),
+        ("http://a/b", "Empty reply from server", "If the port expects TLS, use https://"),
+        ("http://a/b", "Recv failure: Connection reset by peer", "If the port expects TLS, use https://"),
+        ("http://a/b", "Received HTTP/0.9 when not allowed", "If the port expects TLS, use https://"),
+        ("http://a/b", "Could not resolve host: a", "DNS"),
+        ("http://a/b", "Could not resolve proxy: p", "check --proxy"),
+        ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
+    ],
+)
+def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
+    assert advice in explain_failure(url, failure)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "has_tls", "is_trusted", "text"),
+    [
+        ("https", "localhost", True, False, "self-signed certificate"),
+        ("https", "127.0.0.1", True, True, "subject name"),
+        ("https", "localhost", False, False, "wrong version number"),
+        ("http", "localhost", True, False, "Empty reply"),
+    ],
+)
+async def test_libcurl_says_what_the_advice_is_found_by(
+    certificate: tuple[Path, Path], scheme: str, host: str, has_tls: bool, is_trusted: bool, text: str
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    urls = SockJSRouter(Echo, "/echo").urls
+    server = sockjs_tornado.HTTPServer(Application(urls), ssl_options=context if has_tls else None)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    url = f"{scheme}://{host}:{sockets[0].getsockname()[1]}/echo"
+    connector = connect(url, ca_file=certificate[0] if is_trusted else None)
+    multi = Multi()
+    _, (finding,) = await check_info(Prober(connector.service, connector.service, connector.options, multi), LONG)
+    multi.close()
+    server.stop()
+    await server.close_all_connections()
+    assert text in finding.text
+    assert finding.advice == explain_failure(url, text)
+    assert "whether the server is running" not in finding.advice
+
+
+class Alternating(HTTPServerConnectionDelegate):
+    """Sends one connection after another to one application after another, as a balancer without stickiness."""
+
+    def __init__(self, *applications: Application) -> None:
+        self._next = itertools.cycle(applications)
+        self._chosen: dict[object, Application] = {}
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Any:
+        # Tornado also calls this after a response, for the connection's next request.
+        if server_conn not in self._chosen:
+            self._chosen[server_conn] = next(self._next)
+        return self._chosen[server_conn].start_request(server_conn, request_conn)
+
+
+@pytest.mark.parametrize("transports", [["xhr"], ["xhr", "xhr_streaming"]], ids=" ".join)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+async def test_requests_that_miss_their_session_are_counted(
+    probing: Callable[..., Prober], count: int, transports: list[str]
+) -> None:
+    routers = [SockJSRouter(Echo, "/echo", transports=transports) for _ in range(count)]
+    delegate = Alternating(*(Application(router.urls, log_function=lambda handler: None) for router in routers))
+    server = tornado.httpserver.HTTPServer(delegate)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    (finding,) = await check_stickiness(probing(sockets[0].getsockname()[1]), LONG)
+    for router in routers:
+        await close_router(router)
+    server.stop()
+    await server.close_all_connections()
+    # Of three requests after that which opens the session, so many reach the same process as that.
+    reached = 4 * {1: 3, 2: 1, 3: 1, 4: 0}[count]
+    assert finding.text == f"{reached} of 12 requests reached their session"
+    assert finding.level is (Level.GOOD if count == 1 else Level.BAD)
+
+
+# URLs and proxies.
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        ("https://a.example/chat", "https://a.example/chat"),
+        ("https://a.example/chat/?token=x", "https://a.example/chat/?token=x"),
+        ("ws://a.example/chat/000/abc/websocket", "http://a.example/chat"),
+        ("wss://a.example:8443/chat/websocket", "https://a.example:8443/chat"),
+        ("https://a.example/chat/info?t=1700000000000", "https://a.example/chat"),
+        ("https://a.example/chat/123/abcdefgh/xhr_send?t=1", "https://a.example/chat"),
+        ("https://a.example/chat/iframe.html#abc", "https://a.example/chat/iframe.html#abc"),
+        ("https://a.example/chat/iframe.html", "https://a.example/chat"),
+        ("http://a.example/information", "http://a.example/information"),
+        ("a.example/chat", "a.example/chat"),
+    ],
+)
+def test_a_url_of_a_client_leads_to_its_service(url: str, service: str) -> None:
+    assert service_url(url) == service
+
+
+async def test_a_proxy_is_used_for_all_but_websockets(scripted: Scripted, probing: Callable[..., Prober]) -> None:
+    proxy = await scripted(info_reply(1))
+    prober = probing(1, proxy=proxy.service.url.removesuffix("/echo"))
+    info, _ = await check_info(prober, LONG)
+    assert info is not None
+    findings = by_subject(await check_transports(prober, info, LONG))
+    assert findings["websocket"][:3] == (Level.NOTE, "websocket", "not checked through --proxy")
+    assert "status" not in findings["xhr"].text
+    idle = by_subject(await check_idle_timeouts(prober, 0.05))
+    assert idle["websocket, idle"].text == "not checked through --proxy"
 
 
 def info_reply(

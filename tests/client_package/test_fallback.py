@@ -321,3 +321,10 @@ async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) 
         await within(client.recv())
     assert session_id not in str(caught.value)
     await asyncio.sleep(0)
+
+
+async def test_a_client_knows_which_transports_did_not_work(serve: Serve, dial: Dial) -> None:
+    router = SockJSRouter(Echo, "/echo", transports=["eventsource"])
+    client = await dial(await serve(router))
+    assert client.transport == "eventsource"
+    assert client.failures == {"websocket": "the server has websockets disabled", "xhr_streaming": "status 404"}
