@@ -38,6 +38,11 @@ ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/trans
 # Tests of requests that Tornado's handlers serve if its connections are not adopted.
 BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
 
+# Tests of whole servers, behind proxies and with clients of other packages, that depend on how a server ends connections
+# and on what it does after a stall. They run on both servers, too.
+WHOLE_SERVERS := $(addprefix tests/deployment/test_,proxies.py resets.py stalls.py terminated_tls.py) \
+	tests/browser/test_closing.py tests/test_ws4py.py
+
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -70,7 +75,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 		$(filter-out $(ON_ANY_LOOP),$(filter $(ON_BOTH_SERVERS),$(CONFORMANCE)))
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
 		$(filter-out $(NOT_IN_C) $(ON_BOTH_SERVERS),$(CONFORMANCE))
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS)
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS) $(WHOLE_SERVERS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)
