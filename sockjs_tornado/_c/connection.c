@@ -16,6 +16,22 @@ connection_write(PyObject *object, PyObject *data)
 {
     Connection *self = (Connection *)object;
 
+    if (self->_write_buffer != NULL && PyBytes_CheckExact(self->_write_buffer) && PyBytes_CheckExact(data)) {
+        Py_ssize_t before = PyBytes_Size(self->_write_buffer), size = PyBytes_Size(data);
+
+        if (before + size <= MAX_BUFFERED) {
+            /* Bytes are not tracked by the garbage collector, so no other code runs. */
+            PyObject *both = PyBytes_FromStringAndSize(NULL, before + size);
+
+            if (both == NULL)
+                return NULL;
+            memcpy(PyBytes_AsString(both), PyBytes_AsString(self->_write_buffer), before);
+            memcpy(PyBytes_AsString(both) + before, PyBytes_AsString(data), size);
+            set(&self->_write_buffer, both);
+            Py_DECREF(both);
+            Py_RETURN_NONE;
+        }
+    }
     if (self->_write_buffer == Py_None && self->_queue != NULL && PyBytes_CheckExact(data)
         && PyBytes_Size(data) <= MAX_BUFFERED) {
         PyObject *queue = Py_NewRef(self->_queue);

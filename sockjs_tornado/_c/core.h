@@ -34,8 +34,9 @@
  * ConnectionCore
  *   get_buffer         _buffer                  everything; the twin is a field             nothing
  *   flush              _flush                   bytes for a plain socket, if it accepts all     _write_buffer, bytes_sent
- *   write              _buffer_write            at most MAX_BUFFERED bytes for an empty     _write_buffer, and the list
- *                                               buffer, if the queue's flush is scheduled   waiting of _queue
+ *   write              _buffer_write            at most MAX_BUFFERED bytes in the buffer,   _write_buffer, and the list
+ *                                               which is not empty, or else the queue's     waiting of _queue
+ *                                               flush is scheduled
  *   write_messages     _write_messages          str, if _is_plain                           what write() writes to
  *   write_prepared     _write_prepared          a message that was rendered with _framing,  what write() writes to
  *                                               if _is_plain

@@ -101,8 +101,9 @@ class HTTPServer(AcceptingServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets, such as those of ``tornado.netutil.bind_sockets``."""
+        on_accept = self.serve_stream if self.uses_streams else self.handle_socket
         for sock in sockets:
-            self._listeners.append(Listener(sock, self.connection_accepted))
+            self._listeners.append(Listener(sock, on_accept))
 
     @property
     def no_keep_alive(self) -> bool:

@@ -8,7 +8,6 @@ import math
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
@@ -87,7 +86,8 @@ class SessionContainer:
         # Sessions, and the network under which each is counted.
         self._all: dict[Session, str] = {}
         self._settings = settings
-        self._by_ip: Counter[str] = Counter()
+        # Not a Counter, whose methods for new and deleted keys are written in Python.
+        self._by_ip: dict[str, int] = {}
         # Sessions and channels whose on_open has not finished; on_open may outlive the client.
         self._opening: set[Session] = set()
         # Sessions and channels that have ended while a callback still runs, each with its network.
@@ -116,7 +116,7 @@ class SessionContainer:
             return  # closed by the constructor of its connection
         ip = network_of(session.conn_info.ip)
         self._all[session] = ip
-        self._by_ip[ip] += 1
+        self._by_ip[ip] = self._by_ip.get(ip, 0) + 1
         self._opening.add(session)
         if register and session.session_id is not None:
             session._is_registered = True
@@ -139,7 +139,7 @@ class SessionContainer:
         if ip is None:
             # A channel, which has an entry only while its last callbacks run.
             ip = network_of(session.conn_info.ip)
-            self._by_ip[ip] += 1
+            self._by_ip[ip] = self._by_ip.get(ip, 0) + 1
         self._lingering[session] = ip
         if session.session_id is not None and self.by_id.get(session.session_id) is session:
             del self.by_id[session.session_id]
@@ -160,14 +160,16 @@ class SessionContainer:
         self._opening.discard(session)
         self.rooms.forget(session)
         ip = self._lingering.pop(session)
-        self._by_ip[ip] -= 1
-        if not self._by_ip[ip]:
+        left = self._by_ip[ip] - 1
+        if left:
+            self._by_ip[ip] = left
+        else:
             del self._by_ip[ip]
 
     def session_opened(self, session: Session) -> None:
         """Count a session that was opened."""
         if session in self._all:
-            self.stats.session_opened(session.transport_name)
+            self.stats.session_opened(session.conn_info.transport)
         else:
             # A multiplexed channel, which has no entry of its own.
             self._opening.add(session)
@@ -176,7 +178,7 @@ class SessionContainer:
         """Count and log the end of a session."""
         if session in self._all:
             code = session.close_code or 0
-            transport = session.transport_name
+            transport = session.conn_info.transport
             self.stats.session_closed(transport, code)
             log_end(session.label, transport, code, self.now() - session.opened_at)
 
@@ -191,7 +193,7 @@ class SessionContainer:
             return "draining"
         if 0 < settings.max_sessions <= len(self._all) + len(self._lingering):
             return "max_sessions"
-        if 0 < settings.max_sessions_per_ip <= self._by_ip[network_of(ip)]:
+        if 0 < settings.max_sessions_per_ip <= self._by_ip.get(network_of(ip), 0):
             return "max_sessions_per_ip"
         if self.unopened_limit_reached:
             return "max_unopened_sessions"

@@ -336,8 +336,10 @@ class Session(Inbox, LegacySession):
         self.close_code, self.close_reason = code, reason
         self._container.session_closed(self)
         self._blocked &= ~RECEIVER_FULL
-        self._wake_outbox_waiters()
-        self._wake_inbox_waiters()
+        if self._outbox_waiters:
+            self._wake_outbox_waiters()
+        if self._inbox_waiters:
+            self._wake_inbox_waiters()
         if not self._is_registered:
             # The receiver reports when the closing handshake has ended.
             self.due = inf
@@ -365,7 +367,8 @@ class Session(Inbox, LegacySession):
     def _release(self) -> None:
         self._set_state(CLOSED)
         self.due = inf
-        self._discard_outbox()
+        if self._outbox:
+            self._discard_outbox()
         self._callbacks.stop_watching()
         self._container.remove(self)
         if self._callbacks.is_over:

@@ -50,6 +50,7 @@ class WebSocket(Endpoint):
         super().__init__(server)
         # Without context takeover, all clients with the same window size share a framing. The key is the window size.
         self._framings: dict[int, Framing] = {}
+        self._compression = server.settings.compression
 
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Check the handshake, create a session and take the connection over."""
@@ -68,7 +69,7 @@ class WebSocket(Endpoint):
         except RequestTooLargeError as error:
             self.respond_too_large(exchange, error)
             return None
-        compression = self.server.settings.compression
+        compression = self._compression
         parameters = None
         if compression is not None:
             offers = exchange.header("Sec-WebSocket-Extensions")
@@ -102,7 +103,7 @@ class WebSocket(Endpoint):
         return framing
 
     def _compressing(self, parameters: Parameters) -> Framing:
-        compression = self.server.settings.compression
+        compression = self._compression
         assert compression is not None
         deflater = Deflater(parameters, compression.level)
         threshold = compression.threshold

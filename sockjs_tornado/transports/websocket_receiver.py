@@ -88,10 +88,11 @@ class WebSocketReceiver(KeepaliveConnection):
         parser = self._parser
         settings = self._settings
         if parser is None and nbytes <= 8 and not self._unread:
-            close = read_close_frame(self._buffer, nbytes)
-            if close is not None:
+            code = read_close_frame(self._buffer, nbytes)
+            if code:
                 self._stats.bytes_received += nbytes
-                self._end_connection(close)
+                if not self._closing:
+                    self._client_closed(code, "")
                 return
         if (parser is None or parser.at_boundary) and not self._unread:
             # Fast path: most reads contain only short, uncompressed text frames.
@@ -245,9 +246,7 @@ class WebSocketReceiver(KeepaliveConnection):
             # A callback has just closed the session. If the event is a close frame, the scanner has found it, too.
             return
         if isinstance(event, Close):
-            # RFC 6455, section 5.5.1: echo the status code.
-            self._session._receiver_lost(self, event.code, event.reason)
-            self.close_transport(close_frame(event.code))
+            self._client_closed(event.code, event.reason)
         else:
             if event.code == CloseCode.TRY_AGAIN_LATER:
                 limit, server = "max_buffered_body_bytes", self._session.server
@@ -257,8 +256,14 @@ class WebSocketReceiver(KeepaliveConnection):
             self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
 
+    def _client_closed(self, code: int, reason: str) -> None:
+        self._session._receiver_lost(self, code, reason)
+        # RFC 6455, section 5.5.1: echo the status code.
+        self.close_transport(close_frame(code))
+
     def on_disconnect(self) -> None:
-        self._clear_deadline()
+        if self._deadline is not None:
+            self._clear_deadline()
         if isinstance(self._parser, FrameParser):
             # Release the memory of an incomplete message.
             self._parser.scanner()

@@ -55,18 +55,15 @@ def parse_control(opcode: int, payload: bytes) -> Ping | Pong | Close:
     return Close(code, payload[2:].decode())
 
 
-def read_close_frame(data: bytes | bytearray, size: int) -> Close | None:
-    """Return the contents of a close frame without a reason, or None if ``data[:size]`` is anything else.
+def read_close_frame(data: bytes | bytearray, size: int) -> int:
+    """Return the code of a client's close frame without a reason, or 0 if ``data[:size]`` is anything else.
 
-    Such a frame from a client usually arrives alone, and then needs no parser.
+    Such a frame usually arrives alone, and then needs no parser.
     """
-    if size == 6 and data[0] == FIN | CLOSE and data[1] == MASK:
-        return Close(NO_STATUS, "")
     if size == 8 and data[0] == FIN | CLOSE and data[1] == MASK | 2:
         code = (data[6] ^ data[2]) << 8 | data[7] ^ data[3]
-        if is_close_code(code):
-            return Close(code, "")
-    return None
+        return code if is_close_code(code) else 0
+    return NO_STATUS if size == 6 and data[0] == FIN | CLOSE and data[1] == MASK else 0
 
 
 def build_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:

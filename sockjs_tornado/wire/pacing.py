@@ -158,7 +158,8 @@ class PacedConnection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Decode the remaining data, then report the disconnect."""
-        self._decode_unread()
+        if self._unread:
+            self._decode_unread()
         super().connection_lost(exc)
 
     def _decode_unread(self) -> None:

@@ -117,17 +117,14 @@ class AcceptingServer(HTTPServer):
     """An HTTP server that gets the accepted sockets, instead of streams.
 
     Attributes:
-        uses_streams: Whether sockets become streams, which :meth:`handle_stream` serves, as on Tornado's server.
+        uses_streams: Whether :meth:`serve_stream` serves them all the same. Must be set before sockets are added.
     """
 
     uses_streams = False
 
-    def connection_accepted(self, connection: socket.socket, address: Any) -> None:
-        """Called with a new connection, and the address of its client."""
-        if self.uses_streams:
-            self._handle_connection(connection, address)
-        else:
-            self.handle_socket(connection, address)
+    def serve_stream(self, sock: socket.socket, address: Any) -> None:
+        """Serve a new connection as Tornado's server does: with :meth:`handle_stream`."""
+        self._handle_connection(sock, address)
 
     def handle_socket(self, sock: socket.socket, address: Any) -> None:
         """Serve a new connection."""
