@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Journal, Noted, Serve, congest, exception_of
-from client import POLLING, TEXT, TIMEOUT, Connect, Join, Peer, WebSocket, frame, settle, within
+from client import POLLING, TEXT, TIMEOUT, Connect, Join, Peer, WebSocket, frame, settle, until, within
 from doubles import FakeContainer, Receiver, make_session
 from programs import ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
@@ -466,6 +466,32 @@ async def test_a_channel_is_opened_again_once_its_callbacks_have_ended(
     gate.set()
     assert await peer.message() == "msg,news,hello"
     assert len(made) == 101
+
+
+async def test_a_channel_is_not_opened_again_for_a_client_that_has_left(
+    serve: Serve, join: Join, connect: Connect
+) -> None:
+    gate = asyncio.Event()
+    made: list[SockJSConnection] = []
+
+    class Slow(SockJSConnection):
+        async def on_open(self, info: ConnectionInfo) -> None:
+            made.append(self)
+            await gate.wait()
+
+    router = SockJSRouter(MultiplexConnection.get(news=Slow), "/chat")
+    server = await serve(router)
+    peer = join(server, "websocket", prefix="/chat")
+    assert await peer.frame() == "o"
+    (session,) = router.container
+    # The second one waits for the end of the first one's callback.
+    await peer.send("sub,news", "uns,news", "sub,news")
+    await settle(connect, server)
+    peer.vanish()
+    await until(lambda: session.is_closed)
+    gate.set()
+    await until(lambda: session.conn is None)
+    assert len(made) == 1
 
 
 @each_transport

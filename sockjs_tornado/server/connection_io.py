@@ -228,10 +228,9 @@ class ConnectionIO(HTTPConnectionCore, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Called when the write buffer is above its high-water mark."""
         self._is_congested = True
-        if self._request is not None:
-            # An application may wait until the client has read enough.
-            self._unsent = self.unsent
-            self._limit_time(self.server.idle_timeout)
+        # An application may wait until the client has read enough. Without a request, this changes no deadline.
+        self._unsent = self.unsent
+        self._limit_time(self.server.idle_timeout)
 
     def resume_writing(self) -> None:
         """Called when the write buffer has drained."""

@@ -143,14 +143,3 @@ async def test_a_cancelled_wait_for_the_client_is_not_woken(listen: Listen) -> N
     assert len((await client.response()).body) == FLOOD
     assert waits[0].done()
     assert waits[2].done()
-
-
-async def test_without_a_request_unsent_data_changes_no_deadline(listen: Listen) -> None:
-    site = await listen({"/": Hello.counting()})
-    client = await site.connect()
-    connection = await accepted(site)
-    due = connection.due
-    connection.pause_writing()
-    assert connection.due == due
-    connection.resume_writing()
-    assert (await client.ask("GET", "/")).text == "hello"
