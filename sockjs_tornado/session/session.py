@@ -37,6 +37,8 @@ class Session(Inbox, LegacySession):
         server: The router.
         session_id: The id that the client chose. For a raw websocket, whose URL has none, a random one.
         info: The request that opened the session.
+        expiry: Another name of ``info``: a session class for sockjs-tornado 1.0 may pass its fourth argument on by this
+            name.
 
     Attributes:
         server: The router, with the attributes that the application has set on it.
@@ -81,8 +83,13 @@ class Session(Inbox, LegacySession):
         connection: Callable[["Session"], SockJSConnection],
         server: Any,
         session_id: str | None,
-        info: ConnectionInfo,
+        info: ConnectionInfo | None = None,
+        *,
+        expiry: ConnectionInfo | None = None,
     ) -> None:
+        info = expiry if info is None else info
+        if info is None:
+            raise TypeError(f"{type(self).__name__}: info, the fourth argument, is required")
         super().__init__(server.settings, server.stats, server.container)
         # Not typed as Router, a class of a higher layer; applications set attributes on it.
         self.server = server

@@ -151,6 +151,9 @@ class OwnSession(session.Session):
 
     sent = 0
 
+    def __init__(self, conn: Any, server: Any, session_id: Any, expiry: Any = None) -> None:
+        super().__init__(conn, server, session_id, expiry=expiry)
+
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
         self.sent += 1
         super().send_message(msg, stats=stats, binary=binary)

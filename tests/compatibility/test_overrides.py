@@ -110,6 +110,23 @@ async def test_a_session_takes_no_method_that_nothing_calls(name: str, remedy: s
     session.close()
 
 
+@each_transport
+async def test_a_session_class_passes_its_arguments_on_as_in_1_0(serve: Serve, join: Join, transport: str) -> None:
+    class Own(Session):
+        def __init__(self, conn: Any, server: Any, session_id: str, expiry: Any = None) -> None:
+            super().__init__(conn, server, session_id, expiry=expiry)
+
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo", session_kls=Own)), transport)
+    assert await peer.frame() == "o"
+    assert (await journal.connection()).session.conn_info.ip == "127.0.0.1"
+
+
+def test_a_session_needs_the_request() -> None:
+    with pytest.raises(TypeError, match="Session: info, the fourth argument, is required"):
+        Session(Echo, SockJSRouter(Echo, "/echo"), "id")
+
+
 def test_a_session_class_may_not_override_send_which_is_not_called_for_text() -> None:
     kind = type("Own", (Session,), {"send": lambda self, message: None})
     with pytest.raises(ConfigurationError, match=r"^session_kls: Own\.send .*: override send_message instead"):
