@@ -24,8 +24,8 @@ class RouterLoop:
         self._io_loop = io_loop
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def bind(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Bind the router to the running loop, and return whether it replaces another one, which has ended.
+    def bind(self, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
+        """Bind the router to the running loop, and return the one that it replaces, if any, which does not run.
 
         Raises:
             RuntimeError: If the previous loop is running.
@@ -36,7 +36,7 @@ class RouterLoop:
         self.loop = loop
         self._io_loop = IOLoop.current()
         # Such as that of an earlier test.
-        return previous is not None
+        return previous
 
     def io_loop(self) -> IOLoop:
         """Return the event loop as Tornado's IOLoop; before the first session, the current one.

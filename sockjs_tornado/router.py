@@ -171,8 +171,10 @@ class SockJSRouter:
             RuntimeError: If no event loop is running, or if the router's sessions run on another event loop.
         """
         loop = asyncio.get_running_loop()
-        if loop is not self._loop.loop and self._loop.bind(loop):
-            self.container.continue_on_next_loop()
+        if loop is not self._loop.loop:
+            previous = self._loop.bind(loop)
+            if previous is not None:
+                self.container.continue_on_next_loop(previous)
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
         session = self._session_class(self._connection, self, session_id, info)

@@ -346,6 +346,20 @@ class Callbacks(CallbacksCore):
             self._turn = Turn(self._budget)
         return "", self._turn
 
+    def abandon(self) -> None:
+        """Stop waiting for callbacks whose event loop was closed, and run those that are due then."""
+        concurrent, self._concurrent = self._concurrent, None
+        if concurrent is not None:
+            concurrent.abandon()
+        if self._state not in (RUNNING, IN_DROPPED):
+            return
+        name, _ = self.awaited or ("", None)
+        self.awaited = None
+        if name not in ("", "on_message"):
+            self._finish(name, None)
+        if self._state is not OVER:
+            self._start(self._run_due())
+
     def stop_watching(self) -> None:
         """Do not report a blocking callback any more. Called when the session has ended."""
         if self._watch is not None:

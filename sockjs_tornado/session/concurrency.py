@@ -42,6 +42,12 @@ class ConcurrentCallbacks:
             self._on_all_ended = on_all_ended
         return not self._count
 
+    def abandon(self) -> None:
+        """Stop waiting for the callbacks, because their event loop was closed."""
+        self._count = 0
+        if self._on_all_ended is not None:
+            self._on_all_ended()
+
     async def _wait(self) -> None:
         while self._count >= self._limit:
             self._freed = asyncio.Event()

@@ -222,7 +222,7 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def continue_on_next_loop(self) -> None:
+    def continue_on_next_loop(self, previous: asyncio.AbstractEventLoop) -> None:
         """Continue on the running event loop, because the previous one has ended, and its connections with it."""
         self._deadlines.close()
         self._connections = 0
@@ -231,8 +231,13 @@ class SessionContainer:
             session._outbox_waiters = session._unsent_response = None
             session._inbox_waiters = ()
             if session._receiver is not None:
-                # No on_close below may write to it.
+                # No callback below may write to it.
                 session._pause_sending(session._receiver)
+        if previous.is_closed():
+            # Its callbacks never end. Those of a loop that was only stopped may end when it runs again.
+            self._tasks.clear()
+            for session in [*self, *self._lingering]:
+                session._callbacks.abandon()
         for session in self:
             if session._receiver is not None:
                 session._receiver_lost(session._receiver)

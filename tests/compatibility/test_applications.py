@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 import tornado.httpserver
 import tornado.web
-from application import Echo, Journal, LogWatch, Serve
+from application import Echo, Journal, LogWatch, Noted, Serve
 from client import FRAMED, Client, Connect, Join, WebSocket, asking, new_session, until, within
+from doubles import Receiver
 from tornado.testing import bind_unused_port
 
 from sockjs_tornado import (
@@ -520,6 +521,70 @@ def test_a_session_ends_with_the_event_loop_of_its_connection(kind: str) -> None
     asyncio.run(within(go_on()))
     first.run_until_complete(within(clean_up()))
     first.close()
+
+
+class Stuck(Noted):
+    """One of its callbacks never ends."""
+
+    where = ""
+
+    def on_open(self, info: ConnectionInfo) -> Any:
+        super().on_open(info)
+        return asyncio.Event().wait() if self.where == "on_open" else None
+
+    def on_message(self, message: Any) -> Any:
+        super().on_message(message)
+        return asyncio.Event().wait() if self.where == "on_message" else None
+
+    def on_close(self) -> Any:
+        super().on_close()
+        return asyncio.Event().wait() if self.where == "on_close" else None
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "is_closed"),
+    [("on_open", False), ("on_open", True), ("on_message", False), ("on_message", True), ("on_close", True)],
+)
+def test_a_callback_that_runs_when_its_event_loop_is_closed_ends_with_it(
+    where: str, is_closed: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session counts until then, and would count forever."""
+    monkeypatch.setattr(Stuck, "where", where)
+    settings = {"max_sessions": 1, "max_unopened_sessions": 1, "max_concurrent_callbacks": limit}
+    journal = Journal(Stuck)
+    router = SockJSRouter(journal, "/echo", settings)  # type: ignore[arg-type]
+
+    async def use() -> None:
+        session = router.create_session("first")
+        Receiver(session).attach()
+        session._receive(["x"])
+        if is_closed:
+            session.close()
+        # The callback starts.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def go_on() -> None:
+        router.create_session("next").close()
+        connection = await journal.connection()
+        await connection.closed()
+        for session in router.container:
+            # No client polls for its close frame.
+            session.check(session.due)
+        assert router.container.limit_reached("127.0.0.1") is None
+        await within(router.close())
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(within(use()))
+    tasks = asyncio.all_tasks(loop)
+    # Without cancelling its tasks, as asyncio.run() does.
+    loop.close()
+    asyncio.run(within(go_on()))
+    for task in tasks:
+        # Otherwise asyncio would report them.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()  # type: ignore[union-attr]
 
 
 async def test_a_router_does_not_work_on_two_event_loops_at_once() -> None:
