@@ -5,9 +5,10 @@ truncated. Fields on which an application may base decisions are never truncated
 rejected.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from ..exceptions import RequestTooLargeError
 from ..overridable import overridable
@@ -85,6 +86,9 @@ _DICT: Final = vars(_Attributes)["__dict__"]
 class ConnectionInfo(_Attributes):
     """The request that opened a session, reduced to the data that an application can safely use.
 
+    A test of an application may create one, with the arguments of sockjs-tornado 1.0:
+    ``ConnectionInfo(ip, cookies, arguments, headers, path)``.
+
     Attributes:
         ip: IP address of the client (of the last proxy, unless the HTTP server was created with ``xheaders=True``).
         port: Port of the client; 0 if it is unknown, as on a Unix socket.
@@ -113,15 +117,20 @@ class ConnectionInfo(_Attributes):
 
     def __init__(
         self,
+        ip: str = "",
+        cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        arguments: Mapping[str, Sequence[str]] | None = None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] = MappingProxyType({}),
+        path: str = "",
         *,
-        ip: str,
-        uri: str,
-        prefix: str | int,
-        transport: str,
-        headers: Mapping[str, str] | Callable[[], Mapping[str, str]],
-        cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
+        uri: str = "",
+        prefix: str | int = "",
+        transport: str = "",
         port: int = 0,
     ) -> None:
+        # Tests of applications for sockjs-tornado 1.0 give path and arguments.
+        if not uri:
+            uri = f"{path}?{urlencode(arguments, doseq=True)}" if arguments else path
         self.ip = ip
         self.port = port
         self.uri = uri

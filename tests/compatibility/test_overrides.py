@@ -146,6 +146,39 @@ async def test_a_session_has_the_other_names_of_1_0() -> None:
     session.close()
 
 
+# Objects that tests of applications create.
+
+
+def test_a_test_creates_the_information_about_a_request() -> None:
+    path = "/data/983/9cz4ridg/websocket"
+    info = ConnectionInfo("127.0.0.1", cookies={"a": "b"}, arguments={}, headers={}, path=path)
+    assert (info.ip, info.path, info.get_cookie("a")) == ("127.0.0.1", path, "b")
+    assert (info.get_argument("a"), info.get_header("Host"), info.arguments) == (None, None, {})
+    info = ConnectionInfo("::1", {}, {"room": ["a&b", "c"], "x": [""]}, {"Host": "example.com"}, "/data")
+    assert (info.path, info.arguments) == ("/data", {"room": ["a&b", "c"], "x": [""]})
+    assert [info.get_argument("room"), info.get_argument("x"), info.get_header("host")] == ["a&b", "", "example.com"]
+    assert vars(ConnectionInfo()) == {"ip": "", "cookies": {}, "arguments": {}, "headers": {}, "path": ""}
+
+
+def test_a_test_has_a_session_of_its_own() -> None:
+    class FakeSession:
+        is_closed = False
+
+        def __init__(self) -> None:
+            self.sent: list[Any] = []
+
+        def send_message(self, msg: Any, binary: bool = False) -> None:
+            self.sent.append((msg, binary))
+
+    session: Any = FakeSession()
+    connection = Echo(session)
+    connection.on_open(ConnectionInfo())
+    connection.on_message("hello")
+    connection.send([1], True)
+    connection.on_close()
+    assert session.sent == [("hello", False), ([1], True)]
+
+
 # Modules.
 
 
