@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import date
 from types import MethodType
 from typing import Any
 
@@ -57,6 +58,41 @@ async def test_send_calls_the_method_of_the_session_that_an_application_override
     connection.session.send_message = None
     connection.send("too late")
     assert await peer.frame() == 'c[4000,"Enough"]'
+
+
+class Wrapper:
+    """A session that encodes JSON in its own way, and is another one in all else, as OctoPrint has it."""
+
+    def __init__(self, session: Session) -> None:
+        object.__setattr__(self, "_wrapped", session)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_wrapped"), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(object.__getattribute__(self, "_wrapped"), name, value)
+
+    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        self.send_jsonified(json.dumps(msg, default=str, indent=1), stats)
+
+
+class Wrapping(Echo):
+    def __init__(self, session: Session) -> None:
+        wrapper: Any = Wrapper(session)
+        super().__init__(wrapper)
+
+    async def on_message(self, message: Any) -> None:  # type: ignore[override]
+        await self.send({"day": date(2026, 11, 29)})
+        self.close(9000, "Enough")
+
+
+@each_transport
+async def test_a_connection_may_have_a_wrapper_of_its_session(serve: Serve, join: Join, transport: str) -> None:
+    peer = join(await serve(SockJSRouter(Wrapping, "/echo")), transport)
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert await peer.frame() == 'a[{  "day": "2026-11-29" }]'
+    assert await peer.frame() == 'c[9000,"Enough"]'
 
 
 @each_transport
