@@ -18,7 +18,6 @@ MOVED = Moved(
             (r"octoprint\.vendor\.sockjs\.tornado import SockJSRouter", "sockjs_tornado import SockJSRouter"),
             # Sessions need no lock, and the router has a setting for what is no ordinary JSON.
             (r"session_kls=util\.sockjs\.ThreadSafeSession,", ""),
-            (r"\.\./\.\./static/js/lib/sockjs", "/static/js/lib/sockjs"),
             (r'"websocket_allow_origin":', r'"json_encode": util.sockjs.json_dumps, \g<0>'),
         ],
         "octoprint.server.util.sockjs": [

@@ -1,6 +1,7 @@
-"""Run thunderpush with the changes that docs/migrating.md names: `run_thunderpush.py PORT FOLDER`.
+"""Run thunderpush with the changes that docs/migrating.md names: `run_thunderpush.py PORT FOLDER PACKAGE`.
 
-Its client key is "key", its API key "secret".
+PACKAGE is the one that it imports: sockjs_tornado, or sockjs.tornado as before. Its client key is "key", its API key
+"secret".
 """
 
 import sys
@@ -9,18 +10,18 @@ from typing import Any
 
 from moved import Moved, announce
 
-PORT, FOLDER = sys.argv[1:]
+PORT, FOLDER, PACKAGE = sys.argv[1:]
 
 MOVED = Moved(
     {
-        "thunderpush.handler": [(r"from sockjs\.tornado import", "from sockjs_tornado import")],
+        "thunderpush.handler": [(r"from sockjs\.tornado import", f"from {PACKAGE} import")],
         "thunderpush.runner": [
-            (r"from sockjs\.tornado import", "import simplejson\nfrom sockjs_tornado import"),
+            (r"from sockjs\.tornado import", f"import simplejson\nfrom {PACKAGE} import"),
             # 1.0 encodes with simplejson, which thunderpush requires: its dicts contain bytes.
             (r'ThunderSocketHandler, "/connect"', r'\g<0>, {"json_encode": simplejson.dumps}'),
         ],
     },
-    removed=["sockjs"],
+    removed=["sockjs"] if PACKAGE == "sockjs_tornado" else [],
 )
 
 

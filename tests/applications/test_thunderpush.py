@@ -13,16 +13,18 @@ from programs import ROOT, ServerProgram
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "xhr"])
 
 
-@pytest.fixture(scope="module")
-def thunderpush(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Run thunderpush."""
-    folder = tmp_path_factory.mktemp("thunderpush")
+@pytest.fixture(scope="module", params=["sockjs_tornado", "sockjs.tornado"])
+def thunderpush(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Run thunderpush, which imports one of these."""
+    arguments = [str(free_port()), str(tmp_path_factory.mktemp("thunderpush")), request.param]
     packages = [ROOT / ".applications/others"]
-    program = ServerProgram("tests/applications/run_thunderpush.py", str(free_port()), str(folder), packages=packages)
+    program = ServerProgram("tests/applications/run_thunderpush.py", *arguments, packages=packages)
     yield SimpleNamespace(port=program.ports[0])
     status, _, log = program.stop()
     assert status == 0
     assert "Traceback" not in log
+    warning = "DeprecationWarning: sockjs.tornado is named sockjs_tornado since 2.0"
+    assert log.count(warning) == (request.param == "sockjs.tornado")
 
 
 async def call(
