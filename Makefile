@@ -116,7 +116,7 @@ dist: $(VENV)/.release ## build a source distribution and a wheel into dist/, an
 .PHONY: check-dist
 check-dist: $(VENV)/.release # of the files in dist/, wherever they were built
 	$(PY) -m twine check --strict dist/*
-	$(PY) -m check_wheel_contents --toplevel sockjs_tornado dist/*.whl
+	$(PY) -m check_wheel_contents --toplevel sockjs,sockjs_tornado dist/*.whl
 
 .PHONY: format
 format: $(VENV)/.test ## format the code and fix what ruff can fix
