@@ -14,8 +14,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static PyTypeObject *ipv4_type, *ipv6_type;
-
 /* Return a subclass of socket.socket whose family and type are class attributes. The properties of the base class make
  * members of enumerations of the numbers at each access, which takes a microsecond. */
 static PyTypeObject *
@@ -42,14 +40,6 @@ prepare_accept(PyObject *module)
     ipv4_type = new_type(module, "IPv4Socket", "AF_INET");
     ipv6_type = ipv4_type == NULL ? NULL : new_type(module, "IPv6Socket", "AF_INET6");
     return ipv6_type == NULL ? -1 : 0;
-}
-
-int
-is_plain_socket(PyObject *object)
-{
-    PyTypeObject *type = object == NULL ? NULL : Py_TYPE(object);
-
-    return type != NULL && (type == socket_type || type == ipv4_type || type == ipv6_type);
 }
 
 /* Return an address as Python does, or that of the connection's other end for a family other than IPv4 and IPv6. */
@@ -114,12 +104,6 @@ prepare_accept(PyObject *module)
 {
     (void)module;
     return 0;
-}
-
-int
-is_plain_socket(PyObject *object)
-{
-    return object != NULL && Py_TYPE(object) == socket_type;
 }
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "core.h"
 
+#include <string.h>
+
 static PyObject *
 connection_get_buffer(PyObject *object, PyObject *sizehint)
 {

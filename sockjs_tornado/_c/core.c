@@ -16,7 +16,7 @@
 #include <structmember.h>
 
 PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *http_connection_type, *session_type,
-    *socket_type;
+    *socket_type, *ipv4_type, *ipv6_type;
 PyObject *zero, *in_callback, *idle, *running, *infinity, *socket_fileno, *copy_context;
 struct names names;
 

@@ -161,8 +161,8 @@ extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_t
 
 extern PyType_Spec repeated_spec;
 
-/* socket.socket */
-extern PyTypeObject *socket_type;
+/* socket.socket, and those of its subclasses that accept_socket() returns; NULL if there are none */
+extern PyTypeObject *socket_type, *ipv4_type, *ipv6_type;
 
 extern PyMethodDef session_methods[], connection_methods[], http_connection_methods[];
 
@@ -225,7 +225,13 @@ void free_object(PyObject *self, size_t size);
 int prepare_accept(PyObject *module);
 
 /* Return whether an object is a socket that is written to without Python: a socket.socket, or an accepted one. */
-int is_plain_socket(PyObject *object);
+static inline int
+is_plain_socket(PyObject *object)
+{
+    PyTypeObject *type = object == NULL ? NULL : Py_TYPE(object);
+
+    return type != NULL && (type == ipv4_type || type == socket_type || type == ipv6_type);
+}
 
 /* --- in write_buffered.c --- */
 

@@ -41,7 +41,7 @@ prefetch(PyObject *connections, Py_ssize_t i, Py_ssize_t size)
 
 /* Move a connection's write buffer to `write`. Return 1, or 0 if it is empty, or -1 if Connection.flush has to write
  * it. */
-static int
+static inline int
 take_write(PyObject *object, Write *write)
 {
     Connection *self = (Connection *)object;
