@@ -43,6 +43,9 @@ BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
 WHOLE_SERVERS := $(addprefix tests/deployment/test_,proxies.py resets.py stalls.py terminated_tls.py) \
 	tests/browser/test_closing.py tests/test_ws4py.py
 
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
+
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -84,6 +87,16 @@ soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check t
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## search for inputs that break the parsers, handlers and settings (SECONDS=3600; ARGS=...)
 	$(PY) -m fuzz all --seconds $(or $(SECONDS),3600) $(ARGS)
+
+.PHONY: sanitize
+sanitize: $(VENV)/.test ## run tests with AddressSanitizer and UBSan in the C module (Linux, gcc; ARGS=...)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r sockjs_tornado $(SANITIZED) && rm -f $(SANITIZED)/*/*.so
+	CFLAGS="-g -O1 $(SANITIZERS) -fno-sanitize-recover=all" LDFLAGS="$(SANITIZERS)" SOCKJS_TORNADO_REQUIRE_C=1 \
+		$(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
+	@# Not `python -m pytest`, which would import the package from here.
+	LD_PRELOAD="$(foreach name,asan ubsan,$(shell gcc -print-file-name=lib$(name).so))" PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) $(VENV)/bin/pytest -n 2 --dist loadfile \
+		$(or $(ARGS),tests/test_core.py tests/test_speedups.py tests/server_package tests/transports tests/wire)
 
 .PHONY: bench
 bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks (an hour; QUICK=1 takes 5 minutes; ARGS=...)

@@ -553,7 +553,7 @@ def test_a_callback_that_runs_when_its_event_loop_is_closed_ends_with_it(
     monkeypatch.setattr(Stuck, "where", where)
     settings = {"max_sessions": 1, "max_unopened_sessions": 1, "max_concurrent_callbacks": limit}
     journal = Journal(Stuck)
-    router = SockJSRouter(journal, "/echo", settings)  # type: ignore[arg-type]
+    router = SockJSRouter(journal, "/echo", settings)
 
     async def use() -> None:
         session = router.create_session("first")
@@ -584,7 +584,7 @@ def test_a_callback_that_runs_when_its_event_loop_is_closed_ends_with_it(
     for task in tasks:
         # Otherwise asyncio would report them.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        task.get_coro().close()  # type: ignore[union-attr]
+        task.get_coro().close()
 
 
 async def test_a_router_does_not_work_on_two_event_loops_at_once() -> None:
