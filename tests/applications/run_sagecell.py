@@ -1,4 +1,6 @@
-"""Start a server as SageMathCell does, with the changes that docs/migrating.md names: `run_sagecell.py PORT BASE_URL`.
+"""Start a server as SageMathCell does: `run_sagecell.py PORT BASE_URL PACKAGE`.
+
+PACKAGE is the one that it imports: sockjs_tornado, or sockjs.tornado as before.
 
 It makes the same calls of SockJS and of Tornado: the router is made before an event loop runs, its URLs are moved below
 a base URL with those of the application, and a connection finds the kernels of the application by its session. Kernels
@@ -6,6 +8,7 @@ echo what they receive.
 """
 
 import asyncio
+import importlib
 import json
 import signal
 import sys
@@ -15,9 +18,8 @@ from typing import Any
 import tornado.ioloop
 import tornado.web
 
-import sockjs_tornado
-
-PORT, BASE_URL = sys.argv[1:]
+PORT, BASE_URL, PACKAGE = sys.argv[1:]
+sockjs: Any = importlib.import_module(PACKAGE)
 
 
 class Kernel:
@@ -46,7 +48,7 @@ class Channels:
         self.callback(f"{self.name}/channels,{json.dumps(message)}")
 
 
-class KernelConnection(sockjs_tornado.SockJSConnection):
+class KernelConnection(sockjs.SockJSConnection):  # type: ignore[misc]
     """A page, which uses any number of kernels. Its messages begin with the name of one."""
 
     def __init__(self, session: Any) -> None:
@@ -54,7 +56,7 @@ class KernelConnection(sockjs_tornado.SockJSConnection):
         self.session = session
         super().__init__(session)
 
-    def on_open(self, request: sockjs_tornado.ConnectionInfo) -> None:
+    def on_open(self, request: Any) -> None:
         self.channels: dict[str, Channels] = {}
 
     def on_message(self, message: str) -> None:
@@ -70,7 +72,7 @@ class KernelConnection(sockjs_tornado.SockJSConnection):
         self.channels.clear()
 
 
-ROUTER = sockjs_tornado.SockJSRouter(KernelConnection, "/sockjs")
+ROUTER = sockjs.SockJSRouter(KernelConnection, "/sockjs")
 
 
 class Help(tornado.web.RequestHandler):

@@ -1,6 +1,7 @@
 """A server that starts as SageMathCell does, which rebuilds the URLs of its router below a base URL."""
 
 import json
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,16 +11,19 @@ from client import FRAMED, Connect, Join
 from free_ports import free_port
 from programs import ServerProgram
 
-BASE_URLS = ["", "/cell"]
 
-
-@pytest.fixture(scope="module", params=BASE_URLS)
+@pytest.fixture(
+    scope="module", params=[("", "sockjs_tornado"), ("/cell", "sockjs_tornado"), ("/cell", "sockjs.tornado")]
+)
 def sagecell(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Run the server."""
-    program = ServerProgram("tests/applications/run_sagecell.py", str(free_port()), request.param)
-    yield SimpleNamespace(port=program.ports[0], base_url=request.param)
+    """Run the server at a base URL, with one of these imports."""
+    base_url, package = request.param
+    program = ServerProgram("tests/applications/run_sagecell.py", str(free_port()), base_url, package)
+    yield SimpleNamespace(port=program.ports[0], base_url=base_url)
     status, output, log = program.stop()
-    assert (status, output, log) == (0, "", "")
+    assert (status, output) == (0, "")
+    warnings = ["DeprecationWarning: sockjs.tornado is named sockjs_tornado"] if package == "sockjs.tornado" else []
+    assert re.findall(r"\w+Warning: \S+ is named \w+|Traceback|Error", log) == warnings
 
 
 @pytest.mark.parametrize("transport", FRAMED)
