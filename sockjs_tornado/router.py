@@ -130,6 +130,10 @@ class SockJSRouter:
         if cluster is not None:
             cluster.add(self)
 
+    def __repr__(self) -> str:
+        name = getattr(self._connection, "__qualname__", None) or repr(self._connection)
+        return f"<{type(self).__name__} {self.prefix!r} of {name}>"
+
     if not TYPE_CHECKING:
 
         def __iter__(self) -> NoReturn:
@@ -214,8 +218,10 @@ class SockJSRouter:
             for router, hidden in hidden_routers(application):
                 if router is self:
                     logger.warning(
-                        "two routers of the application have the prefix %r: only the first one gets requests, %r never",
+                        "two routers of the application have the prefix %r: %r gets all requests, %r none. Use another "
+                        "prefix",
                         self.prefix,
+                        self,
                         hidden,
                     )
             self.settings = with_application_settings(self.settings, self._own_settings, application)

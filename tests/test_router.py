@@ -1,9 +1,11 @@
 """The router: its URLs, its transports, broadcasts, and its end."""
 
 import asyncio
+import functools
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from typing import Any
@@ -803,7 +805,16 @@ async def test_a_router_that_another_one_hides_is_reported_once(
     )
     for prefix in ("/b", "/a", "/a"):
         assert (await client.ask("GET", f"{prefix}/info")).status == 200
-    assert logged.take("two routers of the application have the prefix '/a'").levelname == "WARNING"
+    assert logged.take(
+        "two routers of the application have the prefix '/a': <SockJSRouter '/a' of Echo> gets all requests"
+    )
+
+
+def test_a_router_is_shown_with_its_prefix_and_connection() -> None:
+    assert repr(SockJSRouter(Echo, "/a")) == "<SockJSRouter '/a' of Echo>"
+    assert re.fullmatch(
+        r"<SockJSRouter '/b' of functools.partial\(.*\)>", repr(SockJSRouter(functools.partial(Echo), "/b"))
+    )
 
 
 def test_a_router_in_place_of_its_urls_is_rejected() -> None:
