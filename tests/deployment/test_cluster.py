@@ -326,8 +326,11 @@ class TestCompose:
             build = compose["services"][name]["build"]
             root = DEPLOY / build["context"]
             copied = re.findall(r"^COPY (.*) \S+$", build["dockerfile_inline"], re.MULTILINE)
-            for file in " ".join(copied).split():
+            files = " ".join(copied).split()
+            for file in files:
                 assert (root / file).exists()
+            # The packages that setup.py lists.
+            assert {"setup.py", "sockjs_tornado", "sockjs"} <= set(files)
 
     def test_nodes_have_the_time_to_see_their_clients_off(self, compose: Any) -> None:
         for name in ("node1", "node2", "node3"):
