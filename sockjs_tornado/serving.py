@@ -90,6 +90,7 @@ async def http_server(
         if max_connections_per_ip is None and options.get("xheaders"):
             max_connections_per_ip = 0
         http.admission = Admission(max_connections_per_ip, reserved_descriptors)
+        http.inherited_timeout = network_timeout
         throttled = []
         for sock in sockets:
             if network_timeout:

@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     from .exchange import NativeExchange
 
 
-def is_logged(application: Application, status: int) -> bool:
-    """Return whether the application logs a response with this status."""
-    return status >= 400 or logs_success(application)
-
-
 def logs_success(application: Application | None) -> bool:
     """Return whether the application, if there is one, logs responses without an error."""
     return application is not None and (

@@ -20,7 +20,6 @@ from ..wire.handshake import handshake_fields
 from ..wire.http_parser import RequestHead, format_response
 from ..wire.responses import shared_head
 from ..wire.sockets import peer_reset
-from .access_log import is_logged
 from .proxies import client_of
 from .unsent import Unsent
 
@@ -258,9 +257,10 @@ class NativeExchange(BaseExchange):
             self._future.set_result(None)
 
     def _log(self, status: int) -> None:
-        application = self._connection.server.application
-        if application is not None and is_logged(application, status):
-            self._connection.server.log_request(application, self, status)
+        server = self._connection.server
+        application = server.application
+        if application is not None and (status >= 400 or server.is_logging()):
+            server.log_request(application, self, status)
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``."""

@@ -56,7 +56,7 @@ class MovableConnection(ConnectionIO):
             return
         sock = self.socket
         try:
-            if user_timeout:
+            if user_timeout and user_timeout != self.server.inherited_timeout:
                 set_user_timeout(sock, user_timeout)
             if not nodelay:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)

@@ -74,6 +74,10 @@ class HTTPServer(AcceptingServer):
         params = self.conn_params
         self.idle_timeout: float = kwargs.get("idle_connection_timeout") or IDLE_TIMEOUT
         self.body_timeout: float = params.body_timeout or BODY_TIMEOUT
+        #: Whether each connection is closed after one request.
+        self.no_keep_alive: bool = params.no_keep_alive
+        #: The timeout of ``set_user_timeout`` that connections inherit from all listening sockets; 0 for none.
+        self.inherited_timeout = 0.0
         self.max_header_size: int = params.max_header_size
         self.max_body_size: int = params.max_body_size or self.max_buffer_size or _MAX_BODY_SIZE
         self.decompress_request: bool = params.decompress
@@ -104,11 +108,6 @@ class HTTPServer(AcceptingServer):
         on_accept = self.serve_stream if self.uses_streams else self.handle_socket
         for sock in sockets:
             self._listeners.append(Listener(sock, on_accept))
-
-    @property
-    def no_keep_alive(self) -> bool:
-        """Whether each connection is closed after one request."""
-        return self.conn_params.no_keep_alive
 
     def handle_socket(self, sock: socket.socket, address: Any, release_slot: Callable[[], None] | None = None) -> None:
         """Serve a new connection.

@@ -12,7 +12,10 @@ from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter
 from sockjs_tornado.server import handover
+from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.connection_info import ConnectionInfo
+from sockjs_tornado.wire import sockets as wire_sockets
+from sockjs_tornado.wire.sockets import set_user_timeout
 
 from .conftest import NATIVE, Listen, Site
 from .test_connections import Hello, check_closed
@@ -157,3 +160,34 @@ async def test_a_stopped_server_closes_a_connection_that_is_given_back(listen: L
     connection.take_back(request("GET", "/"), None)
     assert await client.rest() == b""
     await until(lambda: not site.http.connections)
+
+
+@pytest.mark.parametrize(("of_server", "of_router", "calls"), [(7, 7, 0), (30, 7, 1), (0, 7, 1), (7, 0, 0), (0, 0, 0)])
+async def test_a_timeout_that_sockets_inherit_is_not_set_again(
+    monkeypatch: pytest.MonkeyPatch, of_server: float, of_router: float, calls: int
+) -> None:
+    seen: list[float] = []
+
+    def noted(sock: socket.socket, seconds: float) -> None:
+        seen.append(seconds)
+        set_user_timeout(sock, seconds)
+
+    monkeypatch.setattr(handover, "set_user_timeout", noted)
+    router = SockJSRouter(SockJSConnection, "/echo", {"network_timeout": of_router})
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(Application(router.urls), sockets, network_timeout=of_server, server="native"):
+        websocket = await WebSocket.open(await Client.connect(port), "/echo/000/a/websocket")
+        assert await websocket.text() == "o"
+        (session,) = router.container
+        receiver: Any = session._receiver
+        sock = receiver.transport.get_extra_info("socket")
+        seconds = of_router or of_server
+        found = [sock.getsockopt(level, option) for level, option, _ in wire_sockets._timeout_options(7)]
+        if seconds:
+            assert found == [value for _, _, value in wire_sockets._timeout_options(seconds)]
+        else:
+            assert found[:2] == [0, 0]
+        await websocket.client.leave()
+        await close_router(router)
+    assert seen == [of_router] * calls
