@@ -203,3 +203,11 @@ async def test_failed_writes_are_repeated(
     with pytest.raises(ClusterUnavailable, match="queue of commands"):
         await within(joining)
     await becomes(there, ["Ann", "Bob"])
+
+
+async def test_nothing_is_written_of_a_room_that_everybody_has_left_meanwhile(
+    node: StartNode, redis_server: RedisServer
+) -> None:
+    here = await node()
+    await within(here.cluster._presence._write_entries([ROOM]))
+    assert redis_server.command("KEYS", "*presence*") == []

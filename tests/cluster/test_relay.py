@@ -1,12 +1,14 @@
 """Requests that reach a worker that does not own their session: the response is the same as that of the owner."""
 
 import asyncio
+import errno
 import gzip
 import json
 import logging
 import math
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -669,3 +671,15 @@ async def test_to_lose_a_claim_of_a_session_that_has_ended_changes_nothing(start
     relay: Any = owner.router.relay
     relay._claim_lost("ended")
     assert len(owner.router.container) == 0
+
+
+@pytest.mark.parametrize("responded", [False, True])
+async def test_without_descriptors_a_client_gets_one_response(start: Start, logged: LogWatch, responded: bool) -> None:
+    rejected: list[str] = []
+    owner, *_ = await start()
+    relay: Any = owner.router.relay
+    endpoint: Any = SimpleNamespace(respond_unavailable=lambda exchange, what: rejected.append(what))
+    request: Any = SimpleNamespace(exchange=SimpleNamespace(responded=responded), endpoint=endpoint)
+    await relay._connect_failed(request, OSError(errno.EMFILE, "Too many open files"))
+    assert rejected == ([] if responded else ["relay"])
+    logged.take("Cannot connect to other nodes: Too many open files")

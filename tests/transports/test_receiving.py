@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,11 @@ from client import (
     unframe,
     until,
 )
+from doubles import FakeContainer, make_session
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.transports.http_transports import xhr_framing
+from sockjs_tornado.transports.receiving import PollReceiver
 
 INTERRUPTED = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'
@@ -582,3 +586,17 @@ async def test_a_poll_aborted_before_it_is_served_ends_its_session(serve: Serve,
     await settle(connect, server)
     answer = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     assert answer.body == b'c[1002,"Connection interrupted"]\n'
+
+
+def test_a_poll_is_answered_once() -> None:
+    sent: list[Any] = []
+
+    def respond(*response: Any) -> None:
+        exchange.responded = True
+        sent.append(response)
+
+    exchange: Any = SimpleNamespace(responded=False, pending=None, respond=respond)
+    poll = PollReceiver(exchange, [], xhr_framing, make_session(FakeContainer()))
+    for _ in range(2):
+        poll.recycle()
+    assert sent == [(200, [], b"h\n")]
