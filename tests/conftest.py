@@ -58,6 +58,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
 #: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine. Each of their
 #: waits is limited by ``programs.TIMEOUT``.
 SLOW = (
+    "tests/applications/",
     "tests/benchmarks/",
     "tests/browser/",
     "tests/cluster/",
