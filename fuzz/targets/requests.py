@@ -58,6 +58,8 @@ URL = re.compile(rb"/(\w+)(?:/[^/.?]+/[^/.?]+)?/(\w+)")
 class Target:
     """Both servers, with up to eight requests: request line, fields, empty line, body.
 
+    On Tornado's server, the connections of polls and POSTs are adopted by the native protocol after the first response.
+
     Between requests is a line ``---`` (the next one has a connection of its own), ``+++`` (it is sent on the same
     connection, after the response) or ``&&&`` (it is sent together with the request before). Missing parts of a request
     are added: the version, Host, Content-Length. Connections stay open until the end. After an upgrade, each line of
