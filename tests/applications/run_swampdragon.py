@@ -18,13 +18,19 @@ from stand_ins import stand_in
 MOVED = Moved(
     {
         "swampdragon.connections.sockjs_connection": [(r"from sockjs\.tornado import", "from sockjs_tornado import")],
-        "swampdragon.swampdragon_server": [(r"from sockjs\.tornado import", "from sockjs_tornado import")],
+        "swampdragon.swampdragon_server": [
+            (r"from sockjs\.tornado import", "from sockjs_tornado import"),
+            # For the cookie that it checks.
+            (r"SockJSRouter\(cls, channel\)", 'SockJSRouter(cls, channel, {"allowed_origins": "same-origin"})'),
+        ],
+        "swampdragon.same_origin": [(r"so_cookie\.value", "so_cookie")],
     },
     removed=["sockjs"],
 )
 
 SETTINGS = SimpleNamespace(
     SWAMP_DRAGON_CONNECTION=("swampdragon.connections.sockjs_connection.DjangoSubscriberConnection", "/data"),
+    SWAMP_DRAGON_SAME_ORIGIN=True,
     DRAGON_URL="",
     DEBUG=False,
     INSTALLED_APPS=[],

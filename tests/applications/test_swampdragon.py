@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client import Join, Peer
+from client import Join, Peer, request
 from free_ports import free_port
 from programs import ROOT, ServerProgram
 
@@ -25,6 +25,16 @@ def swampdragon() -> Iterator[Any]:
     assert log.count("Traceback") == log.count('RouteException: No route named "nowhere"')
 
 
+@pytest.fixture
+def cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients send the cookie of SwampDragon's own pages."""
+
+    def with_cookie(method: str, target: str, *fields: str, **more: Any) -> bytes:
+        return request(method, target, "Cookie: sdso=0123", *fields, **more)
+
+    monkeypatch.setattr("client.request", with_cookie)
+
+
 async def opened(join: Join, swampdragon: Any, transport: str) -> Peer:
     peer = join(swampdragon, transport, prefix="/data")
     assert await peer.frame() == "o"
@@ -38,6 +48,7 @@ async def ask(peer: Peer, verb: str, **arguments: str) -> Any:
 
 
 @each_transport
+@pytest.mark.usefixtures("cookie")
 async def test_a_user_has_the_login_of_nobody_else(swampdragon: Any, join: Join, transport: str) -> None:
     ann, bob = [await opened(join, swampdragon, transport) for _ in range(2)]
     assert await ask(ann, "log_in", name="ann") == "logged in"
@@ -48,6 +59,7 @@ async def test_a_user_has_the_login_of_nobody_else(swampdragon: Any, join: Join,
 
 
 @each_transport
+@pytest.mark.usefixtures("cookie")
 async def test_all_subscribers_get_what_is_published(swampdragon: Any, join: Join, transport: str) -> None:
     peers = [await opened(join, swampdragon, transport) for _ in range(2)]
     for peer in peers:
@@ -57,7 +69,14 @@ async def test_all_subscribers_get_what_is_published(swampdragon: Any, join: Joi
 
 
 @each_transport
+@pytest.mark.usefixtures("cookie")
 async def test_an_unknown_route_aborts_the_connection(swampdragon: Any, join: Join, transport: str) -> None:
     peer = await opened(join, swampdragon, transport)
     await peer.send(json.dumps({"route": "nowhere", "verb": "who", "args": {}}))
     assert await peer.frame() == 'c[3001,"Connection aborted"]'
+
+
+@each_transport
+async def test_a_page_without_the_cookie_is_refused(swampdragon: Any, join: Join, transport: str) -> None:
+    peer = await opened(join, swampdragon, transport)
+    assert await peer.frame() == 'c[4000,"Invalid origin"]'
