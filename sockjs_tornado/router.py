@@ -1,7 +1,6 @@
 """The router, which an application creates for each service."""
 
 import asyncio
-import dataclasses
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -12,7 +11,7 @@ from tornado.ioloop import IOLoop
 from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
 from .exceptions import ConfigurationError
-from .http.application_rules import hidden_routers
+from .http.application_rules import warn_about_hidden_routers
 from .http.application_settings import own_settings, with_application_settings
 from .http.body_limit import url_specs
 from .observe import trace
@@ -29,12 +28,12 @@ from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
 from .session.session import Session
 from .session.states import RouterState
-from .settings import Settings
+from .settings import Settings, merge_settings
 from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
-from .validation import check_names, check_seconds
+from .validation import check_seconds
 from .wire.budget import ByteBudget
 
 logger = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ class SockJSRouter:
                 f"session, got {connection!r} ({type(connection).__name__})"
             )
         check_connection_class(connection)
-        self.settings = _merge(user_settings, settings)
+        self.settings = merge_settings(user_settings, settings, ("io_loop", "session_kls", "cluster"))
         self._own_settings = own_settings(user_settings, settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
@@ -215,15 +214,7 @@ class SockJSRouter:
 
     def _set_application(self, application: Any) -> None:
         if self._application is None:
-            for router, hidden in hidden_routers(application):
-                if router is self:
-                    logger.warning(
-                        "two routers of the application have the prefix %r: %r gets all requests, %r none. Use another "
-                        "prefix",
-                        self.prefix,
-                        self,
-                        hidden,
-                    )
+            warn_about_hidden_routers(application, self)
             self.settings = with_application_settings(self.settings, self._own_settings, application)
             self.body_budget.limit = _body_budget(self.settings)
         self._application = application
@@ -395,15 +386,6 @@ class SockJSRouter:
         self.container.advance(RouterState.CLOSED)
         # Again, for requests that have arrived in the meantime; from now on they are rejected.
         await self.relay.handoff_clients()
-
-
-def _merge(settings: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Settings:
-    """Return settings with those that keywords replace."""
-    check_names(Settings, keywords, ("io_loop", "session_kls", "cluster"))
-    if isinstance(settings, Settings):
-        return dataclasses.replace(settings, **keywords) if keywords else settings
-    given: Any = settings or {}
-    return Settings.from_mapping({**given, **keywords} if isinstance(given, Mapping) else given)
 
 
 def _body_budget(settings: Settings) -> int:

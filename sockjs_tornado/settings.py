@@ -9,7 +9,7 @@ An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .exceptions import ConfigurationError
@@ -19,6 +19,7 @@ from .validation import (
     Validated,
     are_header_names,
     are_origins,
+    check_names,
     is_count,
     is_flag,
     is_list,
@@ -354,3 +355,14 @@ class Settings(Validated):
         if self.websocket_compression is True:
             return Compression()
         return self.websocket_compression if isinstance(self.websocket_compression, Compression) else None
+
+
+def merge_settings(
+    settings: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any], others: Sequence[str]
+) -> Settings:
+    """Return settings with those that keywords replace. The error for an unknown one may also suggest ``others``."""
+    check_names(Settings, keywords, others)
+    if isinstance(settings, Settings):
+        return replace(settings, **keywords) if keywords else settings
+    given: Any = settings or {}
+    return Settings.from_mapping({**given, **keywords} if isinstance(given, Mapping) else given)

@@ -805,9 +805,7 @@ async def test_a_router_that_another_one_hides_is_reported_once(
     )
     for prefix in ("/b", "/a", "/a"):
         assert (await client.ask("GET", f"{prefix}/info")).status == 200
-    assert logged.take(
-        "two routers of the application have the prefix '/a': <SockJSRouter '/a' of Echo> gets all requests"
-    )
+    logged.take("two routers of the application have the prefix '/a': <SockJSRouter '/a' of Echo> gets all requests")
 
 
 def test_a_router_is_shown_with_its_prefix_and_connection() -> None:

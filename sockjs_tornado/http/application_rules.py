@@ -1,5 +1,6 @@
 """The routers whose URL specs are in a Tornado application."""
 
+import logging
 from collections.abc import Iterator
 
 from tornado.routing import PathMatches, Rule, RuleRouter
@@ -9,6 +10,8 @@ from ..transports.endpoint import Endpoint
 from ..transports.exchange import Router
 from ..wire.tornado_internals import top_rules
 from .handlers import SockJSHandler
+
+logger = logging.getLogger(__name__)
 
 
 def _endpoint_lists(application: object) -> Iterator[list[tuple[str, Endpoint]]]:
@@ -33,13 +36,18 @@ def routers_of(application: object) -> list[Router]:
     return list(dict.fromkeys(endpoint.server for endpoints in lists for _, endpoint in endpoints))
 
 
-def hidden_routers(application: object) -> list[tuple[Router, Router]]:
-    """Return the routers that no request reaches since another one has the same paths, each after that other one."""
-    pairs: dict[tuple[Router, Router], None] = {}
+def warn_about_hidden_routers(application: object, router: Router) -> None:
+    """Log each router that no request reaches, because ``router`` has the same paths and comes first."""
+    hidden: dict[Router, None] = {}
     for endpoints in _endpoint_lists(application):
         first: dict[str, Endpoint] = {}
         for path, endpoint in endpoints:
-            server = first.setdefault(path, endpoint).server
-            if server is not endpoint.server:
-                pairs[server, endpoint.server] = None
-    return list(pairs)
+            if first.setdefault(path, endpoint).server is router is not endpoint.server:
+                hidden[endpoint.server] = None
+    for other in hidden:
+        logger.warning(
+            "two routers of the application have the prefix %r: %r gets all requests, %r none. Use another prefix",
+            router.prefix,
+            router,
+            other,
+        )
