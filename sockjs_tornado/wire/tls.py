@@ -101,6 +101,9 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._on_failure: Any = on_failure
         self._is_handshake_complete = False
         self._is_reading = True
+        # Whether the protocol reads again, but what was read before is not decrypted yet. Until then nothing is read: a
+        # read may bring more than the protocol processes before it pauses again, so that the rest would grow.
+        self._is_resuming = False
         # Whether the client has closed its side, which the protocol is told after all data.
         self._is_at_end = False
         # Whether the client has no more to say that matters, because the server has closed its side.
@@ -134,7 +137,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._process()
 
     def _next_turn(self) -> None:
-        if self._is_reading and not self._transport.is_closing():
+        if self._is_reading and not self._is_resuming and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def eof_received(self) -> bool:
@@ -206,11 +209,13 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._is_reading:
             self._is_reading = True
-            self._transport.resume_reading()
-            asyncio.get_running_loop().call_soon(self._process_rest)
+            if not self._is_resuming:
+                self._is_resuming = True
+                asyncio.get_running_loop().call_soon(self._process_rest)
 
     def _process_rest(self) -> None:
-        """Process data that was read while the protocol did not read."""
+        """Process data that was read while the protocol did not read, then continue to read."""
+        self._is_resuming = False
         try:
             self._process()
         except Exception as error:
@@ -220,6 +225,8 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
                 {**context, "transport": self, "protocol": self._protocol}
             )
             self.abort()
+        if self._is_reading and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def is_reading(self) -> bool:
         return self._is_reading and not self.is_closing()

@@ -266,6 +266,30 @@ async def test_one_client_does_not_delay_others(listen: Listen) -> None:
     assert 1 < most < 50
 
 
+async def test_encrypted_requests_are_read_as_fast_as_they_are_served(listen: Listen) -> None:
+    routed = await route(listen, options={"kind": "tls"})
+    client = await routed.site.connect()
+    left, largest = 3000, 0
+    client.write(request("GET", "/echo/info", "X: " + "a" * 200) * left)
+    await until(lambda: routed.site.http.connections, interval=0)
+    (connection,) = routed.site.http.connections
+    incoming = connection.transport.channel.incoming
+
+    async def read() -> None:
+        nonlocal left
+        while left:
+            assert (await client.response()).status == 200
+            left -= 1
+
+    reading = asyncio.create_task(read())
+    while not reading.done():
+        largest = max(largest, incoming.pending)
+        await asyncio.sleep(0)
+    await reading
+    # One read, and the rest of a record whose beginning came with the read before.
+    assert 0 < largest < READ_SIZE + 20 * 1024
+
+
 # Pipelines.
 
 
