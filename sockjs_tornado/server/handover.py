@@ -49,7 +49,8 @@ class MovableConnection(ConnectionIO):
         unread, self._data = self._data, b""
         self._request = DISCARD
         self._leave()
-        self._forget_head()
+        if self._repeated is not None:
+            self._forget_head()
         transport = self.transport
         if transport.is_closing():
             protocol.takeover_failed()

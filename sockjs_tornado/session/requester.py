@@ -65,8 +65,11 @@ def check_requester(
 
 def check_receiver(session: "Session", ip: str, origin: str | None) -> str | None:
     """Return the name of the check that rejects a receiving request for a session, or None if it is allowed."""
-    verify_ip = session._settings.verify_ip
-    return check_requester(session.conn_info.ip, session._origin_hash, ip, origin, verify_ip=verify_ip)
+    known_ip, known_origin = session.conn_info.ip, session._origin_hash
+    if known_origin is None and known_ip == ip:
+        # It opens the session.
+        return None
+    return check_requester(known_ip, known_origin, ip, origin, verify_ip=session._settings.verify_ip)
 
 
 def check_post(session: "Session", ip: str, origin: str | None) -> str | None:

@@ -226,7 +226,7 @@ class Session(Inbox, LegacySession):
             self._close_frame_sent = True
         if self.state is CLOSING and not self._is_registered:
             self._release()
-        else:
+        elif self.state is not CLOSED:
             self._release_early()
 
     def _request_lost(self) -> None:

@@ -89,12 +89,11 @@ class WebSocket(Endpoint):
             if subprotocol is not None:
                 session.conn_info.subprotocol = subprotocol
                 headers.append(("Sec-WebSocket-Protocol", subprotocol))
-        receiver = self.receiver(headers, parameters, self._framing(parameters), session)
+        framing = self.plain_framing if parameters is None else self._framing(parameters)
+        receiver = self.receiver(headers, parameters, framing, session)
         return exchange.take_over(101, receiver)
 
-    def _framing(self, parameters: Parameters | None) -> Framing:
-        if parameters is None:
-            return self.plain_framing
+    def _framing(self, parameters: Parameters) -> Framing:
         if not parameters.server_no_context_takeover:
             return self._compressing(parameters)
         framing = self._framings.get(parameters.server_window)

@@ -72,7 +72,9 @@ class WebSocketReceiver(KeepaliveConnection):
     # Called by the transport, with data from the network.
 
     def on_connect(self) -> None:
-        self.start_keepalive()
+        if self._settings.websocket_ping_interval:
+            # Of the first ping.
+            self.wake_after(self._settings.websocket_ping_interval)
         self._session._attach(self, self._session.conn_info.ip)
 
     buffer_updated = Connection.process_read  # type: ignore[assignment]

@@ -13,7 +13,7 @@ RSV1 = 0x40
 MASK = 0x80
 
 # Close codes: RFC 6455, section 7.4.1, and the registry of IANA. NO_STATUS stands for a close frame without a code.
-PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
+NORMAL, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1000, 1002, 1007, 1009, 1013
 NO_STATUS = 1005
 
 
@@ -62,7 +62,7 @@ def read_close_frame(data: bytes | bytearray, size: int) -> int:
     """
     if size == 8 and data[0] == FIN | CLOSE and data[1] == MASK | 2:
         code = (data[6] ^ data[2]) << 8 | data[7] ^ data[3]
-        return code if is_close_code(code) else 0
+        return code if code == NORMAL or is_close_code(code) else 0
     return NO_STATUS if size == 6 and data[0] == FIN | CLOSE and data[1] == MASK else 0
 
 
@@ -95,11 +95,16 @@ def to_utf8(text: str) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
+_NORMAL_CLOSE = bytes((FIN | CLOSE, 2)) + NORMAL.to_bytes(2, "big")
+
+
 def close_frame(code: int = NO_STATUS, reason: str = "") -> bytes:
     """Return a close frame. With code 1005 it has no code; the reason is truncated to 123 bytes of UTF-8."""
     if code == NO_STATUS:
         return build_frame(CLOSE, b"")
     if not reason:
+        if code == NORMAL:
+            return _NORMAL_CLOSE
         return bytes((FIN | CLOSE, 2)) + code.to_bytes(2, "big")
     text = to_utf8(reason)[:123].decode("utf-8", "ignore")
     return build_frame(CLOSE, code.to_bytes(2, "big") + text.encode())

@@ -37,11 +37,6 @@ class KeepaliveConnection(PacedConnection):
         # Bytes acknowledged when the last ping was sent, if more than BACKLOG_BYTES were unacknowledged; else None.
         self._acked_at_ping: int | None = None
 
-    def start_keepalive(self) -> None:
-        """Schedule the first ping."""
-        if self._settings.websocket_ping_interval:
-            self.wake_after(self._settings.websocket_ping_interval)
-
     def on_ping_timeout(self) -> None:
         """Called when the client has not responded to a ping."""
         raise NotImplementedError
