@@ -81,13 +81,9 @@ class _BodyLimitMatcher(PathMatches):
         if found is not None:
             headers = request.headers
             limit = self._endpoint.body_limit(request.method or "")[0]
-            connection: Any = request.connection
-            if hasattr(connection, "serve_endpoint"):
-                if connection.is_body_unread:
-                    # The native server reads it, for the other handler.
-                    return None
-                connection.set_max_body_size(limit)
-                return found
+            if hasattr(request.connection, "serve_endpoint"):
+                # The native server reads the body, for the other handler.
+                return None
             if headers.get_list("Transfer-Encoding"):
                 return None
             length = header_value(headers, "Content-Length")
@@ -118,6 +114,7 @@ class StreamedBodyHandler(SockJSHandler):
 
     def initialize(self, endpoint: Endpoint) -> None:
         super().initialize(endpoint)
+        self._is_passed_on = self._pass_on(StreamedBodyHandler)
         self._body = LimitedBody(endpoint, self.method, is_compressed=decompresses_body(self.request))
         self._work = 0
         # `prepare` rejects unsupported methods. Tornado would respond and close the connection while the client may
@@ -126,6 +123,9 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def prepare(self) -> None:
         """Read the body or reject the request."""
+        if self._is_passed_on:
+            self.detach()
+            return
         try:
             async with timeout(self._body_timeout):
                 await self._read()
@@ -133,14 +133,11 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             await self._reject(error)
         except (StreamClosedError, TimeoutError):
-            # Tornado continues and finds the connection closed. Mark the request as finished, so that no exception with
-            # a reference cycle to the handler is created.
-            self._set_finished()
             self.release_body()
             self._stream.close()
+            self.detach()
 
     async def _reject(self, error: BadRequest) -> None:
-        self._set_finished()
         response = self._render_rejection(error)
         container = self.endpoint.server.container
         if container.state >= RouterState.CLOSING:

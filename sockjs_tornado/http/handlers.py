@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
+from urllib.parse import unquote
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.iostream import IOStream
@@ -14,10 +15,10 @@ from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
-from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
+from ..wire.responses import PendingWrite, response_head, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint
+from ..wire.tornado_internals import BaseHandler, client_port
 from .base_exchange import MAX_FIELDS, BaseExchange
 
 #: Above these sizes, a waiting request frees what Tornado parsed: a list of the header lines, and four copies of the
@@ -41,6 +42,12 @@ def remove_header(headers: HTTPHeaders, name: str) -> None:
         del headers[name]
 
 
+def session_id_of(path: str) -> str:
+    """Return the session id in the path of a session, which may consist of any bytes."""
+    session_id = path.removesuffix("/").rsplit("/", 2)[1]
+    return unquote(session_id, errors="surrogateescape") if "%" in session_id else session_id
+
+
 class SockJSHandler(BaseExchange, BaseHandler):
     """Passes a request to ``endpoint``, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
@@ -58,13 +65,15 @@ class SockJSHandler(BaseExchange, BaseHandler):
         self.endpoint = endpoint
         if endpoint.server._application is not self.application:
             endpoint.server._set_application(self.application)
-        self.session_id = ""
+        self.session_id = session_id_of(self.request.path) if endpoint.suffix == 3 else ""
         self.responded = False
         self.pending: PendingWrite | None = None
         self._response_future: asyncio.Future[None] | None = None
         self._on_disconnect: Callable[[], None] | None = None
         # Whether to close the connection after the response, regardless of the request's Connection header.
         self._close_after_response = False
+        # The complete response.
+        self._response = b""
         request = self.request
         self.method = request.method or ""
         self.uri = request.uri or ""
@@ -93,26 +102,47 @@ class SockJSHandler(BaseExchange, BaseHandler):
         return value.decode("utf-8", "surrogateescape")
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
-        self.session_id = session_id
-        if hasattr(self._connection, "serve_endpoint"):
-            # The native server serves it, whose routes did not find the endpoint, for example because it depends on
-            # the host.
-            self._set_finished()
-            self._release()
-            serve_endpoint(self.request, self.endpoint, session_id)
-            return None
         count = len(self.request.headers)
         if count > MAX_FIELDS:
             error = f"The request has {count} header fields; the maximum is {MAX_FIELDS}."
             self.endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
             return None
-        adopters = self.endpoint.server._adopters
-        # A class of the application may override anything.
-        if adopters is not None and type(self) is SockJSHandler and adopters.adopt(self):
-            # The native server serves it, and the further requests of the connection.
+        if self._pass_on(SockJSHandler):
             self._release()
             return None
         return self.endpoint.handle(self)
+
+    def _pass_on(self, kind: type) -> bool:
+        """Let the native server serve the request, if that is possible; return whether it does.
+
+        This must be called by Tornado, not in a task, when it has read all of the body or nothing.
+
+        Args:
+            kind: The class of the handler. A class of the application that derives from it may override anything.
+        """
+        endpoint = self.endpoint
+        if hasattr(self._connection, "serve_endpoint"):
+            # It is a request of the native server, whose routes did not find the endpoint, for example because it
+            # depends on the host.
+            self._connection.serve_endpoint(endpoint, self.session_id)
+            return True
+        adopters = endpoint.server._adopters
+        return adopters is not None and type(self) is kind and adopters.adopt(self)
+
+    def compute_etag(self) -> None:
+        """Set no Etag."""
+
+    def flush(self, include_footers: bool = False) -> "asyncio.Future[None]":
+        """Write the complete response; called by :meth:`finish`."""
+        response, self._response = self._response, b""
+        self.pending = write_tracked(self._stream, response)
+        # finish() waits for this write, and so for the pending data before it.
+        written: asyncio.Future[None] = self._connection.write(b"" if self.pending else response)
+        return written
+
+    def on_finish(self) -> None:
+        """Called after the response."""
+        self._release()
 
     head = get = post = delete = patch = put = options = _serve
 
@@ -125,9 +155,8 @@ class SockJSHandler(BaseExchange, BaseHandler):
         if value is not None and not isinstance(value, HTTPError):
             self.log_error(value)
 
-    def log_as(self, session_id: str, status: int) -> None:
+    def log_as(self, status: int) -> None:
         """Write the access log for a request that the native server has served."""
-        self.session_id = session_id
         self.set_status(status)
         self.log_request(self.application, self)
         self._break_cycle()
@@ -175,24 +204,8 @@ class SockJSHandler(BaseExchange, BaseHandler):
         if close:
             self.pending = write_and_close(self._detach_stream(), response)
         else:
-            self._write(response)
-
-    def _write(self, response: bytes) -> None:
-        """Write a complete response and finish the request, as ``RequestHandler.finish`` does.
-
-        ``finish`` would look at each header field five times, remove the content type of a 204, and write twice.
-        """
-        connection = self._connection
-        connection.set_close_callback(None)
-        unsent = send_now(self._stream, response)
-        if unsent:
-            self.pending = write_tracked(self._stream, unsent)
-            # finish() waits for this write, and so for the pending data before it.
-            connection.write(b"" if self.pending else unsent)
-        connection.finish()
-        self._set_finished()
-        self._finish_request()
-        self.on_finish()
+            self._response = response
+            self.finish()
 
     def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
         self._on_disconnect = callback

@@ -69,17 +69,22 @@ class Adopter(HTTPServer):
         self.head_timeout = self.idle_timeout
         self.body_timeout = params.body_timeout or inf
 
-    def adopt(self, server: TornadoServer, handler: SockJSHandler, head: RequestHead) -> bool:
-        """Take the connection of a request over and serve the request; return whether that was possible."""
-        request = handler.request
+    def adopt(self, server: TornadoServer, request: HTTPServerRequest, data: bytes) -> bool:
+        """Take the connection of a request over and serve the request; return whether that was possible.
+
+        Args:
+            server: The server that has accepted the connection.
+            request: The request.
+            data: The same, as far as it was read.
+        """
         tornado_connection: Any = request.connection
         sock = duplicate(tornado_connection.stream.socket)
         if sock is None:
             return False
         address = tornado_connection.context.address
-        stream = handler.detach()
+        stream = tornado_connection.detach()
         connection = AdoptedConnection(self, sock, address, server, claim_slot(stream))
-        connection.first_request = (head, handler.endpoint, handler.session_id, request.body, read_unread(stream))
+        connection.first_data = data + read_unread(stream)
         stream.close()
         loop = asyncio.get_running_loop()
         self._connect(loop.connect_accepted_socket(lambda: connection, sock), connection, sock)
@@ -92,7 +97,7 @@ class Adopter(HTTPServer):
             return
         request = exchange.tornado_request()
         handler = SockJSHandler(application, request, endpoint=exchange.endpoint)
-        handler.log_as(exchange.session_id, status)
+        handler.log_as(status)
 
 
 def _has_own_log(application: Application) -> bool:
@@ -110,16 +115,15 @@ class AdoptedConnection(HTTPConnection):
         release_slot: Called when the connection is closed.
 
     Attributes:
-        first_request: The request that is served when the transport exists: its head, endpoint, session id and body,
-            and the data after it.
+        first_data: The request that is served when the transport exists, as far as it was read, and what follows it.
     """
 
-    __slots__ = ("_is_closed_by_server", "_registration", "first_request")
+    __slots__ = ("_is_closed_by_server", "_registration", "first_data")
 
     #: As on Tornado's server: a response is the same whether its connection was adopted or not.
     continues_after_streams = False
 
-    first_request: tuple[RequestHead, Endpoint, str, bytes, bytes]
+    first_data: bytes
 
     def __init__(
         self,
@@ -144,13 +148,12 @@ class AdoptedConnection(HTTPConnection):
         if sock.proto != socket.IPPROTO_TCP and sock.family != getattr(socket, "AF_UNIX", None):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head, endpoint, session_id, body, self._data = self.first_request
-        del self.first_request
+        data = self.first_data
+        del self.first_data
         if self._is_closed_by_server:
             self.transport.abort()
-            return
-        self.serve_endpoint(head, endpoint, session_id, body)
-        self.limit_pipeline()
+        else:
+            self._serve(data, len(data))
 
     def close_by_server(self) -> None:
         """Close the connection, because its server closes all connections."""
@@ -241,7 +244,7 @@ class Adopters:
         """Take the connection of a request over and serve the request, if everything else stays the same by that.
 
         Args:
-            handler: The request, whose body was read. Tornado is calling its handler now.
+            handler: The request. Tornado is calling its handler now, and has read all of its body or nothing.
 
         Returns:
             Whether the request is served.
@@ -257,7 +260,7 @@ class Adopters:
         server = accepting_server()
         if not _is_standard(server, handler.application):
             return False
-        head = _parse(handler)
+        head = _head_of(handler)
         if head is None:
             return False
         adopter = self._adopters.get(server)
@@ -265,7 +268,7 @@ class Adopters:
             adopter = self._adopters[server] = Adopter(server)
         if adopter.routes.find(request.path) != (handler.endpoint, handler.session_id):
             return False
-        return adopter.adopt(server, handler, head)
+        return adopter.adopt(server, request, head + request.body)
 
 
 def _is_repeated(endpoint: Endpoint) -> bool:
@@ -305,7 +308,7 @@ def _is_standard(server: Any, application: Application) -> TypeGuard[TornadoServ
     return server.request_callback is application
 
 
-def _parse(handler: SockJSHandler) -> RequestHead | None:
+def _head_of(handler: SockJSHandler) -> bytes | None:
     """Return the head of a request, or None if it is one that the native server refuses."""
     request = handler.request
     lines = [f"{request.method} {request.uri} HTTP/1.1\r\n"]
@@ -313,5 +316,6 @@ def _parse(handler: SockJSHandler) -> RequestHead | None:
     lines.append("\r\n")
     data = "".join(lines).encode("latin-1")
     with contextlib.suppress(BadRequest):
-        return parse_head(data, 0, len(data), len(data) + 1, MAX_FIELDS)
+        parse_head(data, 0, len(data), len(data) + 1, MAX_FIELDS)
+        return data
     return None

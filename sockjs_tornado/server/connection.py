@@ -251,16 +251,14 @@ class HTTPConnection(MovableConnection):
         self.handle(exchange)
         return self._data
 
-    def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        """Pass a request to an endpoint that the application has found for it."""
-        exchange = self.server.exchange_type(self, head, _origin_form(head.target), endpoint, session_id, body)
-        self._handle(exchange, head, body)
-
-    def read_body(self, head: RequestHead, endpoint: Endpoint, session_id: str) -> None:
-        """Read the body of a request, none of which was read, for an endpoint that the application has found for it."""
+    def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str) -> None:
+        """Pass a request, of whose body nothing was read, to an endpoint that the application has found for it."""
         exchange = self.server.exchange_type(self, head, _origin_form(head.target), endpoint, session_id, b"")
-        self._request = reader = BodyReader(self, exchange, head)
-        reader.start(head.content_length)
+        if head.has_body:
+            self._request = reader = BodyReader(self, exchange, head)
+            reader.start(head.content_length)
+        else:
+            self.handle(exchange)
 
     def refuse(self, error: BadRequest) -> None:
         """Respond to a request whose end is unknown, and close the connection (RFC 9112, section 2.2)."""

@@ -63,7 +63,7 @@ class DelegatedRequest(TornadoConnection):
         # Decoded data that was not passed on yet.
         self._body = bytearray()
         self.is_read = not head.has_body
-        self._is_starting = False
+        self._is_passed_on = False
         self._more: asyncio.Future[None] | None = None
         self._is_responding = False
         self._is_chunked = False
@@ -88,9 +88,7 @@ class DelegatedRequest(TornadoConnection):
         for name, value in head.fields():
             headers.add(name, value)
         try:
-            self._is_starting = True
             waiting = delegate.headers_received(start_line, headers)
-            self._is_starting = False
             if self._native is None:
                 return
             if waiting is None and self.is_read:
@@ -212,27 +210,19 @@ class DelegatedRequest(TornadoConnection):
         """The connection, with some methods of Tornado's streams; None after :meth:`detach`."""
         return None if self._connection is None else ConnectionStream(self._connection)
 
-    @property
-    def is_body_unread(self) -> bool:
-        """Whether there is a body, and :meth:`serve_endpoint` can still read it."""
-        return self._is_starting and self._head.has_body
-
-    def serve_endpoint(self, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        """Serve this request from an endpoint that the application has found for it.
+    def serve_endpoint(self, endpoint: Endpoint, session_id: str) -> None:
+        """Serve this request from an endpoint that the application has found for it, before the body was read.
 
         Args:
             endpoint: The endpoint.
             session_id: The session id in the path, or ``""``.
-            body: The body, unless it is unread.
         """
         connection = self._native
+        self._is_passed_on = True
         if connection is not None:
             self._delegate = self._on_close = None
             self._detach()
-            if self.is_body_unread:
-                connection.read_body(self._head, endpoint, session_id)
-            else:
-                connection.serve_endpoint(self._head, endpoint, session_id, body)
+            connection.serve_endpoint(self._head, endpoint, session_id)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` if the client disconnects before the response is complete."""
@@ -337,8 +327,10 @@ class DelegatedRequest(TornadoConnection):
             self._detach()
             connection.abort_after_write()
 
-    def detach(self) -> IOStream:
-        """Return a stream for the connection, and stop to process HTTP."""
+    def detach(self) -> IOStream | None:
+        """Return a stream for the connection, and stop to process HTTP; None after :meth:`serve_endpoint`."""
+        if self._is_passed_on:
+            return None
         connection = self._native
         assert connection is not None
         self._delegate = None

@@ -88,20 +88,6 @@ def write_tracked(stream: IOStream, data: bytes) -> PendingWrite | None:
     return PendingWrite(stream, data)
 
 
-def send_now(stream: IOStream, data: bytes) -> bytes:
-    """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
-
-    Return the rest, for ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is closed, is still writing,
-    or limits its write buffer, or if the socket reports an error.
-    """
-    if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
-        return data
-    try:
-        return data[stream.socket.send(data) :]
-    except OSError:
-        return data
-
-
 def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
     """Write ``data`` to a detached stream, then close it. Return the rest of the data if it is tracked."""
     release_slot = claim_slot(stream)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection, _GzipMessageDelegate
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.routing import Rule
 from tornado.util import ObjectDict
@@ -38,20 +38,10 @@ class BaseHandler(RequestHandler):
         # Here, because Tornado's connection has no stream any more once it is detached.
         self._stream: Any = self._connection.stream
 
-    def clear(self) -> None:
-        """Start a response without Tornado's default headers, since endpoints set all header fields."""
-        self._headers = HTTPHeaders()
-        self._write_buffer: list[bytes] = []
-        self.set_status(200)
-
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
         """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
         if self._prepared_future is not None:
-            if not hasattr(self._connection, "serve_endpoint"):
-                return super()._execute(transforms, *args, **kwargs)
-            # The native server reads the body.
-            self._prepared_future.set_result(None)
-        self._transforms = transforms
+            return super()._execute(transforms, *args, **kwargs)
         self.path_args = []
         loop = asyncio.get_running_loop()
         waiting: Awaitable[None] | None = None
@@ -79,16 +69,20 @@ class BaseHandler(RequestHandler):
         """Serve the request. If an awaitable is returned, the request is served when it is done."""
         raise NotImplementedError
 
+    def _log(self) -> None:
+        # Tornado would pass an exception of the application's log function on.
+        self.log_request(self.application, self)
+
+    def log_request(self, application: Application, handler: Any) -> None:
+        """Write the access log of the application."""
+        raise NotImplementedError
+
     def _request_summary(self) -> str:
         return self.summary()
 
     def summary(self) -> str:
         """Return the request line for the access log."""
         raise NotImplementedError
-
-    def _set_finished(self) -> None:
-        """Mark the request as finished, so that Tornado sends no response."""
-        self._finished = True
 
     def _break_cycle(self) -> None:
         """Break the reference cycle through the template namespace, so that the garbage collector is not needed."""
@@ -129,12 +123,6 @@ class AcceptingServer(HTTPServer):
     def handle_socket(self, sock: socket.socket, address: Any) -> None:
         """Serve a new connection."""
         raise NotImplementedError
-
-
-def serve_endpoint(request: HTTPServerRequest, endpoint: Any, session_id: str) -> None:
-    """Serve a request of a native connection from an endpoint."""
-    connection: Any = request.connection
-    connection.serve_endpoint(endpoint, session_id, request.body)
 
 
 def gunzip_delegate(delegate: HTTPMessageDelegate, chunk_size: int, max_body_size: int) -> HTTPMessageDelegate:

@@ -629,7 +629,7 @@ async def test_a_body_that_has_already_arrived_is_read_in_several_iterations(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work is counted by turns of the event loop, in which everybody else is served."""
-    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"adopt_connections": False})))
     turn = 0
     work: dict[int, int] = {}
     keep = LimitedBody._append

@@ -108,12 +108,7 @@ def nested(router: SockJSRouter) -> Any:
     return RuleRouter([Rule(HostMatches(".*"), Application(router.urls))])
 
 
-def requests_of_tuples(router: SockJSRouter) -> Any:
-    urls: list[Any] = router.urls
-    return Application([tuple(url) for url in urls])
-
-
-@pytest.mark.parametrize("build", [own_class, own_handler, by_host, nested, requests_of_tuples])
+@pytest.mark.parametrize("build", [own_class, own_handler, by_host, nested])
 async def test_an_application_that_decides_more_itself_keeps_its_connections(
     listen: Listen, routers: Routers, build: Callable[[SockJSRouter], Any]
 ) -> None:
@@ -163,6 +158,34 @@ async def test_a_connection_serves_all_routers_of_the_application(listen: Listen
     client.write(request("POST", "/other/000/def/xhr", body=b""))
     assert (await client.response()).body == b"o\n"
     assert is_adopted(site)
+
+
+async def test_tuples_of_urls_do_the_same(listen: Listen, routers: Routers) -> None:
+    urls: list[Any] = routers().urls
+    site = await listen(Application([tuple(url) for url in urls]))
+    client = await adopt(site)
+    client.write(request("POST", SEND, body=b'["x"]') + POLL)
+    assert (await client.response()).status == 204
+    assert (await client.response()).body == b'a["x"]\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("POST", SEND, body=b'["%b"]' % (b"x" * 200_000)),
+        request("POST", SEND, "Transfer-Encoding: chunked") + b'5\r\n["x"]\r\n0\r\n\r\n',
+    ],
+    ids=["long", "chunks"],
+)
+async def test_a_request_with_any_body_moves_its_connection(listen: Listen, routers: Routers, data: bytes) -> None:
+    site = await listen(application_of(routers()))
+    await adopt(site)
+    client = await site.connect()
+    client.write(data)
+    client.write(POLL)
+    assert (await client.response()).status == 204
+    assert (await client.response()).body.startswith(b'a["x')
+    assert connections(site) == ["_Registration"] * 2
 
 
 # Other requests on an adopted connection.

@@ -345,7 +345,8 @@ async def test_an_endpoint_is_not_served_on_a_connection_that_was_closed(listen:
         def get(self) -> None:
             connection: Any = self.request.connection
             connection.close()
-            connection.serve_endpoint(router.endpoints[-1][1], "abc", b"")
+            connection.serve_endpoint(router.endpoints[-1][1], "abc")
+            assert connection.detach() is None
 
     client = await (await listen({"/": Late})).connect()
     client.write(request("GET", "/"))

@@ -1,7 +1,6 @@
 """Connections taken over from Tornado: a real server, real clients, over TCP, a Unix socket and TLS."""
 
 import asyncio
-import contextlib
 import email.utils
 import errno
 import os
@@ -13,12 +12,12 @@ from collections.abc import Callable
 
 import pytest
 from application import LogWatch, exception_of
-from tornado.iostream import IOStream, SSLIOStream
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from sockjs_tornado.wire import stream as wire_stream
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
-from sockjs_tornado.wire.responses import response_head, send_now, write_and_close
+from sockjs_tornado.wire.responses import response_head, write_and_close
 from sockjs_tornado.wire.sockets import peer_disconnected
 from sockjs_tornado.wire.stream import take_over
 
@@ -137,55 +136,6 @@ async def test_connections_may_share_their_memory(site: Site) -> None:
     for (_, server), payload in zip(pairs, payloads, strict=True):
         await server.until(lambda data: len(data) == 300_000, server.data)
         assert server.data == payload
-
-
-# --- whole responses --------------------------------------------------------
-
-
-@PAIRS
-async def test_data_that_a_socket_does_not_accept_at_once_follows(pair: Pair) -> None:
-    data = noise(8_000_000)
-    with pair() as (ours, theirs):
-        client, stream = IOStream(ours), IOStream(theirs)
-        assert send_now(stream, b"small, ") == b""
-        rest = send_now(stream, data)
-        assert 0 < len(rest) < len(data)
-        assert data.endswith(rest)
-        writing = stream.write(rest)
-        # Now the socket takes more, and the stream does not know yet.
-        received = bytearray()
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                received += ours.recv(1 << 20)
-        assert send_now(stream, b", last") == b", last"
-        last = stream.write(b", last")
-        expected = b"small, " + data + b", last"
-        received += await client.read_bytes(len(expected) - len(received))
-        assert received == expected
-        await asyncio.gather(writing, last)
-        client.close()
-        stream.close()
-        assert send_now(stream, b"late") == b"late"
-
-
-async def test_nothing_goes_past_a_stream_that_encrypts_or_may_refuse() -> None:
-    with tcp_pair() as (_, theirs):
-        bounded = IOStream(theirs.dup(), max_write_buffer_size=1000)
-        assert send_now(bounded, b"x") == b"x"
-        bounded.close()
-        encrypted = SSLIOStream(theirs, ssl_options=ssl.create_default_context())
-        assert send_now(encrypted, b"x") == b"x"
-        encrypted.close()
-
-
-async def test_a_write_that_fails_is_left_to_the_stream() -> None:
-    with tcp_pair() as (ours, theirs):
-        stream = IOStream(theirs)
-        ours.close()
-        theirs.shutdown(socket.SHUT_WR)
-        assert send_now(stream, b"lost") == b"lost"
-        assert not stream.closed()
-        stream.close()
 
 
 # --- the client leaves ------------------------------------------------------
