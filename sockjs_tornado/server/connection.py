@@ -180,7 +180,8 @@ class HTTPConnection(MovableConnection):
                     self.pause_reading()
                     asyncio.get_running_loop().call_soon(self._continue)
                     break
-                data = self._data
+                # Not in both: whatever happens to the connection next gets the rest of the input once.
+                data, self._data = self._data, b""
                 end = len(data)
         except BadRequest as error:
             self._refuse_head(error, data, end)

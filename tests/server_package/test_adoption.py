@@ -230,6 +230,18 @@ async def test_pipelined_requests_are_answered_in_order(listen: Listen, routers:
             assert (await client.response()).text == "Welcome to SockJS!\n"
 
 
+async def test_a_request_that_is_given_back_is_served_once(listen: Listen, routers: Routers) -> None:
+    """It has arrived together with a request before, and is the last one."""
+    site = await listen(application_of(routers()))
+    client = await adopt(site)
+    client.write(request("POST", SEND, body=b'["x"]') + request("POST", "/plain", body=b"12"))
+    assert (await client.response()).status == 204
+    assert (await client.response()).text == "2"
+    client.write(request("GET", "/echo", "Connection: close"))
+    assert (await client.response()).text == "Welcome to SockJS!\n"
+    assert await client.rest() == b""
+
+
 async def test_a_request_behind_a_held_poll_waits_for_it(listen: Listen, routers: Routers) -> None:
     journal = Journal()
     site = await listen(application_of(routers(journal)))
