@@ -26,6 +26,7 @@ from client import Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
+from sockjs_tornado.session import blocking, slow_callbacks
 
 # The time that hypothesis takes depends on the machine, not on the code.
 # Each run tries other examples; `make fuzz` tries many more.
@@ -40,8 +41,10 @@ STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the standard error."""
+    """Keep the standard error, and have the programs of tests not log how long anything has taken."""
     config.stash[STDERR] = os.dup(2)
+    before = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(programs.ROOT / "tests/quiet"), *before])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,8 +126,11 @@ def _frozen() -> None:
 def _unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the time limits of callbacks and decoding, which would make tests depend on the machine.
 
-    Nor does a server report that a callback, or the timer, was slow.
+    Nor does a server report that a callback, or the timer, was slow, or that a callback has kept messages waiting.
     """
+    monkeypatch.setattr(blocking.logger, "disabled", True)
+    # Workers of xdist are such programs.
+    monkeypatch.setattr(slow_callbacks.logger, "disabled", False)
     monkeypatch.setattr("sockjs_tornado.session.container.slow_after", lambda settings: math.inf)
     if request.node.nodeid.startswith(SLOW):
         monkeypatch.setattr("client.TIMEOUT", programs.TIMEOUT)

@@ -70,14 +70,6 @@ class Ended(NamedTuple):
         return [line for line in (self.output + self.errors).splitlines() if _SESSION_URL.search(line)]
 
 
-_SLOW = re.compile(r"^.*(?:blocked the event loop for|the event loop was blocked for at least) .*\n", re.MULTILINE)
-
-
-def without_slow_records(log: str) -> str:
-    """Return a log without what has blocked the event loop, which depends on the machine."""
-    return _SLOW.sub("", log)
-
-
 #: What runs the programs, in place of Python alone; ``native.py`` sets it.
 RUNNER: tuple[str, ...] = ()
 
@@ -138,7 +130,7 @@ class ServerProgram:
         """Return what the running program has written to its standard error after a position, and the next position."""
         # The program has the same file description: to seek here would make it write there.
         data = os.pread(self._errors.fileno(), 1 << 30, position)
-        return without_slow_records(data.decode()), position + len(data)
+        return data.decode(), position + len(data)
 
     def stop(self) -> Ended:
         """Stop the program if it is running, and return how it ended."""
@@ -156,7 +148,7 @@ class ServerProgram:
                 output, _ = self._process.communicate()
             with self._errors as errors:
                 errors.seek(0)
-                self._ended = Ended(self._process.returncode, output, without_slow_records(errors.read()))
+                self._ended = Ended(self._process.returncode, output, errors.read())
             # The fixture ``id_watch`` checks only the log of this process.
             assert not self._ended.leaks, f"logged with a session id: {self._ended.leaks}"
         return self._ended

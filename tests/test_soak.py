@@ -15,7 +15,7 @@ def test_nothing_is_lost_and_nothing_is_left() -> None:
     with subprocess.Popen(
         [sys.executable, "-W", "default", "-m", "soak", "--duration", str(seconds)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ["PYTHONPATH"]])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -72,7 +72,7 @@ def running() -> Iterator[Run]:
         return programs[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]), prepend=os.pathsep)
         yield start
     for program in programs:
         assert program.stop()[0::2] == (0, ""), program.stop()

@@ -23,6 +23,7 @@ from sockjs_tornado import (
     SockJSRouter,
 )
 from sockjs_tornado.protocol import encode_message
+from sockjs_tornado.session import blocking
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 
@@ -304,8 +305,9 @@ class Asking(SockJSConnection):
 
 @each_transport
 async def test_a_callback_that_waits_for_the_next_message_is_reported(
-    serve: Serve, join: Join, logged: LogWatch, transport: str
+    serve: Serve, join: Join, logged: LogWatch, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(blocking.logger, "disabled", False)
     router = SockJSRouter(Asking, "/echo", {"disconnect_delay": 0.1})
     peer = join(await serve(router), transport)
     assert await peer.frame() == "o"

@@ -8,6 +8,7 @@ from application import LogWatch
 from doubles import FakeContainer, KeptSession, Notes, Receiver, make_session
 
 from sockjs_tornado.multiplex import MultiplexConnection
+from sockjs_tornado.session import blocking
 
 DELAY = 5.0
 BLOCKED = "has been running for at least 5 s, and messages of its client wait until it ends"
@@ -54,6 +55,12 @@ def assert_reported(log: LogWatch, name: str) -> None:
     assert text.startswith(f"{name} ")
     assert "asyncio.create_task" in text
     assert "max_concurrent_callbacks" in text
+
+
+@pytest.fixture(autouse=True)
+def _logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log the warnings, unlike other tests."""
+    monkeypatch.setattr(blocking.logger, "disabled", False)
 
 
 @pytest.fixture

@@ -1,0 +1,9 @@
+"""Imported by each Python program that tests start: it does not log how long anything has taken.
+
+This depends on the machine, and many tests expect that a program logs nothing.
+"""
+
+import logging
+
+for name in ("blocking", "slow_callbacks"):
+    logging.getLogger(f"sockjs_tornado.session.{name}").disabled = True
