@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final, TypeGuard
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 from tornado.httpserver import HTTPServer as TornadoServer
@@ -36,10 +36,6 @@ from .connection_limits import LimitedServer
 from .exchange import NativeExchange
 from .http_server import HTTPServer
 from .streams import DetachedStream
-
-#: Requests of sessions that Tornado serves after a connection has returned to it, before the next takeover. A takeover
-#: and a return take as long as some requests.
-READOPT_AFTER: Final = 8
 
 
 class Adopter(HTTPServer):
@@ -189,7 +185,6 @@ class AdoptedConnection(HTTPConnection):
             self.abort()
             return
         self._registration.release()
-        stream.adopt_after = READOPT_AFTER  # type: ignore[attr-defined]
         self._registration.server.handle_stream(stream, self.address)
 
 
@@ -252,10 +247,6 @@ class Adopters:
         request = handler.request
         stream: Any = getattr(request.connection, "stream", None)
         if not _is_repeated(handler.endpoint) or not _is_ordinary(request) or not _is_movable(stream):
-            return False
-        left = getattr(stream, "adopt_after", 0)
-        if left:
-            stream.adopt_after = left - 1
             return False
         server = accepting_server()
         if not _is_standard(server, handler.application):
