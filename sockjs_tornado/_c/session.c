@@ -199,6 +199,24 @@ report_slow(PyObject *callbacks, double began, double slow_after)
     return -failed;
 }
 
+/* Report a delivery, then handle the exception of its last call, which may release the session. Return 0, or -1 with an
+ * exception set. */
+static int
+handle_slow_error(PyObject *callbacks, double began, double slow_after)
+{
+    PyObject *type, *error, *traceback;
+
+    PyErr_Fetch(&type, &error, &traceback);
+    if (report_slow(callbacks, began, slow_after) < 0) {
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(traceback);
+        return -1;
+    }
+    PyErr_Restore(type, error, traceback);
+    return handle_error(callbacks);
+}
+
 /* Call on_message for each message. Return 1, or 0 if Callbacks has handled the rest, or -1 with an exception set. */
 static int
 deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
@@ -214,8 +232,10 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     int done = callback == NULL ? -1 : 1;
 
     /* If on_message is a property, its lookup may have closed the session. */
-    if (done == 1 && number_in(self->state) != SESSION_OPEN)
+    if (done == 1 && number_in(self->state) != SESSION_OPEN) {
         done = call(callbacks, names.finish_delivery, NULL);
+        slow_after = HUGE_VAL;
+    }
     for (i = 0; done == 1 && i < PyList_Size(messages); i++) {
         PyObject *message = Py_NewRef(PyList_GetItem(messages, i));
         PyObject *result = PyObject_CallFunctionObjArgs(callback, message, NULL);
@@ -225,8 +245,10 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
             is_late = seconds(COARSE) >= deadline;
             next_look += next_look < MAX_STEP ? next_look : MAX_STEP;
         }
-        if (result == NULL)
-            done = handle_error(callbacks);
+        if (result == NULL) {
+            done = handle_slow_error(callbacks, began, slow_after);
+            slow_after = HUGE_VAL;
+        }
         else if (result != Py_None || is_late || number_in(self->state) != SESSION_OPEN) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
             PyObject *outcome = NULL;

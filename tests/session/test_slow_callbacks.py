@@ -13,7 +13,7 @@ from doubles import FakeContainer, KeptSession, Receiver, make_session
 from sockjs_tornado import Settings, SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import SLOW_BUCKETS, Stats
-from sockjs_tornado.session import slow_callbacks
+from sockjs_tornado.session import SessionState, slow_callbacks
 from sockjs_tornado.session.slow_callbacks import LagAlarm
 from sockjs_tornado.wire.time_budget import TimeBudget
 
@@ -95,6 +95,20 @@ def test_a_callback_that_returns_an_awaitable_or_raises_is_reported(
     other.callback_budget = TimeBudget(math.inf, DURATION)
     session = opened(other, on_message=fail_slowly)
     getattr(session, way)(["1"])
+    assert_reported(logged, session, "on_message")
+    logged.take("on_message of")
+
+
+@receive
+def test_a_callback_whose_exception_ends_the_session_at_once_is_reported(
+    container: FakeContainer, logged: LogWatch, way: str
+) -> None:
+    session = make_session(container, None, acts={"on_message": fail_slowly})
+    receiver = Receiver(session).attach()
+    # As of a channel.
+    receiver.close = receiver.cut  # type: ignore[assignment, method-assign]
+    getattr(session, way)(["1"])
+    assert session.state is SessionState.CLOSED
     assert_reported(logged, session, "on_message")
     logged.take("on_message of")
 
