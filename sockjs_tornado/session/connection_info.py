@@ -179,7 +179,10 @@ class ConnectionInfo(_Attributes):
         return {name: getattr(self, name) for name in ("ip", "cookies", "arguments", "headers", "path")} | self._own()
 
     def __getstate__(self) -> object:
-        return {name: getattr(self, name) for name in ConnectionInfo.__slots__} | self._own()
+        state = {name: getattr(self, name) for name in ConnectionInfo.__slots__} | self._own()
+        # Not the functions that return them, which refer to the request and to the router.
+        headers = self._headers if isinstance(self._headers, Headers) else Headers(self._headers())
+        return state | {"_headers": headers, "_cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

@@ -1,6 +1,8 @@
 import copy
 import pickle
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,3 +148,16 @@ def test_the_information_may_be_copied(way: Callable[[Any], Any]) -> None:
     assert (other.ip, other.path, other.prefix, other.get_header("host"), other.user) == ("i", "/p/a", "/p", "h", "ann")
     other.user = "bob"
     assert info.user == "ann"
+
+
+def found(fields: dict[str, str], router: object) -> dict[str, str]:
+    return fields
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda info: pickle.loads(pickle.dumps(info))])
+def test_a_copy_does_not_refer_to_the_router(way: Callable[[Any], Any]) -> None:
+    # Like a router, a lock can be neither copied nor pickled.
+    router = threading.Lock()
+    info = ConnectionInfo(headers=partial(found, {"Host": "h"}, router), cookies=partial(found, {"a": "b"}, router))
+    other = way(info)
+    assert [other.get_header("host"), other.get_cookie("a")] == ["h", "b"]
