@@ -21,8 +21,12 @@ def slow_after(settings: Settings) -> float:
 
 def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
     """Count and log a callback that has blocked the event loop."""
+    connection = session._callbacks.connection
+    if getattr(connection, "_is_carrier", False):
+        # The callbacks of its channels ran within its own, and are reported themselves.
+        return
     session._stats.record_slow_callback(seconds)
-    kind = type(session._callbacks.connection)
+    kind = type(connection)
     session._container.log.write(
         logger,
         logging.WARNING,

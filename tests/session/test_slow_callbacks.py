@@ -114,6 +114,15 @@ def test_a_callback_whose_exception_ends_the_session_at_once_is_reported(
 
 
 @receive
+@pytest.mark.usefixtures("logged")
+def test_the_carrier_of_channels_is_not_reported_as_well(container: FakeContainer, way: str) -> None:
+    session = opened(container, on_message=block)
+    session.connection._is_carrier = True
+    getattr(session, way)(["1"])
+    assert session._stats.snapshot()["slow_callbacks"] == 0
+
+
+@receive
 def test_a_delivery_that_python_continues_is_reported_once(
     container: FakeContainer, logged: LogWatch, way: str
 ) -> None:
