@@ -285,7 +285,7 @@ def _is_ordinary(request: HTTPServerRequest) -> bool:
 def _is_movable(stream: Any) -> bool:
     """Return whether a connection can leave its stream: without TLS, and without data that was not sent."""
     return (
-        type(stream) in (IOStream, DetachedStream)
+        (type(stream) is IOStream or (type(stream) is DetachedStream and stream.drop_transport()))
         and not stream.closed()
         and not stream.writing()
         and stream.max_write_buffer_size is None

@@ -92,9 +92,9 @@ class DetachedStream(IOStream):
         self._unread = memoryview(unread)
         self._release_slot = release_slot
         super().__init__(sock, max_buffer_size=max_buffer_size)
-        self._drop_transport()
+        self.drop_transport()
 
-    def _drop_transport(self) -> bool:
+    def drop_transport(self) -> bool:
         """Close the transport's own socket if the transport has nothing to write; return whether it is closed."""
         if self._transport is not None and not self._transport.get_write_buffer_size():
             self._transport.abort()
@@ -113,7 +113,7 @@ class DetachedStream(IOStream):
     def write_to_fd(self, data: memoryview) -> int:
         """Write as much of ``data`` as the socket accepts; called by Tornado."""
         # Both sockets become writable together, and the transport has its turn before the next attempt.
-        return super().write_to_fd(data) if self._drop_transport() else 0
+        return super().write_to_fd(data) if self.drop_transport() else 0
 
     def close_fd(self) -> None:
         """Close the socket; called by Tornado."""
@@ -166,7 +166,7 @@ class DetachedTLSStream(DetachedStream):
 
     def write_to_fd(self, data: memoryview) -> int:
         """Write as much of ``data`` as the socket accepts; called by Tornado."""
-        if not self._drop_transport():
+        if not self.drop_transport():
             return 0
         if not self._encrypted:
             with data[:_PIECE_SIZE] as piece:

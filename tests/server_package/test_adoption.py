@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import tornado.netutil
@@ -16,6 +17,7 @@ from tornado.web import Application
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server import adoption
+from sockjs_tornado.server.streams import DetachedStream
 from sockjs_tornado.wire.tornado_internals import open_connections
 
 from .adopting import POLL, SEND, XHR, adopt, application_of, connections, is_adopted
@@ -149,6 +151,20 @@ async def test_without_a_free_descriptor_the_connection_stays(
     client.write(POLL)
     assert (await client.response()).body == b"o\n"
     assert connections(site) == ["HTTP1ServerConnection"]
+
+
+@pytest.mark.usefixtures("server_class")
+async def test_a_connection_stays_while_its_last_owner_has_something_to_send() -> None:
+    here, there = socket.socketpair()
+    transport = Mock(spec=asyncio.Transport)
+    transport.get_write_buffer_size.return_value = 1
+    stream = DetachedStream(here, transport, b"", None, None)
+    # What a new owner would send would be before that.
+    assert not adoption._is_movable(stream)
+    transport.get_write_buffer_size.return_value = 0
+    assert adoption._is_movable(stream)
+    stream.close()
+    there.close()
 
 
 async def test_a_connection_serves_all_routers_of_the_application(listen: Listen, routers: Routers) -> None:
