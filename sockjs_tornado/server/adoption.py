@@ -163,9 +163,7 @@ class AdoptedConnection(HTTPConnection):
         super().hand_over(protocol, nodelay=nodelay, user_timeout=user_timeout)
 
     def _find_endpoint(self, head: RequestHead, target: str) -> tuple[Endpoint, str] | None:
-        if head.content_length > self.server.max_body_size or not head.is_http11 or head.target[0] != "/":
-            return None
-        return super()._find_endpoint(head, target)
+        return super()._find_endpoint(head, target) if _is_served(head, self.server) else None
 
     def _serve_other(self, head: RequestHead, data: bytes | bytearray, end: int) -> None:
         self._give_back(bytes(memoryview(data)[:end]))
@@ -251,12 +249,12 @@ class Adopters:
         server = accepting_server()
         if not _is_standard(server, handler.application):
             return False
-        head = _head_of(handler)
-        if head is None:
-            return False
         adopter = self._adopters.get(server)
         if adopter is None:
             adopter = self._adopters[server] = Adopter(server)
+        head = _head_of(handler, adopter)
+        if head is None:
+            return False
         if adopter.routes.find(request.path) != (handler.endpoint, handler.session_id):
             return False
         return adopter.adopt(server, request, head + request.body)
@@ -299,14 +297,23 @@ def _is_standard(server: Any, application: Application) -> TypeGuard[TornadoServ
     return server.request_callback is application
 
 
-def _head_of(handler: SockJSHandler) -> bytes | None:
-    """Return the head of a request, or None if it is one that the native server refuses."""
+def _is_served(head: RequestHead, server: HTTPServer) -> bool:
+    """Return whether an adopted connection serves a request of a session, instead of Tornado's server."""
+    return head.content_length <= server.max_body_size and head.is_http11 and head.target[0] == "/"
+
+
+def _head_of(handler: SockJSHandler, adopter: Adopter) -> bytes | None:
+    """Return the head of a request, or None if an adopted connection would give the request back to Tornado.
+
+    Then Tornado would call the handler again, which would adopt the connection again, and so on.
+    """
     request = handler.request
     lines = [f"{request.method} {request.uri} HTTP/1.1\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in handler.fields()]
     lines.append("\r\n")
     data = "".join(lines).encode("latin-1")
     with contextlib.suppress(BadRequest):
-        parse_head(data, 0, len(data), len(data) + 1, MAX_FIELDS)
-        return data
+        head = parse_head(data, 0, len(data), adopter.max_header_size, MAX_FIELDS)
+        if head is not None and _is_served(head, adopter):
+            return data
     return None

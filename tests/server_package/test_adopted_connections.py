@@ -108,6 +108,27 @@ async def test_the_maximum_size_of_a_body_holds(listen: Listen, routers: Routers
     assert await client.rest() == b""
 
 
+@pytest.mark.parametrize("path", [XHR, SEND])
+async def test_a_body_above_both_limits_is_rejected_once(listen: Listen, routers: Routers, path: str) -> None:
+    # Tornado calls the handler before it compares the length with its own limit.
+    site = await listen(application_of(routers(max_message_size=10)), max_body_size=20)
+    client = await adopt(site)
+    client.write(request("POST", path, "Content-Length: 30"))
+    assert (await client.head()).status == 413
+    assert await client.rest() == b"Payload too large."
+
+
+async def test_a_head_that_would_be_too_long_after_the_move_is_not_moved(listen: Listen, routers: Routers) -> None:
+    site = await listen(application_of(routers()), max_header_size=1000)
+    client = await site.connect()
+    # Without the space after the colon, which the moved head has.
+    line = "X:"
+    length = 1000 - len(request("POST", XHR, line, body=b""))
+    client.write(request("POST", XHR, line + "x" * length, body=b""))
+    assert (await client.response()).body == b"o\n"
+    assert connections(site) == ["HTTP1ServerConnection"]
+
+
 async def test_the_maximum_size_of_a_head_holds(listen: Listen, routers: Routers) -> None:
     site = await listen(application_of(routers()), max_header_size=1000)
     client = await adopt(site)
