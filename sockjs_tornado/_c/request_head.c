@@ -253,7 +253,8 @@ static PyMemberDef head_members[] = {
 };
 
 static PyMethodDef head_methods[] = {
-    {"accept_handshake", (PyCFunction)(void (*)(void))accept_handshake, METH_NOARGS, "accept_handshake($self, /)\n--\n\n"},
+    {"accept_handshake", (PyCFunction)(void (*)(void))accept_handshake, METH_NOARGS,
+     "accept_handshake($self, /)\n--\n\n"},
     {"header", (PyCFunction)(void (*)(void))header, METH_O, "header($self, name, /)\n--\n\n"},
     {"header_lines", (PyCFunction)(void (*)(void))header_lines, METH_O, "header_lines($self, name, /)\n--\n\n"},
     {"fields", (PyCFunction)(void (*)(void))fields, METH_NOARGS, "fields($self, /)\n--\n\n"},
