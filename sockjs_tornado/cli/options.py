@@ -10,7 +10,9 @@ from ..exceptions import ConfigurationError
 _TRANSPORT = r"(?:websocket|xhr|xhr_send|xhr_streaming|eventsource|htmlfile|jsonp|jsonp_send)"
 
 #: What may follow the URL of a service, in a URL that somebody has copied from a browser's tools or a log.
-_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/{_TRANSPORT}|/websocket)/?$")
+_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/{_TRANSPORT})/?$")
+#: The same of a raw websocket. With http:// or https://, it may be the prefix of a service.
+_RAW_WEBSOCKET = re.compile(r"/websocket/?$")
 
 
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +39,12 @@ def service_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    scheme = {"ws": "http", "wss": "https"}.get(scheme.lower(), scheme)
     path, mark, query = rest.partition("?")
     base = _BELOW_SERVICE.sub("", path)
+    if scheme.lower() in ("ws", "wss"):
+        scheme = {"ws": "http", "wss": "https"}[scheme.lower()]
+        if base == path:
+            base = _RAW_WEBSOCKET.sub("", path)
     if base != path:
         # The query of such a request, such as ?t=1700000000, is not the service's.
         mark = query = ""

@@ -241,6 +241,8 @@ async def test_requests_that_miss_their_session_are_counted(
         ("https://a.example/chat/?token=x", "https://a.example/chat/?token=x"),
         ("ws://a.example/chat/000/abc/websocket", "http://a.example/chat"),
         ("wss://a.example:8443/chat/websocket", "https://a.example:8443/chat"),
+        ("WSS://a.example/websocket/000/abc/websocket", "https://a.example/websocket"),
+        ("https://a.example/websocket", "https://a.example/websocket"),
         ("https://a.example/chat/info?t=1700000000000", "https://a.example/chat"),
         ("https://a.example/chat/123/abcdefgh/xhr_send?t=1", "https://a.example/chat"),
         ("https://a.example/chat/iframe.html#abc", "https://a.example/chat/iframe.html#abc"),
