@@ -78,6 +78,8 @@ class HTTPConnection(MovableConnection):
             is_line_complete = b"\n" in data
             data = self._data + data
             if is_line_complete or len(data) >= self.server.max_header_size:
+                # Not in both, as in _serve().
+                self._data = b""
                 self._serve(data, len(data))
             else:
                 self._data = data

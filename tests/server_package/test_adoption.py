@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from tornado.web import Application
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server import adoption
+from sockjs_tornado.server.adoption import AdoptedConnection
 from sockjs_tornado.server.streams import DetachedStream
 from sockjs_tornado.wire.tornado_internals import open_connections
 
@@ -254,6 +256,31 @@ async def test_a_request_that_is_given_back_is_served_once(listen: Listen, route
     client.write(request("GET", "/echo", "Connection: close"))
     assert (await client.response()).text == "Welcome to SockJS!\n"
     assert await client.rest() == b""
+
+
+def has_read(connection: AdoptedConnection, data: bytes) -> bool:
+    """Return whether a connection has read the start of a request."""
+    return connection._data == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [request("POST", "/plain", "X: y", body=b"12"), request("GET", "/plain", "Content-Length: 1", "X: y") + b"z"],
+    ids=["post", "get"],
+)
+async def test_a_request_that_arrives_in_two_parts_returns_the_connection(
+    listen: Listen, routers: Routers, data: bytes
+) -> None:
+    site = await listen(application_of(routers()))
+    client = await adopt(site)
+    for split in range(1, data.index(b"\r\n\r\n") + 4):
+        client.write(request("POST", SEND, body=b'["x"]'))
+        assert (await client.response()).status == 204
+        (registration,) = open_connections(site.http)
+        client.write(data[:split])
+        await until(partial(has_read, registration._connection, data[:split]))
+        client.write(data[split:])
+        assert (await client.response()).text in ("2", "HTTP1Connection 127.0.0.1 http")
 
 
 async def test_a_request_behind_a_held_poll_waits_for_it(listen: Listen, routers: Routers) -> None:
