@@ -177,6 +177,10 @@ class MultiplexConnection(SockJSConnection):
         for name in tuple(self._receivers):
             self.close_channel(name, code, session.close_reason or "")
 
+    def _channel_sessions(self) -> list[Session]:
+        """Return the last session of each channel, which may have ended."""
+        return list(self._last_sessions.values())
+
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info
         server = self.session.server

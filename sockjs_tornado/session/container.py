@@ -8,7 +8,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final
 
 from ..observe.logs import ThrottledLog, log_end
@@ -37,6 +37,14 @@ CLOSE_MARGIN: Final = 10
 
 #: Minimum interval in seconds between two batches of sessions that are closed.
 _BATCH_INTERVAL = 0.1
+
+
+def _with_channels(sessions: Iterable[Session]) -> Iterator[Session]:
+    """Yield sessions, each after those of its channels."""
+    for session in sessions:
+        if getattr(session.conn, "_is_carrier", False):
+            yield from _with_channels(session.conn._channel_sessions())
+        yield session
 
 
 class SessionContainer:
@@ -236,7 +244,8 @@ class SessionContainer:
         if previous.is_closed():
             # Its callbacks never end. Those of a loop that was only stopped may end when it runs again.
             self._tasks.clear()
-            for session in [*self, *self._lingering]:
+            # Each once, since callbacks that begin now run on the new loop.
+            for session in dict.fromkeys(_with_channels([*self, *self._lingering])):
                 session._callbacks.abandon()
         for session in self:
             if session._receiver is not None:

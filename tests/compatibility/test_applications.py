@@ -22,6 +22,7 @@ from sockjs_tornado import (
     SockJSConnection,
     SockJSRouter,
 )
+from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.protocol import encode_message
 from sockjs_tornado.session import blocking
 
@@ -543,24 +544,26 @@ class Stuck(Noted):
         return asyncio.Event().wait() if self.where == "on_close" else None
 
 
+@pytest.mark.parametrize("in_channel", [False, True])
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.parametrize(
     ("where", "is_closed"),
     [("on_open", False), ("on_open", True), ("on_message", False), ("on_message", True), ("on_close", True)],
 )
 def test_a_callback_that_runs_when_its_event_loop_is_closed_ends_with_it(
-    where: str, is_closed: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+    where: str, is_closed: bool, limit: int, in_channel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its session counts until then, and would count forever."""
     monkeypatch.setattr(Stuck, "where", where)
     settings = {"max_sessions": 1, "max_unopened_sessions": 1, "max_concurrent_callbacks": limit}
     journal = Journal(Stuck)
-    router = SockJSRouter(journal, "/echo", settings)
+    kind = MultiplexConnection.get(c=journal) if in_channel else journal
+    router = SockJSRouter(kind, "/echo", settings)
 
     async def use() -> None:
         session = router.create_session("first")
         Receiver(session).attach()
-        session._receive(["x"])
+        session._receive(["sub,c", "msg,c,x"] if in_channel else ["x"])
         if is_closed:
             session.close()
         # The callback starts.
