@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from ..exceptions import ConfigurationError
 from ..overridable import overridable
@@ -63,6 +62,23 @@ def check_session_class(kind: type, base: type) -> None:
         )
 
 
+class LegacyHandler:
+    """The value of ``session.handler``, in place of the request handler of 1.0."""
+
+    __slots__ = ("application",)
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"session.handler.{name} was removed in 2.0: a session has no request handler any more; "
+            "use session.conn_info, which is also the argument of on_open",
+            name=name,
+            obj=self,
+        )
+
+
 class LegacySession:
     """Mixin that implements the names of 1.0."""
 
@@ -82,9 +98,9 @@ class LegacySession:
         return self.conn_info.transport
 
     @property
-    def handler(self) -> SimpleNamespace:
+    def handler(self) -> Any:
         """An object with the ``application`` that serves the router. Sessions do not keep request handlers."""
-        return SimpleNamespace(application=self.server._application)
+        return LegacyHandler(self.server._application)
 
     def _send_message_fallback(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
         """Send a message that ``SockJSConnection.send`` accepts; ``stats`` is ignored.

@@ -15,10 +15,17 @@ MOVED = Moved(
     {
         "octoprint.server": [
             # The import.
-            (r"octoprint\.vendor\.sockjs\.tornado import SockJSRouter", "sockjs_tornado import SockJSRouter"),
-            # Sessions need no lock, and the router has a setting for what is no ordinary JSON.
+            (
+                r"octoprint\.vendor\.sockjs\.tornado import SockJSRouter",
+                "sockjs_tornado import Compression, SockJSRouter",
+            ),
+            # Sessions need no lock. Settings replace the session wrapper and the changes of Tornado's handlers.
             (r"session_kls=util\.sockjs\.ThreadSafeSession,", ""),
-            (r'"websocket_allow_origin":', r'"json_encode": util.sockjs.json_dumps, \g<0>'),
+            (
+                r'"websocket_allow_origin": "\*" if enable_cors else "",',
+                '"json_encode": octoprint.util.json.dumps, "websocket_compression": Compression(level=1),'
+                ' "allowed_origins": "*" if enable_cors else "same-origin",',
+            ),
         ],
         "octoprint.server.util.sockjs": [
             (r"import octoprint\.vendor\.sockjs\.tornado\n.*?(?=from)", "import sockjs_tornado\n"),

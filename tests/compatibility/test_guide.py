@@ -23,6 +23,7 @@ SOURCES = re.sub(
         "has been running for at least",
         "a connection must be used from its event loop's thread",
         "a message must be str, dict, ",
+        "was removed in 2.0",
     ],
 )
 def test_the_guide_quotes_what_the_package_says(text: str) -> None:

@@ -19,6 +19,8 @@ async def test_a_session_has_the_names_of_1_0(serve: Serve, join: Join, transpor
     session = connections[0].session
     assert session.transport_name == transport
     assert session.handler.application is server.application
+    with pytest.raises(AttributeError, match=r"session\.handler\.request was removed .* use session\.conn_info"):
+        assert session.handler.request
     session.send_message("to one")
     session.broadcast(connections, "to all")
     assert [await peers[0].message() for _ in range(2)] == ["to one", "to all"]
