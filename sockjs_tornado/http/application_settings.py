@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,7 +41,13 @@ def with_application_settings(settings: Settings, own: frozenset[str], applicati
         if timeout > interval:
             # Tornado reduces it as well.
             values["websocket_ping_timeout"] = interval
-        return dataclasses.replace(settings, **values) if values else settings
+        if not values:
+            return settings
+        # The router's own deprecated settings have caused their warnings when it was created. Here, a filter that makes
+        # them errors would fail the request.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return dataclasses.replace(settings, **values)
     except (ConfigurationError, TypeError) as error:
         logger.error("ignored the application's settings %s: %s", ", ".join(_NAMES), error)
         return settings

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import tornado.httpserver
 from application import Echo, LogWatch, Serve
-from client import PING, TEXT, Connect, WebSocket, frame
+from client import PING, TEXT, Connect, WebSocket, frame, request
 
 import sockjs_tornado
 from sockjs_tornado import Settings, SockJSRouter
@@ -106,3 +106,13 @@ async def test_a_setting_that_is_no_number_is_ignored(
     assert response.status == 200
     assert router.settings == before
     assert logged.take("ignored the application's settings websocket_max_message_size, ").levelname == "ERROR"
+
+
+async def test_a_deprecated_setting_of_the_router_does_not_fail_a_request(serve: Serve, connect: Connect) -> None:
+    # In tests, warnings are errors.
+    with pytest.deprecated_call():
+        router = SockJSRouter(Echo, "/echo", websocket_allow_origin="a.example")
+    client = await connect(await serve(router, websocket_max_message_size=100))
+    client.write(request("GET", "/echo/info"))
+    assert (await client.response()).status == 200
+    assert router.settings.max_message_size == 100
