@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -153,6 +154,9 @@ def _load(path: str) -> Callable[[Any], SockJSConnection]:
     expected = "expected echo, chat, or a SockJSConnection subclass, such as package.module.Class"
     if not module:
         raise ConfigurationError(f"connection: {expected}, got {path!r}")
+    # `python -m` has added the current directory already; the console script has not.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

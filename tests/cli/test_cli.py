@@ -132,6 +132,13 @@ def test_a_class_is_found_by_its_name(separator: str) -> None:
     assert _load(f"{__name__}{separator}Shouting") is Shouting
 
 
+def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_in_the_current_directory.py").write_text("from sockjs_tornado import SockJSConnection as Chat")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert _load("module_in_the_current_directory.Chat") is SockJSConnection
+
+
 async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
     program = run(
         *("--origins", "https://a.example,https://b.example"),
