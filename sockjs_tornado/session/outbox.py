@@ -114,9 +114,13 @@ class Outbox(SessionCore):
         if get_ident() != self._thread:
             raise RuntimeError(
                 "a connection must be used from its event loop's thread; "
-                "from another thread call connection.send_threadsafe(message), "
+                f"from another thread call {self._threadsafe_send()}, "
                 "and other methods with loop.call_soon_threadsafe(method)"
             )
+
+    def _threadsafe_send(self) -> str:
+        """Return the call with which another thread sends a message."""
+        return "connection.send_threadsafe(message)"
 
     def _send_fallback(self, message: Outgoing) -> None:
         """Send one message. Does nothing if the session is closed."""

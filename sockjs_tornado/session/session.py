@@ -194,6 +194,13 @@ class Session(Inbox, LegacySession):
                 self._receiver = None
                 self._send_close(receiver)
 
+    def _threadsafe_send(self) -> str:
+        # send_threadsafe does not call methods that an application overrides.
+        sends = getattr(type(self.conn), "send", None), type(self).send_message
+        if sends == (SockJSConnection.send, Session.send_message):
+            return super()._threadsafe_send()
+        return "loop.call_soon_threadsafe(connection.send, message)"
+
     def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1

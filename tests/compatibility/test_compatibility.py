@@ -530,6 +530,32 @@ async def test_another_thread_is_rejected_at_once(serve: Serve, join: Join, tran
     assert await peer.message() == "nothing came before"
 
 
+class Chatting(Noted):
+    def send(self, message: Any, binary: bool = False) -> Any:
+        return super().send(f"chat: {message}", binary)
+
+
+class Tagging(Session):
+    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        super().send_message(f"tag: {msg}", stats, binary)
+
+
+@pytest.mark.parametrize(("kind", "session_kls"), [(Chatting, Session), (Noted, Tagging)])
+async def test_another_thread_is_told_how_to_call_an_overridden_method(
+    serve: Serve, join: Join, kind: type[Noted], session_kls: type[Session]
+) -> None:
+    journal = Journal(kind)
+    server = await serve(SockJSRouter(journal, "/chat", session_kls=session_kls))
+    peer = await opened(join(server, "websocket", prefix="/chat"))
+    connection = await journal.connection()
+    with pytest.raises(
+        RuntimeError, match=r"from another thread call loop.call_soon_threadsafe\(connection.send, mess"
+    ):
+        await asyncio.to_thread(connection.send, "hello")
+    asyncio.get_running_loop().call_soon_threadsafe(connection.send, "hello")
+    assert (await peer.message()).endswith(": hello")
+
+
 @each_transport
 async def test_another_thread_sends_through_the_event_loop(serve: Serve, join: Join, transport: str) -> None:
     journal = Journal()
