@@ -53,7 +53,8 @@ class ConnectError(SockJSError):
     """
 
     def __init__(self, url: str, failures: Mapping[str, str]) -> None:
-        super().__init__(f"cannot connect to {url}: {'; '.join(f'{name}: {why}' for name, why in failures.items())}")
+        reasons = (f"{'/info' if name == 'info' else name}: {why}" for name, why in failures.items())
+        super().__init__(f"cannot connect to {url}: {'; '.join(reasons)}")
         self.url = url
         self.failures = dict(failures)
 

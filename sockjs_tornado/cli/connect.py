@@ -12,10 +12,19 @@ from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
+from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
 from . import note, printable
+from .checks import check_info
 from .options import add_client_arguments, create_connector
+from .probe import Prober
+
+#: Seconds after which the user is told that the client is still connecting.
+_SLOW: Final = 3
+
+#: Timeout in seconds for a second request for ``/info``, whose response is explained.
+_PROBE_TIMEOUT: Final = 2
 
 #: Maximum number of input lines that are read ahead.
 _MAX_LINES: Final = 100
@@ -59,11 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run_client(connector: connect, linger: float) -> int:
     started = time.monotonic()
+    waiting = f"Still connecting; this may take {connector.options.open_timeout:g} seconds"
+    timer = asyncio.get_running_loop().call_later(_SLOW, note, waiting)
     try:
         client = await connector
     except ConnectError as error:
-        note(f"Cannot connect: {error}")
+        note(f"Cannot{str(error).removeprefix('cannot')}")
+        if "info" in error.failures:
+            note(await _find_advice(connector))
         return 1
+    finally:
+        timer.cancel()
     for transport, reason in client.failures.items():
         note(f"{transport} does not work: {reason}")
     elapsed = (time.monotonic() - started) * 1000
@@ -93,6 +108,17 @@ async def _run_client(connector: connect, linger: float) -> int:
             case BaseException() if not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
     return 0
+
+
+async def _find_advice(connector: connect) -> str:
+    """Return what the command ``info`` advises if ``/info`` does not work."""
+    multi = Multi()
+    try:
+        prober = Prober(connector.service, connector.service, connector.options, multi)
+        info, findings = await check_info(prober, _PROBE_TIMEOUT)
+    finally:
+        multi.close()
+    return findings[-1].advice if info is None else "The command info checks the service in detail."
 
 
 async def _print_messages(client: SockJSClient, received: asyncio.Event) -> None:

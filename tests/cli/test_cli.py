@@ -596,7 +596,6 @@ def relay(listener: socket.socket, port: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("http://127.0.0.1:1/echo",), "Cannot connect: cannot connect to http://127.0.0.1:1/echo: "),
         (("127.0.0.1:1",), "Cannot connect: url: "),
         (
             ("http://host/x", "--transports", "udp"),
@@ -612,6 +611,59 @@ def test_connect_reports_errors(refused: Callable[..., Refusal], arguments: tupl
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(why)
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "reason", "advice"),
+    [
+        ("/wrong", {}, "/info: status 404", "Check that this is the URL of a SockJS service"),
+        (
+            "/echo",
+            {"origin": "https://b.example"},
+            "/info: status 403",
+            "The server rejects pages of https://b.example",
+        ),
+        ("/there", {}, "/info: base_url is not a valid URL", "The command info checks the service in detail."),
+    ],
+)
+async def test_connect_advises_what_info_does(
+    serve: Serve,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    options: dict[str, Any],
+    reason: str,
+    advice: str,
+) -> None:
+    echo = SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://a.example"]})
+    server = await serve(echo, SockJSRouter(Echo, "/there", {"base_url": "http://["}))
+    url = f"http://127.0.0.1:{server.port}{path}"
+    assert await within(_run_client(connect(url, **options), 1)) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"Cannot connect to {url}: {reason}"
+    assert second.startswith(advice)
+
+
+async def test_connect_advises_a_user_whose_server_does_not_respond(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cli.connect._SLOW", 0)
+    monkeypatch.setattr("sockjs_tornado.cli.connect._PROBE_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/echo"
+        assert await within(_run_client(connect(url, open_timeout=0.05), 1)) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "Still connecting; this may take 0.05 seconds",
+        f"Cannot connect to {url}: /info: no response within 0.05 seconds",
+        "Check the URL, including http:// or https://, and whether the server is running.",
+    ]
+
+
+def test_connect_advises_a_user_whose_server_is_not_there(refused: Callable[..., Refusal]) -> None:
+    ended = refused("connect", "http://127.0.0.1:1/echo")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    first, second = ended.stderr.splitlines()
+    assert first.startswith("Cannot connect to http://127.0.0.1:1/echo: /info: ")
+    assert second.endswith("whether the server is running.")
 
 
 # All commands.
