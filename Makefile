@@ -71,7 +71,9 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	@printf '%s\n' $(APPLICATIONS) types docs lint | xargs -P 4 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted $(BY_HANDLERS)
+	@# Tornado does not notice that a client leaves while a request of it waits behind another one.
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted \
+		-k "not behind_a_held_poll" $(BY_HANDLERS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
 	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(filter-out $(ON_ANY_LOOP) $(ON_BOTH_SERVERS),$(CONFORMANCE))
 	PYTHONPATH=tests $(PYTEST) --quiet --loop uvloop -p native \

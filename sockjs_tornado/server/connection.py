@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import re
 from math import inf
 from types import SimpleNamespace
 from typing import Any, Final
@@ -38,6 +39,9 @@ _LEARN_INTERVAL: Final = 64
 
 #: Iterations of the event loop until a handler of Tornado has run; it takes one for the body, and one for the handler.
 HANDLER_TURNS: Final = 3
+
+#: The beginning of a target in absolute form (RFC 3986, section 3.1).
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class HTTPConnection(MovableConnection):
@@ -345,8 +349,9 @@ class HTTPConnection(MovableConnection):
 
 def _origin_form(target: str) -> str:
     """Return the path and query of a target in absolute form (RFC 9112, section 3.2.2)."""
-    _, separator, rest = target.partition("://")
-    if not separator or target[0] == "/":
+    scheme = _SCHEME.match(target)
+    if scheme is None:
         return target
+    rest = target[scheme.end() :]
     start = min((rest.find(c) for c in "/?" if c in rest), default=len(rest))
     return rest[start:] if rest[start : start + 1] == "/" else f"/{rest[start:]}"

@@ -61,6 +61,7 @@ async def test_a_target_may_be_an_absolute_url(listen: Listen) -> None:
     assert await text_of(client, "GET", "http://localhost/echo?a") == "Welcome to SockJS!\n"
     assert await text_of(client, "GET", "http://localhost") == "404"
     assert await text_of(client, "GET", "http://localhost?/echo") == "404"
+    assert await text_of(client, "GET", "x/http://localhost/echo") == "404"
 
 
 async def test_rules_may_be_added_while_the_server_runs(listen: Listen) -> None:
