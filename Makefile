@@ -102,7 +102,7 @@ sanitize: $(VENV)/.test ## run tests with AddressSanitizer and UBSan in the C mo
 
 .PHONY: bench
 bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks (an hour; QUICK=1 takes 5 minutes; ARGS=...)
-	@scripts/system-packages node
+	@scripts/system-packages node proxies
 	$(PY) benchmarks/compare.py $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: lint

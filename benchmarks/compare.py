@@ -1,8 +1,8 @@
 """Compare this server with others: run each load against each server, on the same machine.
 
 `python benchmarks/compare.py --quick` gives a first result in a few minutes; without `--quick` results are reliable.
-The extra `bench` is required for the chart, and Node.js for the peers in JavaScript. Peers are installed from their
-registries into a cache directory outside of the checkout.
+The extra `bench` is required for the chart, Node.js for the peers in JavaScript, HAProxy for the loads behind it, and
+OpenSSL for those over TLS. Peers are installed from their registries into a cache directory outside of the checkout.
 
 Servers are interleaved within each repetition, so that a drift of the machine's speed affects all of them. Server and
 load run on different cores. Figures are per second of the server's CPU time, which depends less on other processes. The

@@ -53,6 +53,14 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         default=[],
         help="process id of the server, to measure CPU time and memory; may be given several times",
     )
+    parser.add_argument("--browser-fields", action="store_true", help="send the header fields of a browser")
+    parser.add_argument(
+        "--no-keep-alive", dest="keep_alive", action="store_false", help="HTTP transports: one connection per request"
+    )
+    parser.add_argument(
+        "--retry-2010", action="store_true", help="xhr, xhr_streaming: request again after the close code 2010"
+    )
+    parser.add_argument("--ca", metavar="FILE", help="certificates of the trusted authorities for https URLs")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON, - for standard output")
     parser.add_argument("--quiet", action="store_true", help="do not show progress on standard error")
     return parser, parser.parse_args()
@@ -82,6 +90,10 @@ def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> P
             parser.error(f"--rate is not supported with {options.scenario}")
         if not 0 < options.rate <= 1e6:
             parser.error("--rate must be more than 0 and at most 1000000")
+    if options.ca is not None and not Path(options.ca).is_file():
+        parser.error(f"--ca: no such file: {options.ca}")
+    if not options.keep_alive and options.transport in WEBSOCKETS:
+        parser.error(f"--no-keep-alive is not supported with {options.transport}")
     for pid in options.pid:
         if not Path(f"/proc/{pid}/stat").exists():
             parser.error(f"--pid: no such process: {pid}")

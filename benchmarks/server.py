@@ -46,12 +46,13 @@ class Broadcast(SockJSConnection):
         self.session.server.publish(EVERYONE, message)
 
 
-async def serve(sockets: list[socket.socket], name: str) -> None:
-    """Serve with one of :data:`SERVERS` until SIGTERM or SIGINT."""
+async def serve(sockets: list[socket.socket], name: str, tls: str | None) -> None:
+    """Serve with one of :data:`SERVERS` until SIGTERM or SIGINT; over TLS with a file with certificate and key."""
     tune_garbage_collector()
     routers = [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
     urls = [url for router in routers for url in router.urls]
-    server = SERVERS[name](Application(urls, log_function=lambda handler: None))
+    ssl_options = None if tls is None else {"certfile": tls, "keyfile": tls}
+    server = SERVERS[name](Application(urls, log_function=lambda handler: None), ssl_options=ssl_options)
     server.add_sockets(sockets)
     await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
     # Clients that do not poll for their close frame would delay this until their sessions time out.
@@ -73,6 +74,7 @@ def main() -> None:
         help="event loop (default: uvloop if it is installed)",
     )
     parser.add_argument("--server", choices=SERVERS, default="native", help="HTTP server (default: %(default)s)")
+    parser.add_argument("--tls", metavar="FILE", help="serve over TLS with the certificate and the key in this file")
     options = parser.parse_args()
     if options.loop == "uvloop" != DEFAULT_LOOP:
         parser.error("uvloop is not installed; in the checkout: pip install '.[bench]'")
@@ -85,7 +87,7 @@ def main() -> None:
         sockets = bind_sockets(options.port, HOST)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {HOST}, port {options.port}: {error.strerror}\n")
-    run(serve(sockets, options.server), options.loop)
+    run(serve(sockets, options.server, options.tls), options.loop)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,10 @@ class Load:
         ours_alone: Whether it is only about the scaling of this server.
         quick: Whether it is part of ``--quick``.
         least_duration: Minimum duration in seconds, unless given on the command line.
+        browser_fields: Whether requests have the header fields of a browser.
+        keep_alive: Whether requests share connections; if not, each request has its own.
+        tls: Whether the server serves over TLS.
+        haproxy: Whether clients connect to HAProxy in front of the server. HAProxy's CPU time is not included.
     """
 
     name: str
@@ -78,6 +82,10 @@ class Load:
     ours_alone: bool = False
     quick: bool = False
     least_duration: float = 0
+    browser_fields: bool = False
+    keep_alive: bool = True
+    tls: bool = False
+    haproxy: bool = False
 
     @property
     def title(self) -> str:
@@ -104,9 +112,18 @@ def _scaling(sessions: int) -> Load:
     )
 
 
+_WEBSOCKET = Load("websocket-echo", "websocket echo, 1 in flight", "echo", "websocket", 100, MESSAGES, quick=True)
+_STREAMING = Load("xhr-streaming-echo", "xhr_streaming echo", "echo", "xhr_streaming", 100, MESSAGES, quick=True)
+_POLLING = Load("xhr-echo", "xhr polling echo", "echo", "xhr", 100, MESSAGES, quick=True)
+
+
+def _variant(load: Load, name: str, text: str, **changes: bool) -> Load:
+    return replace(load, name=f"{load.name}-{name}", text=f"{load.text}, {text}", quick=False, **changes)
+
+
 #: All loads, in the order of the table.
 LOADS = (
-    Load("websocket-echo", "websocket echo, 1 in flight", "echo", "websocket", 100, MESSAGES, quick=True),
+    _WEBSOCKET,
     Load("websocket-echo-16", "websocket echo, 16 in flight", "echo", "websocket", 100, MESSAGES, 16, quick=True),
     Load("broadcast", "broadcast to {sessions:,} websockets", "broadcast", "websocket", 1000, MESSAGES, quick=True),
     Load("broadcast-8", "8 broadcasts at once to {sessions:,} websockets", "broadcast", "websocket", 1000, MESSAGES, 8),
@@ -120,8 +137,13 @@ LOADS = (
     ),
     Load("idle", "memory of {sessions:,} idle websocket sessions", "idle", "websocket", 5000, MEMORY),
     Load("connect", "websocket sessions opened and closed", "connect", "websocket", 32, SESSIONS),
-    Load("xhr-streaming-echo", "xhr_streaming echo", "echo", "xhr_streaming", 100, MESSAGES, quick=True),
-    Load("xhr-echo", "xhr polling echo", "echo", "xhr", 100, MESSAGES, quick=True),
+    _STREAMING,
+    _POLLING,
+    _variant(_STREAMING, "browser", "header fields of a browser", browser_fields=True),
+    _variant(_POLLING, "browser", "header fields of a browser", browser_fields=True),
+    _variant(_POLLING, "close", "one connection per request", keep_alive=False),
+    *(_variant(load, "tls", "over TLS", tls=True) for load in (_WEBSOCKET, _STREAMING, _POLLING)),
+    *(_variant(load, "haproxy", "behind HAProxy", haproxy=True) for load in (_WEBSOCKET, _STREAMING, _POLLING)),
     _scaling(1000),
     _scaling(5000),
     _scaling(20000),

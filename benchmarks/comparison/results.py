@@ -90,10 +90,10 @@ class Cell:
 
 
 def applies(load: Load, server: Server) -> bool:
-    """Return whether a load applies to a server: servers without SockJS have only websockets."""
+    """Return whether a load applies to a server: servers without SockJS have only websockets, no TLS or HAProxy."""
     if load.ours_alone:
         return server.kind == "ours"
-    return server.kind != "ceiling" or load.transport == "websocket"
+    return server.kind != "ceiling" or (load.transport == "websocket" and not load.tls and not load.haproxy)
 
 
 def summarise(report: Report) -> dict[tuple[str, str], Cell]:

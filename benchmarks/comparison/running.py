@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from .fronts import FrontError, create_certificate, proxied
 from .loads import Load
 from .machine import Cores
 from .servers import ROOT, Installed, Server
@@ -50,8 +52,13 @@ def measure(
         Stuck: The load timed out.
         RunError: The server did not start, lost, reordered, duplicated or changed messages, or rejected sessions.
     """
-    with _running(installed, cores) as address:
-        result = _run_load(server, load, address, duration, warmup, cores, files)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            certificate = create_certificate(Path(directory)) if load.tls else None
+            with _running(installed, cores, certificate) as address:
+                result = _run_load(server, load, address, certificate, duration, warmup, cores, files)
+    except FrontError as error:
+        raise RunError(str(error)) from None
     try:
         load.figure.read(result)
     except (KeyError, TypeError, ZeroDivisionError) as error:
@@ -60,7 +67,14 @@ def measure(
 
 
 def _run_load(
-    server: Server, load: Load, address: Address, duration: float, warmup: float, cores: Cores, files: int
+    server: Server,
+    load: Load,
+    address: Address,
+    certificate: Path | None,
+    duration: float,
+    warmup: float,
+    cores: Cores,
+    files: int,
 ) -> dict[str, Any]:
     path = "broadcast" if load.scenario == "broadcast" else "echo"
     options = {
@@ -77,18 +91,30 @@ def _run_load(
         "--json": "-",
     }
     arguments = [str(word) for option in options.items() for word in option]
-    command = [sys.executable, str(LOADTEST), f"http://127.0.0.1:{address.port}/{path}", *arguments, "--quiet"]
-    with _pinned(cores.load):
-        # In a process group of its own, so that all of its processes can be killed at once.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    arguments += ["--browser-fields"] * load.browser_fields + ["--no-keep-alive"] * (not load.keep_alive)
+    arguments += ["--retry-2010"] * server.rejects_early_polls
+    arguments += ["--ca", str(certificate)] if certificate is not None else []
     limit = 60 + 3 * (duration + warmup) + load.sessions / 100
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_pinned(cores.load))
+        port, failure = stack.enter_context(proxied(address.port)) if load.haproxy else (address.port, str)
+        url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{port}/{path}"
+        try:
+            return _read_load([sys.executable, str(LOADTEST), url, *arguments, "--quiet"], limit)
+        except RunError as error:
+            raise type(error)(failure() or str(error)) from None
+
+
+def _read_load(command: list[str], limit: float) -> dict[str, Any]:
+    # In a process group of its own, so that all of its processes can be killed at once.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -116,12 +142,13 @@ def _read_result(status: int, output: str, errors: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _running(installed: Installed, cores: Cores) -> Iterator[Address]:
+def _running(installed: Installed, cores: Cores, certificate: Path | None) -> Iterator[Address]:
     """Start a server, and stop it afterwards."""
+    tls = [] if certificate is None else ["--tls", str(certificate)]
     with tempfile.TemporaryFile("w+") as errors:
         with _pinned(cores.server):
             process = subprocess.Popen(
-                [*installed.command, "--port", "0"],
+                [*installed.command, "--port", "0", *tls],
                 env={**_environment(), **installed.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -45,6 +45,8 @@ class Server:
         packages: Packages to install, the server's own first; for this project, the packages whose versions are shown.
         script: Program to run.
         arguments: Arguments of the program in addition to the port.
+        rejects_early_polls: Whether the server may still reject the next poll of a session when it has responded to the
+            last one. Then the load polls again; the server's CPU time includes these requests.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Server:
     packages: tuple[str, ...]
     script: Path
     arguments: tuple[str, ...] = ()
+    rejects_early_polls: bool = False
 
 
 def _ours(name: str, title: str, loop: str, server: str) -> Server:
@@ -78,7 +81,16 @@ SERVERS = (
     _ours("ours-asyncio", "asyncio", "asyncio", "native"),
     _ours("ours-tornado", "uvloop, Tornado's HTTP server", "uvloop", "tornado"),
     _node(REFERENCE, "sockjs for Node.js", "sockjs", "node_sockjs.js", "sockjs@0.3.24"),
-    Server("sockjs-go", "sockjs-go v3", "sockjs", "go", "go", tuple(go_peer.LIBRARIES), PEERS / "go_sockjs"),
+    Server(
+        "sockjs-go",
+        "sockjs-go v3",
+        "sockjs",
+        "go",
+        "go",
+        tuple(go_peer.LIBRARIES),
+        PEERS / "go_sockjs",
+        rejects_early_polls=True,
+    ),
     _python(
         "sockjs-tornado-1.0",
         "sockjs-tornado 1.0",

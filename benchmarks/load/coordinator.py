@@ -68,9 +68,10 @@ class Tick:
 def check_service(plan: Plan) -> None:
     """Check that the URL is a SockJS service with the transport; raise RunError if not."""
     url = urlsplit(plan.url)
-    connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = connection_class(url.hostname or "", url.port, timeout=10)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=10)
     try:
+        if (context := plan.create_ssl_context()) is not None:
+            connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=10, context=context)
         connection.request("GET", f"{url.path}/info")
         response = connection.getresponse()
         body = response.read()

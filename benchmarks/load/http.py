@@ -52,6 +52,7 @@ class HttpSession(Session):
 
     def __init__(self, listener: Listener, plan: Plan, number: int, multi: Multi, free: list[Multi]) -> None:
         super().__init__(listener)
+        self._plan = plan
         self._multi = multi
         self._free: list[Multi] | None = free
         self._base = f"{plan.url}/{number % 1000:03}/{secrets.token_hex(8)}"
@@ -72,7 +73,14 @@ class HttpSession(Session):
         request = pycurl.Curl()
         request.setopt(pycurl.URL, f"{self._base}/{path}")
         # The content type of sockjs-client; the empty Expect disables waiting for "100 Continue".
-        request.setopt(pycurl.HTTPHEADER, ["Content-Type: text/plain", "Expect:"])
+        fields = {"Content-Type": "text/plain", "Expect": "", **self._plan.fields}
+        if not self._plan.keep_alive:
+            fields["Connection"] = "close"
+        request.setopt(pycurl.HTTPHEADER, [f"{name}: {value}".rstrip() for name, value in fields.items()])
+        # Not all servers have HTTP/2, which libcurl would choose over TLS.
+        request.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        if self._plan.ca is not None:
+            request.setopt(pycurl.CAINFO, self._plan.ca)
         request.setopt(pycurl.PROXY, "")
         request.setopt(pycurl.NOSIGNAL, 1)
         request.setopt(pycurl.CONNECTTIMEOUT, OPEN_TIMEOUT)
@@ -128,6 +136,8 @@ class HttpSession(Session):
         for line in lines:
             if self._closed:
                 return
+            if self._plan.retry_2010 and line.startswith(b"c[2010,"):
+                continue
             if self._events:
                 if line.startswith(b"data: "):
                     self._handle_frame(unquote_to_bytes(line[6:].removesuffix(b"\r")))

@@ -1,5 +1,6 @@
 """The validated options of a run, which are sent to the load processes."""
 
+import ssl
 from dataclasses import dataclass
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -13,6 +14,25 @@ WEBSOCKETS: tuple[Transport, ...] = ("websocket", "rawwebsocket")
 
 #: Number of sessions that are opened concurrently, over all processes.
 OPENING = 64
+
+#: Additional header fields of a request of a browser.
+BROWSER_FIELDS = {
+    "User-Agent": (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
+        " Chrome/142.0.0.0 Safari/537.36"
+    ),
+    "Accept": "*/*",
+    "Accept-Language": "en-GB,en;q=0.9,de;q=0.8",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Origin": "https://www.example.com",
+    "Referer": "https://www.example.com/",
+    "sec-ch-ua": '"Chromium";v="142", "Not_A Brand";v="99"',
+    "sec-ch-ua-mobile": "?0",
+    "sec-ch-ua-platform": '"Windows"',
+    "Sec-Fetch-Dest": "empty",
+    "Sec-Fetch-Mode": "cors",
+    "Sec-Fetch-Site": "cross-site",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,11 @@ class Plan:
         drain_timeout: Seconds without any message after which missing messages count as lost.
         progress: Whether the processes report their progress each second.
         run: Random number that identifies the run in its messages.
+        browser_fields: Whether requests have the header fields of a browser, :data:`BROWSER_FIELDS`.
+        keep_alive: Whether requests share connections; if not, each request has its own.
+        retry_2010: Whether a session requests again after a close frame with code 2010, "Another connection still
+            open", instead of ending: some servers send it if the next poll is faster than their cleanup of the last.
+        ca: File with the certificates of the authorities that are trusted over TLS; None for those of the system.
     """
 
     url: str
@@ -48,6 +73,19 @@ class Plan:
     drain_timeout: float
     progress: bool
     run: int
+    browser_fields: bool = False
+    keep_alive: bool = True
+    retry_2010: bool = False
+    ca: str | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Additional header fields of each request."""
+        return BROWSER_FIELDS if self.browser_fields else {}
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        """Return the SSL context of the clients, or None if the URL is not HTTPS."""
+        return ssl.create_default_context(cafile=self.ca) if self.url.startswith("https:") else None
 
     @property
     def connections(self) -> int:
@@ -68,7 +106,7 @@ class Plan:
             return None
         per_address = 10_000 if self.transport in WEBSOCKETS else 5_000
         count = -(-self.sessions // per_address)
-        if self.scenario == "connect":
+        if self.scenario == "connect" or not self.keep_alive:
             count = max(count, 64)
         if count == 1:
             return None

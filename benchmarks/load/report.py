@@ -30,6 +30,8 @@ def as_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "duration": plan.duration,
         "warmup": plan.warmup,
         "processes": plan.processes,
+        "browser_fields": plan.browser_fields,
+        "keep_alive": plan.keep_alive,
         "messages": messages,
         "messages_sent": result.sent,
         "messages_per_second": messages / plan.duration,

@@ -28,6 +28,7 @@ class WebSocketTransport:
         self._plan = plan
         self._raw = plan.transport == "rawwebsocket"
         self._waiting: list[tuple[WebSocketSession, list[bytes]]] = []
+        self._ssl_context = plan.create_ssl_context()
         self._url = urlsplit(plan.url)._replace(scheme="wss" if plan.url.startswith("https:") else "ws").geturl()
 
     async def open(self, number: int, listener: Listener) -> Session:
@@ -39,6 +40,8 @@ class WebSocketTransport:
             await picows.ws_connect(
                 lambda: session,
                 self._url + path,
+                ssl_context=self._ssl_context,
+                extra_headers=self._plan.fields,
                 websocket_handshake_timeout=OPEN_TIMEOUT,
                 # A small initial buffer, since there are thousands of sockets.
                 read_buffer_init_size=4096,

@@ -6,7 +6,7 @@ from typing import Any
 import sockjs
 import uvloop
 from aiohttp import web
-from common import BACKLOG, HOST, parse_port, run_until_terminated
+from common import BACKLOG, HOST, parse, run_until_terminated
 
 
 async def echo(manager: Any, session: Any, message: Any) -> None:
@@ -28,7 +28,8 @@ async def main() -> None:
     sockjs.add_endpoint(application, broadcast, name="broadcast", prefix="/broadcast")
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, HOST, parse_port(), backlog=BACKLOG).start()
+    port, ssl_context = parse()
+    await web.TCPSite(runner, HOST, port, backlog=BACKLOG, ssl_context=ssl_context).start()
     await run_until_terminated(runner.addresses[0][1])
 
 

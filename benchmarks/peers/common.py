@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 
 HOST = "127.0.0.1"
 
@@ -13,10 +14,20 @@ BACKLOG = 4096
 
 def parse_port() -> int:
     """Parse the command line and return the port, 0 for a free one."""
+    return parse()[0]
+
+
+def parse() -> tuple[int, ssl.SSLContext | None]:
+    """Parse the command line and return the port, and the SSL context, if there is a file with certificate and key."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    port: int = parser.parse_args().port
-    return port
+    parser.add_argument("--tls")
+    options = parser.parse_args()
+    if options.tls is None:
+        return options.port, None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(options.tls)
+    return options.port, context
 
 
 async def run_until_terminated(port: int) -> None:

@@ -1,9 +1,8 @@
 'use strict';
 // The peer `sockjs` for Node.js, the protocol's reference server: /echo and /broadcast.
 
-const http = require('http');
 const sockjs = require('sockjs');
-const { listen } = require('./common');
+const { createServer, listen } = require('./common');
 
 const quiet = { log: () => {} };
 const clients = new Set();
@@ -24,7 +23,7 @@ broadcast.on('connection', (connection) => {
   connection.on('close', () => clients.delete(connection));
 });
 
-const server = http.createServer();
+const server = createServer();
 echo.installHandlers(server, { prefix: '/echo' });
 broadcast.installHandlers(server, { prefix: '/broadcast' });
 listen(server);

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-from common import BACKLOG, HOST, parse_port, run_until_terminated
+from common import BACKLOG, HOST, parse, run_until_terminated
 from sockjs.tornado import SockJSConnection, SockJSRouter
 
 
@@ -36,8 +36,9 @@ class Broadcast(SockJSConnection):
 async def main() -> None:
     logging.disable()
     urls = SockJSRouter(Echo, "/echo").urls + SockJSRouter(Broadcast, "/broadcast").urls
-    sockets = tornado.netutil.bind_sockets(parse_port(), HOST, backlog=BACKLOG)
-    tornado.httpserver.HTTPServer(tornado.web.Application(urls)).add_sockets(sockets)
+    port, ssl_context = parse()
+    sockets = tornado.netutil.bind_sockets(port, HOST, backlog=BACKLOG)
+    tornado.httpserver.HTTPServer(tornado.web.Application(urls), ssl_options=ssl_context).add_sockets(sockets)
     await run_until_terminated(sockets[0].getsockname()[1])
 
 

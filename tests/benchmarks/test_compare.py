@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import compare
 import pytest
-from comparison import go_peer, servers
+from comparison import fronts, go_peer, servers
 from comparison.chart import draw
 from comparison.loads import LOADS, Load
 from comparison.machine import choose_cores, describe_machine
@@ -30,6 +31,9 @@ OURS, ASYNCIO, OLD, PICOWS = (SERVER[name] for name in ("ours-uvloop", "ours-asy
 NODE = SERVER[REFERENCE]
 
 NO_CORES = choose_cores(set())
+
+#: This server, as installed for the tests.
+OWN = Installed((sys.executable, str(ASYNCIO.script), *ASYNCIO.arguments), {}, "")
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +118,9 @@ def test_who_is_asked_for_what() -> None:
     assert applies(XHR, OLD)
     assert applies(SCALING, OURS)
     assert not applies(SCALING, NODE)
+    assert applies(LOAD["websocket-echo-tls"], NODE)
+    assert not applies(LOAD["websocket-echo-tls"], PICOWS)
+    assert not applies(LOAD["websocket-echo-haproxy"], PICOWS)
 
 
 # --- the table and the chart
@@ -255,6 +262,35 @@ def test_quick_is_a_part_of_the_whole() -> None:
     assert set(quick.only) < set(full.only)
     assert quick.servers == full.servers == SERVERS
     assert not quick.peers.is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("name", ["browser", "close", "tls", "haproxy"])
+def test_a_load_says_what_requests_and_connections_are_like(name: str) -> None:
+    load = replace(LOAD[f"xhr-echo-{name}"], sessions=3)
+    # A second, so that a busy machine has time to send messages.
+    result = measure(ASYNCIO, OWN, load, 1, 0, NO_CORES, 1024)
+    assert result["messages"] > 0
+    assert result["browser_fields"] == (name == "browser")
+    assert result["keep_alive"] == (name != "close")
+    assert result["url"].startswith("https:") == (name == "tls")
+
+
+def test_websockets_behind_haproxy_and_over_tls() -> None:
+    for name in ("websocket-echo-haproxy", "websocket-echo-tls"):
+        assert measure(ASYNCIO, OWN, replace(LOAD[name], sessions=3), 1, 0, NO_CORES, 1024)["messages"] > 0
+
+
+def test_haproxy_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "_HAPROXY", "nonsense\n")
+    with pytest.raises(RunError, match=r"HAProxy has ended with status 1: .*nonsense"):
+        measure(ASYNCIO, OWN, LOAD["xhr-echo-haproxy"], 0.1, 0, NO_CORES, 1024)
+
+
+@pytest.mark.parametrize(("name", "program"), [("xhr-echo-haproxy", "haproxy"), ("xhr-echo-tls", "openssl")])
+def test_a_program_is_missing(name: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(RunError, match=f"{program} is missing"):
+        measure(ASYNCIO, OWN, LOAD[name], 0.1, 0, NO_CORES, 1024)
 
 
 @pytest.mark.parametrize(

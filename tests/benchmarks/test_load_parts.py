@@ -215,6 +215,7 @@ class TestPlan:
             ({"sessions": 50_000, "transport": "xhr"}, 10),
             ({"sessions": 5_000_000}, 500),
             ({"scenario": "connect"}, 64),
+            ({"transport": "xhr", "keep_alive": False}, 64),
             ({"sessions": 50_000, "url": "http://192.0.2.1/echo"}, 1),
         ],
     )

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import loadtest
 import pytest
+from comparison.fronts import create_certificate
+from load.plan import BROWSER_FIELDS
 from programs import ROOT, TIMEOUT
 from websockets.sync.client import connect
 
@@ -256,6 +258,99 @@ def test_a_rate_is_kept(server: Server, scenario: str, each: int) -> None:
     assert 0 < report["messages"] <= each * report["messages_sent"]
 
 
+class TestRequests:
+    """What the clients send, and over which connections."""
+
+    def heads(self, transport: str, *arguments: str) -> tuple[str, dict[str, str]]:
+        """Return the first line and the fields of the first request of a session."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(TIMEOUT)
+            run = start_idle(listener, transport, *arguments)
+            with listener.accept()[0] as info:
+                respond(info, b'{"websocket": true}')
+            with listener.accept()[0] as session:
+                first, *lines = receive_head(session).decode().split("\r\n")
+        # The session cannot be opened, since its connection is closed.
+        assert run.end()[0] == 1
+        fields = dict(line.split(": ", 1) for line in lines)
+        assert len(lines) == len({name.lower() for name in fields})
+        return first, fields
+
+    @pytest.mark.parametrize("transport", EACH_CLIENT)
+    def test_the_header_fields_of_a_browser(self, transport: str) -> None:
+        first, fields = self.heads(transport, "--browser-fields")
+        assert f"/{transport} HTTP/1.1" in first
+        assert BROWSER_FIELDS.items() <= fields.items()
+        _, fields = self.heads(transport)
+        assert "Origin" not in fields
+
+    def test_a_connection_per_request(self, server: Server) -> None:
+        _, fields = self.heads("xhr", "--no-keep-alive")
+        assert fields["Connection"] == "close"
+        usual = ("--no-keep-alive", "--json", "-", "--transport", "xhr", "--sessions", 3, "--warmup", 0)
+        (report,) = reports([lambda duration: Run(server.url(), *usual, "--duration", duration)])
+        assert report["keep_alive"] is False
+        assert report["errors"] == NO_ERRORS
+
+    @pytest.mark.parametrize(("arguments", "opened"), [(["--retry-2010"], 1), ([], 0)])
+    def test_a_rejected_poll_is_repeated(self, arguments: list[str], opened: int) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(TIMEOUT)
+            run = start_idle(listener, "xhr", *arguments)
+            with listener.accept()[0] as info:
+                respond(info, b'{"websocket": true}')
+            with listener.accept()[0] as session:
+                respond(session, b'c[2010,"Another connection still open"]\n')
+                if opened:
+                    respond(session, b"o\n")
+                    assert run.report()["sessions_open"] == 1
+                else:
+                    status, _, errors = run.end()
+                    assert status == 1
+                    assert "Another connection still open" in errors
+
+    @pytest.mark.parametrize("name", ["native", "tornado"])
+    def test_tls(self, name: str, tmp_path: Path) -> None:
+        certificate = create_certificate(tmp_path)
+        with serving((*SERVER, "--server", name, "--tls", str(certificate))) as (server,):
+            url = server.url().replace("http:", "https:")
+            usual = ("--json", "-", "--sessions", 3, "--warmup", 0, "--ca", certificate)
+
+            def start_over_tls(transport: str, duration: float) -> Run:
+                return Run(url, *usual, "--transport", transport, "--duration", duration)
+
+            for report in reports([partial(start_over_tls, transport) for transport in EACH_CLIENT]):
+                assert report["url"] == url
+                assert report["errors"] == NO_ERRORS
+            status, _, errors = Run(url).end()
+        assert status == 1
+        assert "certificate" in errors
+
+
+def start_idle(listener: socket.socket, transport: str, *arguments: str) -> Run:
+    """Start a run with an idle session, for which the test responds."""
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/echo"
+    usual = ("--json", "-", "--scenario", "idle", "--sessions", 1, "--duration", 0.1, "--warmup", 0)
+    return Run(url, *usual, "--transport", transport, *arguments)
+
+
+def receive_head(client: socket.socket) -> bytes:
+    """Receive a request without a body, and return its head."""
+    client.settimeout(TIMEOUT)
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    return received[:-4]
+
+
+def respond(client: socket.socket, body: bytes) -> None:
+    """Receive a request without a body, and respond to it."""
+    receive_head(client)
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
 class TestWrongServers:
     def test_what_they_do_is_counted(self, wrong_server: Server) -> None:
         faults = {
@@ -358,6 +453,8 @@ class TestTheCommandLine:
             ([URL, "--rate", "-1"], "--rate must be more than 0"),
             ([URL, "--rate", "1", "--scenario", "idle"], "--rate is not supported with idle"),
             ([URL, "--pid", "0"], "no such process: 0"),
+            ([URL, "--no-keep-alive"], "--no-keep-alive is not supported with websocket"),
+            ([URL, "--ca", "/nowhere/to/be/found"], "no such file: /nowhere/to/be/found"),
             ([URL, "--json", "/nowhere/to/be/found"], "cannot write /nowhere/to/be/found"),
         ],
     )

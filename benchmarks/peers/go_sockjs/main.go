@@ -51,6 +51,7 @@ func broadcast(session sockjs.Session) {
 
 func main() {
 	port := flag.Int("port", 0, "port, 0 for a free one")
+	tls := flag.String("tls", "", "file with certificate and key, to serve over TLS")
 	flag.Parse()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
 	if err != nil {
@@ -59,5 +60,8 @@ func main() {
 	http.Handle("/echo/", sockjs.NewHandler("/echo", sockjs.DefaultOptions, echo))
 	http.Handle("/broadcast/", sockjs.NewHandler("/broadcast", sockjs.DefaultOptions, broadcast))
 	fmt.Printf("pid %d port %d\n", os.Getpid(), listener.Addr().(*net.TCPAddr).Port)
+	if *tls != "" {
+		log.Fatal(http.ServeTLS(listener, nil, *tls, *tls))
+	}
 	log.Fatal(http.Serve(listener, nil))
 }
