@@ -240,7 +240,7 @@ class SockJSRouter:
         prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         receivers = tuple(clients)
         if receivers:
-            receivers[0].session._check_thread()
+            receivers[0].session._check_thread("loop.call_soon_threadsafe(router.broadcast, clients, message)")
         for client in receivers:
             client.session._send_prepared(prepared)
 

@@ -438,8 +438,13 @@ async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, joi
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.broadcast, clients, message\)$"
+    ):
         await asyncio.to_thread(router.broadcast, router.connections, "x")
+    router.connections[0].join("lobby")
+    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
+        await asyncio.to_thread(router.publish, "lobby", "x")
     router.broadcast(router.connections, "y")
     assert await peer.frame() == 'a["y"]'
 
@@ -449,7 +454,7 @@ async def test_a_router_is_not_ended_in_another_thread(serve: Serve, join: Join,
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
-    with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+    with pytest.raises(RuntimeError, match=rf"asyncio.run_coroutine_threadsafe\(router.{end.__name__}\(\), loop\)$"):
         await asyncio.to_thread(lambda: asyncio.run(end(router)))
     assert not router.draining
     await peer.send("x")

@@ -275,15 +275,15 @@ class SessionContainer:
         """Set the router's state, unless it is a later one already."""
         self.state = max(self.state, state)
 
-    def _check_thread(self) -> None:
+    def _check_thread(self, method: str) -> None:
         """Raise RuntimeError if there are sessions and this is not the thread of their event loop."""
         for session in self._all:
-            session._check_thread()
+            session._check_thread(f"asyncio.run_coroutine_threadsafe(router.{method}(), loop)")
             return
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
         """Reject new sessions, and close the existing ones over ``seconds``."""
-        self._check_thread()
+        self._check_thread("drain")
         self.restarting = True
         self.advance(RouterState.DRAINING)
         sessions = list(self)
@@ -310,7 +310,7 @@ class SessionContainer:
         A client that is between two polls has ``disconnect_delay`` seconds. Callbacks that are still running afterwards
         have as long again, and are then cancelled.
         """
-        self._check_thread()
+        self._check_thread("close")
         self.advance(RouterState.CLOSING)
         await self._close_all(list(self), 0, code, reason)
         self._emptied.clear()

@@ -109,9 +109,17 @@ class Outbox(SessionCore):
             or len(self._outbox) > settings.max_queue_messages // 2
         )
 
-    def _check_thread(self) -> None:
-        """Raise RuntimeError if called from a thread other than the event loop's."""
+    def _check_thread(self, router_call: str = "") -> None:
+        """Raise RuntimeError if called from a thread other than the event loop's.
+
+        Args:
+            router_call: If a method of the router is checked, how another thread calls it.
+        """
         if get_ident() != self._thread:
+            if router_call:
+                raise RuntimeError(
+                    f"a router must be used from its event loop's thread; from another thread call {router_call}"
+                )
             raise RuntimeError(
                 "a connection must be used from its event loop's thread; "
                 f"from another thread call {self._threadsafe_send()}, "

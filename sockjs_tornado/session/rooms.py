@@ -127,7 +127,7 @@ class Rooms:
         """Send a message to the members of a room, except those in ``exclude``."""
         members = self.members(room)
         if members:
-            members[0]._check_thread()
+            members[0]._check_thread("loop.call_soon_threadsafe(router.publish, room, message)")
             excluded = set(exclude)
             if excluded:
                 members = tuple(session for session in members if session not in excluded)
