@@ -6,11 +6,13 @@ from typing import Any
 
 from ..client import connect
 from ..exceptions import ConfigurationError
+from ..settings import TRANSPORTS
 
-_TRANSPORT = r"(?:websocket|xhr|xhr_send|xhr_streaming|eventsource|htmlfile|jsonp|jsonp_send)"
+# A raw websocket has no session.
+_TRANSPORT = "|".join({*TRANSPORTS, "xhr_send", "jsonp_send"} - {"rawwebsocket"})
 
 #: What may follow the URL of a service, in a URL that somebody has copied from a browser's tools or a log.
-_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/{_TRANSPORT})/?$")
+_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/(?:{_TRANSPORT}))/?$")
 #: The same of a raw websocket. With http:// or https://, it may be the prefix of a service.
 _RAW_WEBSOCKET = re.compile(r"/websocket/?$")
 

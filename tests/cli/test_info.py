@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import tornado.httpserver
 from application import Echo, Serve, close_router
+from client import SESSION_URLS
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -245,6 +246,8 @@ async def test_requests_that_miss_their_session_are_counted(
         ("https://a.example/websocket", "https://a.example/websocket"),
         ("https://a.example/chat/info?t=1700000000000", "https://a.example/chat"),
         ("https://a.example/chat/123/abcdefgh/xhr_send?t=1", "https://a.example/chat"),
+        *((f"https://a.example/chat{url.path}", "https://a.example/chat") for url in SESSION_URLS),
+        ("https://a.example/a/b/rawwebsocket", "https://a.example/a/b/rawwebsocket"),
         ("https://a.example/chat/iframe.html#abc", "https://a.example/chat/iframe.html#abc"),
         ("https://a.example/chat/iframe.html", "https://a.example/chat"),
         ("http://a.example/information", "http://a.example/information"),
