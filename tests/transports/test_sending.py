@@ -39,6 +39,11 @@ async def test_a_closed_session_takes_messages_and_forgets_them(serve: Serve, co
     assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b"[")).status == 500
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'c[3001,"done"]\n'
     assert connection._messages.empty()
+    # After disconnect_delay, only its close frame is kept.
+    session = connection.session
+    session.check(session.due)
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status == 404
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'c[3001,"done"]\n'
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
