@@ -233,12 +233,14 @@ class SockJSRouter:
             message: A message for :meth:`SockJSConnection.send`, except ``bytes``.
 
         Raises:
-            TypeError: If the message is of another type.
+            TypeError: If the message is of another type, or is given in place of the clients.
             ValueError: If it contains a number that JSON does not support.
             RuntimeError: If called from a thread other than the event loop's.
         """
-        prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         receivers = tuple(clients)
+        if receivers and isinstance(receivers[0], str):
+            raise TypeError("broadcast(clients, message): clients must be an iterable of connections, got a str in it")
+        prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         if receivers:
             receivers[0].session._check_thread("loop.call_soon_threadsafe(router.broadcast, clients, message)")
         for client in receivers:

@@ -434,6 +434,13 @@ async def test_a_broadcast_is_text(message: Any) -> None:
         SockJSRouter(Echo, "/echo").broadcast([], message)
 
 
+@pytest.mark.parametrize("message", ["x", {"a": 1}])
+async def test_a_broadcast_has_the_clients_before_the_message(message: Any) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    with pytest.raises(TypeError, match=r"^broadcast\(clients, message\): clients must be an iterable of connections"):
+        router.broadcast(message, {object()})
+
+
 async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, join: Join) -> None:
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "websocket")
