@@ -238,7 +238,8 @@ class SockJSRouter:
             RuntimeError: If called from a thread other than the event loop's.
         """
         receivers = tuple(clients)
-        if receivers and isinstance(receivers[0], str):
+        first: object = receivers[0] if receivers else None
+        if isinstance(first, str):
             raise TypeError("broadcast(clients, message): clients must be an iterable of connections, got a str in it")
         prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         if receivers:
