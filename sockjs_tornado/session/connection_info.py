@@ -34,15 +34,18 @@ INFORMATIONAL: Final = frozenset({"user-agent", "referer", "accept-language", "v
 #: Names of fields that are kept whole, besides those that start with ``x-forwarded-``.
 KEPT: Final = frozenset({"origin", "host", "x-real-ip", "x-client-ip", "x-cluster-client-ip"})
 
-# The field that is kept only if the origin is trusted with credentials.
-_CREDENTIAL: Final = "authorization"
-
 _FORWARDED: Final = "x-forwarded-"
+
+# Fields that are kept only if the origin is trusted with credentials: a proxy such as oauth2-proxy also names the
+# visitor if the page of another site makes the request.
+_CREDENTIALS: Final = frozenset({"authorization"}) | {
+    _FORWARDED + name for name in ("user", "email", "groups", "preferred-username", "access-token")
+}
 
 #: This field counts for the total length, because a connection keeps the selected subprotocol.
 _SUBPROTOCOLS: Final = "sec-websocket-protocol"
 
-_SELECTED: Final = INFORMATIONAL | KEPT | {_CREDENTIAL, _SUBPROTOCOLS}
+_SELECTED: Final = INFORMATIONAL | KEPT | _CREDENTIALS | {_SUBPROTOCOLS}
 
 # Share the strings of field names among all sessions.
 _LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
@@ -98,15 +101,16 @@ class ConnectionInfo(_Attributes):
         transport: Name of the transport that opened the session, such as ``"websocket"``.
         headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
             accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
-            authorization, and the fields of the setting ``trusted_headers``, if an origin list is configured.
+            authorization, x-forwarded-user, -email, -groups, -preferred-username and -access-token, and the fields of
+            the setting ``trusted_headers``, but only if an origin list is configured.
         subprotocol: The subprotocol that ``select_subprotocol`` returned for a websocket, or None.
         cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
             could open a session with the visitor's cookies.
 
-    Cookies, authorization and ``trusted_headers`` are left out if the request's origin is ``null``, because any site
-    can send that origin. User-agent, referer, accept-language and via are truncated to 512 characters; no other field
-    is. If the URI has more than 8192 characters, the request is rejected with 414. If the other fields and the cookies
-    have more than 16384 characters, or if there are more than 32 fields whose names match a pattern such as
+    Cookies, and the fields that require an origin list, are left out if the request's origin is ``null``, because any
+    site can send that origin. User-agent, referer, accept-language and via are truncated to 512 characters; no other
+    field is. If the URI has more than 8192 characters, the request is rejected with 414. If the other fields and the
+    cookies have more than 16384 characters, or if there are more than 32 fields whose names match a pattern such as
     ``x-forwarded-*``, it is rejected with 431.
     """
 
@@ -230,7 +234,8 @@ def select_fields(
         if lower in _SELECTED or lower.startswith(prefixes) or lower in names:
             kept[lower] = f"{kept[lower]},{value}" if lower in kept else value
     if cookies is None:
-        kept.pop(_CREDENTIAL, None)
+        for name in _CREDENTIALS:
+            kept.pop(name, None)
     size = len(cookies or "") + len(kept.pop(_SUBPROTOCOLS, ""))
     forwarded = 0
     for name, value in kept.items():

@@ -48,3 +48,29 @@ async def test_without_the_setting_the_application_gets_none_of_them(serve: Serv
     client = await connect(await serve(SockJSRouter(journal, "/echo", allowed_origins="same-origin")))
     await client.ask("POST", f"/echo/000/{new_session()}/xhr", *FIELDS, body=b"")
     assert "remote-user" not in (await journal.connection()).session.conn_info.headers
+
+
+NAMES = [f"X-Forwarded-{name}" for name in ("User", "Email", "Groups", "Preferred-Username", "Access-Token")]
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 2000])
+@pytest.mark.parametrize(
+    ("allowed", "origin", "kept"),
+    [
+        ("*", "http://localhost", []),
+        ("*", "", []),
+        (["same-origin", "null"], "null", []),
+        (["same-origin", "null"], "http://localhost", ["ann"] * len(NAMES)),
+    ],
+)
+async def test_forwarded_users_are_left_out_unless_the_origin_is_trusted(
+    serve: Serve, connect: Connect, padding: str, allowed: str | list[str], origin: str, kept: list[str]
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", allowed_origins=allowed)))
+    fields = [f"{name}: ann" for name in NAMES] + ["X-Forwarded-For: 192.0.2.7", f"X-Padding: {padding}"]
+    fields += [f"Origin: {origin}"] if origin else []
+    await client.ask("POST", f"/echo/000/{new_session()}/xhr", *fields, body=b"")
+    info = (await journal.connection()).session.conn_info
+    assert [info.headers[name] for name in NAMES if name in info.headers] == kept
+    assert info.get_header("X-Forwarded-For") == "192.0.2.7"
