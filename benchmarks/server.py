@@ -52,7 +52,8 @@ async def serve(sockets: list[socket.socket], name: str, tls: str | None) -> Non
     routers = [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
     urls = [url for router in routers for url in router.urls]
     ssl_options = None if tls is None else {"certfile": tls, "keyfile": tls}
-    server = SERVERS[name](Application(urls, log_function=lambda handler: None), ssl_options=ssl_options)
+    # Without a log function, which would be called for each response.
+    server = SERVERS[name](Application(urls), ssl_options=ssl_options)
     server.add_sockets(sockets)
     await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
     # Clients that do not poll for their close frame would delay this until their sessions time out.
