@@ -99,12 +99,12 @@ def test_a_server_answers(block: str, tmp_path: Path) -> None:
     assert (ended.status, ended.output, ended.errors) == (status, "", "")
 
 
-def run(block: str, directory: Path) -> tuple[int, str, str]:
+def run(block: str, directory: Path, *more: str) -> tuple[int, str, str]:
     """Run a program to its end; return its exit status, its output and its errors."""
     script = directory / "program.py"
     script.write_text(block)
     ended = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        [sys.executable, "-W", "error", *more, str(script)],
         cwd=directory,
         env={"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -118,6 +118,14 @@ def run(block: str, directory: Path) -> tuple[int, str, str]:
 @pytest.mark.parametrize("block", [param for param in blocks("python") if "asyncio.run(" not in param.values[0]])
 def test_a_definition_runs_to_its_end(block: str, tmp_path: Path) -> None:
     assert run(block, tmp_path) == (0, "", "")
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("python") if "TestCase" in param.values[0]])
+@pytest.mark.parametrize("runner", [("unittest",), ("pytest", "-p", "no:asyncio")], ids=["unittest", "pytest"])
+def test_a_test_of_an_application_passes(block: str, runner: tuple[str, ...], tmp_path: Path) -> None:
+    status, output, errors = run(block, tmp_path, "-m", *runner)
+    assert status == 0, output + errors
+    assert "Ran 1 test" in errors or "1 passed" in output
 
 
 @pytest.mark.parametrize("block", [param for param in blocks("python") if is_client(param.values[0])])
