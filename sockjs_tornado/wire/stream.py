@@ -1,8 +1,9 @@
 """Takeover of connections from Tornado's ``IOStream``.
 
 :func:`take_over` moves a connection to an :class:`asyncio.Transport`, whose protocol is a
-:class:`~sockjs_tornado.wire.connection.Connection`. A TLS connection cannot be moved, and no connection if no file
-descriptor is free. Then an adapter gives the ``IOStream`` the interface of an asyncio transport.
+:class:`~sockjs_tornado.wire.connection.Connection`. A connection cannot be moved if its stream is of another type, as
+with TLS, or has unsent data, or if no file descriptor is free. Then an adapter gives the ``IOStream`` the interface of
+an asyncio transport.
 """
 
 import asyncio
@@ -53,7 +54,9 @@ async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user
             return
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
-        sock = None if isinstance(stream, SSLIOStream) else duplicate(stream.socket)
+        # Other types may encrypt, or have data that they do not count as being written.
+        is_movable = type(stream) is IOStream and not stream.writing()
+        sock = duplicate(stream.socket) if is_movable else None
         if sock is None:
             stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()

@@ -298,6 +298,41 @@ async def test_without_a_free_file_descriptor_the_connection_stays_with_tornado(
     await server.until(lambda: server.data == b"morestill there")
 
 
+async def test_what_the_stream_has_not_sent_comes_first(plain_site: Site) -> None:
+    async def give(stream: IOStream) -> None:
+        stream.write(noise(FLOOD)).add_done_callback(asyncio.Future.exception)
+        assert stream.writing()
+        await take_over(stream, plain_site.next.pop(), nodelay=True, user_timeout=0)
+
+    plain_site.give = give
+    plain_site.start()
+    client, server = await plain_site.request()
+    await server.until_heard("opened")
+    server.transport.write(b"answer")
+    expected = noise(FLOOD) + HEAD + b"answer"
+    assert await client.receive(len(expected)) == expected
+
+
+class _Shouting(IOStream):
+    """Changes what it sends, as a stream with encryption does."""
+
+    def write_to_fd(self, data: memoryview) -> int:
+        return super().write_to_fd(memoryview(bytes(data).upper()))
+
+
+async def test_a_stream_of_another_type_keeps_its_socket(plain_site: Site) -> None:
+    async def give(stream: IOStream) -> None:
+        shouting = _Shouting(stream.socket.dup())
+        stream.close()
+        await take_over(shouting, plain_site.next.pop(), nodelay=True, user_timeout=0)
+
+    plain_site.give = give
+    plain_site.start()
+    client, server = await plain_site.taken_over()
+    server.transport.write(b"answer")
+    assert await client.receive(6) == b"ANSWER"
+
+
 async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """macOS says EINVAL to setsockopt, which asyncio calls, once the client has left."""
 
