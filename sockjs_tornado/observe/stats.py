@@ -73,6 +73,8 @@ class Stats(CountersCore):
         self.callback_errors: Counter[str] = Counter()
         self.slow_callbacks = [0] * len(SLOW_BUCKETS)
         self.slow_callback_seconds = 0.0
+        #: The middle of each of the last slow callbacks, in monotonic seconds, and the seconds that were recorded.
+        self.recent_slow: deque[tuple[float, float]] = deque(maxlen=100)
         self.timer_lag = 0.0
         self._peak = self._peak_before = 0.0
         self._peak_since = now()

@@ -2,6 +2,7 @@
 
 import logging
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..observe.logs import ThrottledLog, session_fields
@@ -20,12 +21,19 @@ def slow_after(settings: Settings) -> float:
 
 
 def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
-    """Count and log a callback that has blocked the event loop."""
+    """Count and log a callback that has blocked the event loop until now."""
     connection = session._callbacks.connection
     if getattr(connection, "_is_carrier", False):
         # The callbacks of its channels ran within its own, and are reported themselves.
         return
-    session._stats.record_slow_callback(seconds)
+    stats, now = session._stats, monotonic()
+    # Slow callbacks that ran within this one, such as an on_close that it caused, were recorded themselves. Their
+    # middle is compared, because the clock of C is coarse.
+    own = seconds - sum(recorded for middle, recorded in stats.recent_slow if middle > now - seconds)
+    if own < session._callbacks._slow_after:
+        return
+    stats.recent_slow.append((now - seconds / 2, own))
+    stats.record_slow_callback(own)
     kind = type(connection)
     session._container.log.write(
         logger,
@@ -35,7 +43,7 @@ def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
         "`await asyncio.to_thread(...)` for blocking calls (slow_callback_duration)",
         kind.__qualname__,
         name,
-        seconds,
+        own,
         extra=session_fields(session.label, session.transport_name),
     )
 

@@ -138,6 +138,31 @@ def test_a_delivery_that_python_continues_is_reported_once(
     assert_reported(logged, session, "on_message")
 
 
+@receive
+@pytest.mark.parametrize("is_outer_slow", [False, True])
+def test_the_time_of_a_callback_within_another_counts_once(
+    container: FakeContainer, logged: LogWatch, way: str, is_outer_slow: bool
+) -> None:
+    inner = opened(container, on_close=block)
+
+    def on_message(conn: Any, message: str) -> None:
+        inner.close()
+        if is_outer_slow:
+            block()
+
+    outer = opened(container, on_message=on_message)
+    outer._stats = inner._stats
+    began = time.monotonic()
+    getattr(outer, way)(["1"])
+    elapsed = time.monotonic() - began
+    logged.take("Notes.on_close blocked the event loop for 0.")
+    if is_outer_slow:
+        logged.take("Notes.on_message blocked the event loop for 0.")
+    assert outer._stats.snapshot()["slow_callbacks"] == 1 + is_outer_slow
+    # The clock of C is coarse.
+    assert outer._stats.slow_callback_seconds < elapsed + DURATION / 2
+
+
 @pytest.mark.parametrize("name", ["on_open", "on_close", "on_dropped"])
 def test_the_other_callbacks_are_reported(container: FakeContainer, logged: LogWatch, name: str) -> None:
     session = opened(container, **{name: block})
