@@ -114,7 +114,8 @@ async def serve(
         except SockJSError as error:
             sys.exit(str(error))
         except OSError as error:
-            sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
+            hint = "choose another one with --port, or `make demo PORT=...`"
+            sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}; {hint}")
 
         # Routers first: their URLs are below those of the pages.
         urls = [url for router in routers for url in router.urls]

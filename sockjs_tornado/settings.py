@@ -288,7 +288,6 @@ class Settings(Validated):
             value = getattr(self, name)
             if is_list(value):
                 object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "trusted_headers", tuple(name.lower() for name in self.trusted_headers))
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(
                 f"websocket_ping_timeout: expected at most websocket_ping_interval ({self.websocket_ping_interval!r}), "
@@ -313,6 +312,7 @@ class Settings(Validated):
                 f"trusted_headers: got {list(self.trusted_headers)!r} without allowed_origins, so that a page of any "
                 "site could open a session in the name of its visitor; set allowed_origins to the origins of your pages"
             )
+        object.__setattr__(self, "trusted_headers", tuple(name.lower() for name in self.trusted_headers))
 
     def __getitem__(self, name: str) -> Any:
         """Return a setting by its name, as in sockjs-tornado 1.0."""

@@ -208,7 +208,7 @@ class Validated:
         """Create an instance from a mapping of names to values.
 
         Raises:
-            ConfigurationError: If a name is unknown (the error suggests the nearest one) or a value is invalid.
+            ConfigurationError: If a name is unknown (the error suggests a similar one) or a value is invalid.
         """
         if not isinstance(values, Mapping):
             raise ConfigurationError(f"{cls.__name__}: expected a mapping, got {Validated._describe(values)}")
@@ -219,17 +219,17 @@ class Validated:
 def check_names(kind: type, values: Mapping[Any, Any], others: Iterable[str] = ()) -> None:
     """Raise ConfigurationError if a name is neither a field of a dataclass nor one of the ``others``.
 
-    The error suggests the nearest name.
+    The error suggests the nearest name, if one is near.
     """
     expected = {field.name: f", which expects {field.metadata['expected']}" for field in dataclasses.fields(kind)}
     expected |= dict.fromkeys(others, "")
     for name, value in values.items():
         if name not in expected:
             unknown = safe_repr(name, str)
-            nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
-            raise ConfigurationError(
-                f"{unknown}: unknown setting (got {safe_repr(value)}); the nearest is {nearest}{expected[nearest]}"
-            )
+            hint = f"the documentation of {kind.__name__} lists all"
+            for nearest in difflib.get_close_matches(unknown, expected, n=1, cutoff=0.5):
+                hint = f"the nearest is {nearest}{expected[nearest]}"
+            raise ConfigurationError(f"{unknown}: unknown setting (got {safe_repr(value)}); {hint}")
 
 
 def named_fields(kind: type[_T]) -> type[_T]:

@@ -302,7 +302,7 @@ class TestPythonClient:
             nowhere = f"http://127.0.0.1:{server.getsockname()[1]}/nothing"
         ended = self.run(nowhere, "hello")
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr.startswith(f"Cannot connect to {nowhere}: info: ")
+        assert ended.stderr.startswith(f"Cannot connect to {nowhere}: /info: ")
         ended = self.run("nothing", "hello")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "http://" in ended.stderr
@@ -324,3 +324,13 @@ def test_a_port_that_is_taken_is_one_clear_line(script: str) -> None:
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1
     assert port in ended.stderr
+
+
+def test_the_demo_on_a_busy_port_says_how_to_choose_another_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "examples/demo.py", "--port", str(port)]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Cannot listen on 127.0.0.1, port {port}: Address already in use; ")
+    assert "`make demo PORT=...`" in ended.stderr

@@ -1,6 +1,7 @@
 """Fuzzing: the seeds, a short run, and that planted bugs are found."""
 
 import contextlib
+import dataclasses
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import pytest
 from programs import ROOT, TIMEOUT
 
 from fuzz.target import TARGETS, dictionary, load, seeds
+from sockjs_tornado import Settings
 
 #: Number of inputs for each target; the environment's ``SOCKJS_FUZZ_SECONDS``, over all targets, overrides it.
 RUNS = 500
@@ -70,6 +72,11 @@ def test_files_of_a_target_have_its_name() -> None:
     for name in TARGETS:
         for line in dictionary(name).read_text().splitlines():
             assert re.fullmatch(r'"(?:[^"\\]|\\["\\]|\\x[0-9a-f]{2})+"', line), line
+
+
+def test_the_dictionary_of_settings_has_every_setting() -> None:
+    names = re.findall(r'^"(\w+):"$', dictionary("settings").read_text(), re.MULTILINE)
+    assert names == [field.name for field in dataclasses.fields(Settings)]
 
 
 @pytest.mark.parametrize("name", TARGETS)

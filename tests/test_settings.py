@@ -215,7 +215,7 @@ def test_an_option_refuses_bad_values_and_says_what_it_takes(name: str) -> None:
 
 def test_trusted_headers_require_an_origin_policy() -> None:
     names = ["Remote-User", "X-Auth-Request-*"]
-    with pytest.raises(ConfigurationError, match=r"^trusted_headers: .* without allowed_origins, so that"):
+    with pytest.raises(ConfigurationError, match=r"^trusted_headers: got \['Remote-User', .* without allowed_origins"):
         Settings(trusted_headers=names)
     for allowed in ("same-origin", ["https://example.com"]):
         settings = Settings(trusted_headers=names, allowed_origins=allowed)
@@ -310,9 +310,11 @@ def test_an_unknown_keyword_is_rejected_with_the_nearest_one(kind: Any) -> None:
         kind(**{f"{field}x": 5})
 
 
-@pytest.mark.parametrize("name", ["", "\0", "x" * 1000, 5, None])
-def test_any_unknown_name_has_a_nearest_one(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"unknown setting .* the nearest is [a-z_]+, which expects "):
+@pytest.mark.parametrize("name", ["", "\0", "x" * 1000, 5, None, "foo"])
+def test_a_name_that_is_not_similar_to_any_other_is_rejected(name: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"unknown setting \(got 1\); the documentation of Settings lists all$"
+    ):
         Settings.from_mapping({name: 1})
 
 
