@@ -20,7 +20,7 @@ class ConcurrentCallbacks:
         limit: Number of awaitables from which on the next callback waits until one of them has ended.
     """
 
-    __slots__ = ("_callbacks", "_count", "_freed", "_limit", "_on_all_ended", "_session")
+    __slots__ = ("_callbacks", "_count", "_freed", "_is_abandoned", "_limit", "_on_all_ended", "_session")
 
     def __init__(self, callbacks: "Callbacks", session: "Session", limit: int) -> None:
         self._callbacks = callbacks
@@ -29,6 +29,7 @@ class ConcurrentCallbacks:
         self._count = 0
         self._freed: asyncio.Event | None = None
         self._on_all_ended: Callable[[], None] | None = None
+        self._is_abandoned = False
 
     def start(self, name: str, awaitable: Awaitable[object]) -> "Awaited | None":
         """Await what a callback has returned in a new task; return what the next callback has to wait for."""
@@ -45,6 +46,8 @@ class ConcurrentCallbacks:
     def abandon(self) -> None:
         """Stop waiting for the callbacks, because their event loop was closed."""
         self._count = 0
+        self._freed = None
+        self._is_abandoned = True
         if self._on_all_ended is not None:
             self._on_all_ended()
 
@@ -61,8 +64,10 @@ class ConcurrentCallbacks:
             elif result is not None:
                 check_result(self._session, name, result)
         finally:
-            self._count -= 1
-            if self._freed is not None:
-                self._freed.set()
-            if not self._count and self._on_all_ended is not None:
-                self._on_all_ended()
+            # A task of an event loop that was closed may be collected after abandon().
+            if not self._is_abandoned:
+                self._count -= 1
+                if self._freed is not None:
+                    self._freed.set()
+                if not self._count and self._on_all_ended is not None:
+                    self._on_all_ended()

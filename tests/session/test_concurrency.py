@@ -1,14 +1,17 @@
 """Callbacks of one session that run concurrently: the setting ``max_concurrent_callbacks``."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from application import Journal, LogWatch, Serve
 from client import Join, until
+from doubles import Pause
 
 from sockjs_tornado import ConfigurationError, ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
+from sockjs_tornado.session.concurrency import ConcurrentCallbacks
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 UNLIMITED = {"max_concurrent_callbacks": 1000}
@@ -209,3 +212,26 @@ async def test_the_carrier_of_channels_handles_its_messages_in_order(serve: Serv
     await until(lambda: held.begun[6:] == ["close"])
     held.gates["close"].set_result(None)
     await until(lambda: not held.running)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_task_that_is_collected_after_its_loop_was_closed_changes_nothing(is_full: bool) -> None:
+    ended: list[bool] = []
+    tasks: list[Any] = []
+
+    async def wait_for(name: str, awaitable: Any) -> None:
+        await awaitable
+
+    session: Any = SimpleNamespace(_container=SimpleNamespace(spawn=tasks.append))
+    callbacks: Any = SimpleNamespace(wait_for=wait_for)
+    concurrent = ConcurrentCallbacks(callbacks, session, 1 if is_full else 2)
+    waiting = concurrent.start("on_message", Pause())
+    tasks[0].send(None)
+    if waiting is not None:
+        waiting[1].send(None)  # type: ignore[attr-defined]
+    assert not concurrent.end(lambda: ended.append(True))
+    concurrent.abandon()
+    tasks[0].close()
+    assert (concurrent._count, concurrent._freed, ended) == (0, None, [True])
+    if waiting is not None:
+        waiting[1].close()  # type: ignore[attr-defined]
