@@ -56,7 +56,8 @@ class SessionRelay:
             return None
         if exchange.relayed:
             return self._serve_relayed(endpoint, exchange)
-        return self._serve(endpoint, exchange)
+        # Take the body now: the exchange releases it if the client disconnects.
+        return self._serve(endpoint, exchange, exchange.body())
 
     async def handoff_clients(self) -> None:
         """End the relayed responses of all clients, which then send their next request through another node."""
@@ -80,10 +81,8 @@ class SessionRelay:
         else:
             exchange.respond(421, [])
 
-    async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+    async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> None:
         key = self._prefix + exchange.session_id
-        # Take the body now: the exchange releases it if the client disconnects.
-        body = exchange.body()
         if endpoint.opens_sessions and self._forwarder.abort_unfinished(key):
             endpoint.respond_session_gone(exchange)
             return
