@@ -14,7 +14,6 @@ _CALLBACKS = ("on_open", "on_message", "on_dropped", "on_close")
 
 #: Names that other libraries have for the callbacks.
 _OTHER_NAMES = {
-    "open": "on_open",
     "on_connect": "on_open",
     "on_connection": "on_open",
     "on_receive": "on_message",
