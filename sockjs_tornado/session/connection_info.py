@@ -6,7 +6,7 @@ rejected.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
@@ -180,13 +180,19 @@ class ConnectionInfo(_Attributes):
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         """A copy of the attributes that sockjs-tornado 1.0 had, and of those that the application has set."""
-        return {name: getattr(self, name) for name in ("ip", "cookies", "arguments", "headers", "path")} | self._own()
+        cookies = {"cookies": self._copied_cookies()}
+        attributes = {name: getattr(self, name) for name in ("arguments", "headers", "path")}
+        return {"ip": self.ip} | cookies | attributes | self._own()
+
+    def _copied_cookies(self) -> Mapping[str, str]:
+        # A method is the router's, which withholds the cookies and warns of it once, if the application reads them.
+        return {} if isinstance(self._cookies, MethodType) else self.cookies
 
     def __getstate__(self) -> object:
         state = {name: getattr(self, name) for name in ConnectionInfo.__slots__} | self._own()
         # Not the functions that return them, which refer to the request and to the router.
         headers = self._headers if isinstance(self._headers, Headers) else Headers(self._headers())
-        return state | {"_headers": headers, "_cookies": self.cookies}
+        return state | {"_headers": headers, "_cookies": self._copied_cookies()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

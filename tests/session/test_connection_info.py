@@ -150,6 +150,25 @@ def test_the_information_may_be_copied(way: Callable[[Any], Any]) -> None:
     assert info.user == "ann"
 
 
+class Withholding:
+    """Counts how often cookies are read that are withheld, as a router does to warn."""
+
+    reads = 0
+
+    def withhold_cookies(self) -> dict[str, str]:
+        self.reads += 1
+        return {}
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps, vars])
+def test_withheld_cookies_are_not_read_for_a_copy(way: Callable[[Any], Any]) -> None:
+    router = Withholding()
+    info = ConnectionInfo(cookies=router.withhold_cookies)
+    way(info)
+    assert router.reads == 0
+    assert (info.cookies, router.reads) == ({}, 1)
+
+
 def found(fields: dict[str, str], router: object) -> dict[str, str]:
     return fields
 
