@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from types import FunctionType
 from typing import Any
 
 from ..connection import SockJSConnection
@@ -9,8 +10,13 @@ from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..validation import warn_application
 
-#: The callbacks of a connection.
-_CALLBACKS = ("on_open", "on_message", "on_dropped", "on_close")
+#: The callbacks of a connection, each with its parameters.
+_CALLBACKS = {
+    "on_open": ("self", "info"),
+    "on_message": ("self", "message"),
+    "on_dropped": ("self", "count"),
+    "on_close": ("self",),
+}
 
 #: Names that other libraries have for the callbacks.
 _OTHER_NAMES = {
@@ -30,7 +36,7 @@ _MESSAGES = (str, bytes, dict, JSONValue)
 
 
 def check_connection_class(kind: object) -> None:
-    """Raise ConfigurationError if a callback is a generator, and warn if one seems to be misspelt.
+    """Raise ConfigurationError if a callback cannot be called or is a generator; warn if one seems to be misspelt.
 
     Args:
         kind: What a router was created with. If it is not a class, :func:`is_generator` finds such a result later.
@@ -43,11 +49,29 @@ def check_connection_class(kind: object) -> None:
             inspect.isgeneratorfunction(callback) and not callback.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
         ):
             raise ConfigurationError(f"connection: {describe_generator(kind, name)}")
+    for name, parameters in {"__init__": ("self", "session"), **_CALLBACKS}.items():
+        function = inspect.getattr_static(kind, name, None)
+        if inspect.isfunction(function) and not _accepts(function, len(parameters)):
+            given = function.__code__.co_varnames[: function.__code__.co_argcount]
+            raise ConfigurationError(
+                f"connection: expected {name}({', '.join(parameters)}), got {kind.__name__}.{name}({', '.join(given)})"
+            )
     if issubclass(kind, SockJSConnection):
         for name, meant in _misspelt_callbacks(kind):
             warn_application(
                 f"{kind.__name__}.{name} is never called by SockJS: rename it to {meant}, or define {meant}, too"
             )
+
+
+def _accepts(function: FunctionType, count: int) -> bool:
+    """Return whether a function can be called with so many positional arguments.
+
+    Not by inspect.signature, which evaluates annotations from Python 3.14 on.
+    """
+    code = function.__code__
+    required = code.co_argcount - len(function.__defaults__ or ())
+    has_room = count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
+    return required <= count and has_room and code.co_kwonlyargcount == len(function.__kwdefaults__ or ())
 
 
 def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:

@@ -204,3 +204,48 @@ def test_a_factory_that_returns_no_connection_is_named(made: Any) -> None:
 
     with pytest.raises(ConfigurationError, match=r"^connection: expected a SockJSConnection for the session, got "):
         make_session(FakeContainer(), kind=factory)
+
+
+# Parameters.
+
+
+def without_parameters() -> None:
+    """A callback in a class, without ``self``."""
+
+
+def with_keyword(self: Any, one: Any, *, more: Any) -> None:
+    """A function that nothing can call with positional arguments alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "expected", "got"),
+    [
+        ("__init__", lambda self: None, "self, session", "self"),
+        ("__init__", lambda self, session, room: None, "self, session", "self, session, room"),
+        ("on_open", lambda self: None, "self, info", "self"),
+        ("on_message", with_keyword, "self, message", "self, one"),
+        ("on_dropped", lambda self, count, more: None, "self, count", "self, count, more"),
+        ("on_close", lambda self, code: None, "self", "self, code"),
+        ("on_close", without_parameters, "self", ""),
+    ],
+)
+def test_a_callback_that_cannot_be_called_is_rejected(name: str, function: Any, expected: str, got: str) -> None:
+    kind = type("Chat", (SockJSConnection,), {name: function})
+    with pytest.raises(ConfigurationError) as caught:
+        SockJSRouter(kind, "/chat")
+    assert str(caught.value) == f"connection: expected {name}({expected}), got Chat.{name}({got})"
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("__init__", lambda self, *args, **kwargs: None),
+        ("__init__", lambda self, session, room="lobby", *, more=None: None),
+        ("on_open", lambda self, request: None),
+        ("on_open", staticmethod(lambda info: None)),
+        ("on_close", lambda *args: None),
+        ("on_close", lambda self, code=None: None),
+    ],
+)
+def test_a_callback_that_can_be_called_is_accepted(name: str, function: Any) -> None:
+    SockJSRouter(type("Chat", (SockJSConnection,), {name: function}), "/chat")
