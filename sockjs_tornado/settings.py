@@ -8,6 +8,7 @@ setting names to values, or the settings as keywords::
 An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado.exceptions.ConfigurationError`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,7 @@ _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
 # The default of sockjs-tornado 1.0. Any other value causes a warning, because the setting has no effect.
 _CHECK_INTERVAL = 1
+_DEPRECATED = ("session_check_interval", "websocket_allow_origin")
 
 
 def _deprecated(message: str) -> None:
@@ -363,6 +365,12 @@ def merge_settings(
     """Return settings with those that keywords replace. The error for an unknown one may also suggest ``others``."""
     check_names(Settings, keywords, others)
     if isinstance(settings, Settings):
-        return replace(settings, **keywords) if keywords else settings
+        if not keywords:
+            return settings
+        with warnings.catch_warnings():
+            # Its own deprecated settings have caused their warnings when it was created.
+            if keywords.keys().isdisjoint(_DEPRECATED):
+                warnings.simplefilter("ignore", DeprecationWarning)
+            return replace(settings, **keywords)
     given: Any = settings or {}
     return Settings.from_mapping({**given, **keywords} if isinstance(given, Mapping) else given)

@@ -421,6 +421,17 @@ def test_settings_with_the_old_name_can_be_replaced() -> None:
     assert replaced.heartbeat_delay == 10
 
 
+@pytest.mark.parametrize("old", [{"websocket_allow_origin": "*"}, {"session_check_interval": 5}])
+def test_settings_with_an_old_name_warn_once(old: dict[str, Any]) -> None:
+    with pytest.deprecated_call():
+        settings = Settings(**old)
+    # In tests, warnings are errors.
+    router = SockJSRouter(SockJSConnection, "/a", settings, heartbeat_delay=10)
+    assert router.settings.heartbeat_delay == 10
+    with pytest.deprecated_call():
+        SockJSRouter(SockJSConnection, "/b", Settings(), **old)
+
+
 def test_an_interval_that_nothing_needs_is_accepted_with_a_warning() -> None:
     with pytest.warns(
         DeprecationWarning, match=r"^session_check_interval has no effect since 2\.0; .* removed in 2028"
