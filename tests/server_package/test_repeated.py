@@ -395,8 +395,12 @@ def stories(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that plays a script with C and without, and returns what happened each time."""
 
     async def tell(script: str, in_c: bool, settings: dict[str, Any]) -> list[Any]:
-        if not in_c:
-            monkeypatch.setattr(native_connection, "repeated_request", lambda *what: None)
+        with monkeypatch.context() as patch:
+            if not in_c:
+                patch.setattr(native_connection, "repeated_request", lambda *what: None)
+            return await play(script, settings)
+
+    async def play(script: str, settings: dict[str, Any]) -> list[Any]:
         events: list[Any] = []
         router = SockJSRouter(lambda session: Acting(session, events), "/echo", {**SETTINGS, **settings})
         logging.getLogger("tornado.access").setLevel(logging.ERROR)
@@ -408,7 +412,6 @@ def stories(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> Any:
         events.append({name: value for name, value in snapshot.items() if "lag" not in name})
         session = stage.session
         events.append(session and (session.state, session._receiver is None, session._blocked, session.queued))
-        monkeypatch.undo()
         return events
 
     async def both(script: str, **settings: Any) -> list[list[Any]]:
