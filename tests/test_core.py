@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
@@ -877,3 +878,15 @@ def test_memory_does_not_grow() -> None:
     before, references = blocks(), (sys.getrefcount(session), sys.getrefcount(callbacks))
     assert blocks() < before + 100
     assert (sys.getrefcount(session), sys.getrefcount(callbacks)) == references
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sockjs_tornado/_c").glob("*.[ch]")), ids=lambda path: path.name)
+def test_lines_of_c_have_at_most_120_characters(path: Path) -> None:
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120] == []
+
+
+def test_the_names_that_c_looks_up_are_sorted() -> None:
+    header = (ROOT / "sockjs_tornado/_c/core.h").read_text(encoding="utf-8")
+    names = re.findall(r"EACH\((\w+)\)", header.partition("#define NAMES(EACH)")[2].partition("\n\n")[0])
+    assert len(names) > 20
+    assert names == sorted(names)

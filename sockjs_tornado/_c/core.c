@@ -249,8 +249,10 @@ execute(PyObject *module)
     repeated_type = add_type(module, &repeated_spec);
     session_type = add_type(module, &session_spec);
     request_head_type = prepare_http() < 0 ? NULL : add_type(module, &request_head_spec);
-    return request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL
-        || budget_type == NULL || http_connection_type == NULL || repeated_type == NULL || session_type == NULL ? -1 : 0;
+    if (request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL
+        || budget_type == NULL || http_connection_type == NULL || repeated_type == NULL || session_type == NULL)
+        return -1;
+    return 0;
 }
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL

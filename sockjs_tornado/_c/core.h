@@ -94,15 +94,14 @@
 
 /* All other attributes that C reads, and all methods that it calls. */
 #define NAMES(EACH) \
-    EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
-    EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
-    EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) EACH(send_messages) EACH(send_prepared) \
-    EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_flush) EACH(_process_read) \
-    EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_message_fallback) \
-    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
-    EACH(_write_prepared) EACH(_format_response_python) EACH(_parse_head_python) EACH(is_logging) EACH(is_stopped) \
-    EACH(response_finished) EACH(run) EACH(schedule) EACH(state) EACH(_finish_post) EACH(_process_data) \
-    EACH(_send_messages) EACH(_send_rest)
+    EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_finish_post) EACH(_flush) \
+    EACH(_format_response_python) EACH(_parse_head_python) EACH(_process_data) EACH(_process_read) EACH(_receive) \
+    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_message_fallback) EACH(_send_messages) \
+    EACH(_send_prepared_fallback) EACH(_send_rest) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
+    EACH(_write_prepared) EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) \
+    EACH(is_logging) EACH(is_stopped) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
+    EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) \
+    EACH(response_finished) EACH(run) EACH(schedule) EACH(send_messages) EACH(send_prepared) EACH(state) EACH(waiting)
 
 /* Numbers that Python has, too. The module exports them. */
 enum {

@@ -43,8 +43,8 @@ copy(unsigned char *to, const void *from, Py_ssize_t size)
     return to + size;
 }
 
-/* Return a response, or NULL, without an exception if it is left to the twin. No other code runs meanwhile: nothing that
- * the garbage collector tracks is allocated. */
+/* Return a response, or NULL, without an exception if it is left to the twin. No other code runs meanwhile: nothing
+ * that the garbage collector tracks is allocated. */
 static PyObject *
 join_response(PyObject *status_and_common, PyObject *fields, PyObject *body)
 {
