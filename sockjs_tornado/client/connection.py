@@ -170,7 +170,7 @@ class SockJSClient:
             ValueError: Code or reason is invalid.
         """
         self._check_loop()
-        if code != CloseCode.NORMAL and not 3000 <= code <= 4999:
+        if code != CloseCode.NORMAL and code not in range(3000, 5000):
             raise ValueError(f"close code: expected 1000 or 3000-4999, got {code!r}")
         if len(reason.encode(errors="surrogatepass")) > _MAX_REASON_LENGTH:
             raise ValueError(f"close reason: expected at most {_MAX_REASON_LENGTH} bytes of UTF-8")

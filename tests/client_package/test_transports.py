@@ -170,8 +170,20 @@ async def test_the_context_manager_closes(serve: Serve) -> None:
             pass
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1001, ""), (2000, ""), (5000, ""), (1000, "é" * 62), (1000, "\ud800")])
-async def test_an_invalid_close_is_rejected(serve: Serve, dial: Dial, code: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1001, ""),
+        (2000, ""),
+        (5000, ""),
+        (3000.5, ""),
+        ("3000", ""),
+        (None, ""),
+        (1000, "é" * 62),
+        (1000, "\ud800"),
+    ],
+)
+async def test_an_invalid_close_is_rejected(serve: Serve, dial: Dial, code: Any, reason: str) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
     with pytest.raises(ValueError, match=r"close code|close reason|surrogates"):
         await client.close(code, reason)
