@@ -71,9 +71,9 @@ class LagAlarm:
                     logger,
                     logging.WARNING,
                     "lag",
-                    "the event loop was blocked for at least %.3f s, by an async callback, by other code of the "
-                    "application, or because the machine is overloaded: PYTHONASYNCIODEBUG=1 makes asyncio log which "
-                    "callback is slow (slow_callback_duration)",
+                    "the event loop was blocked or stopped for at least %.3f s, by an async callback, by other code of "
+                    "the application, or because the machine is overloaded: PYTHONASYNCIODEBUG=1 makes asyncio log "
+                    "which callback is slow (slow_callback_duration)",
                     unexplained,
                 )
         self._reported = self._stats.slow_callback_seconds
