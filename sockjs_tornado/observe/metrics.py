@@ -115,7 +115,7 @@ class SockJSCollector(Collector):
         slow = HistogramMetricFamily("sockjs_slow_callback_seconds", text, labels=["router"])
         for label, watched in self._routers.items():
             limits = ("+Inf" if limit == math.inf else str(limit) for limit in SLOW_BUCKETS)
-            buckets = list(zip(limits, watched.stats.slow_callbacks, strict=True))
+            buckets = list(zip(limits, watched.stats.slow_callback_buckets, strict=True))
             slow.add_metric([label], buckets, watched.stats.slow_callback_seconds)
         yield slow
         text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."

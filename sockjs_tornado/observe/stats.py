@@ -50,8 +50,8 @@ class Stats(CountersCore):
         bytes_received: Bytes received on websockets and in POST bodies.
         rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
         callback_errors: Callbacks that raised an exception or timed out, by name.
-        slow_callbacks: Plain callbacks that took ``slow_callback_duration`` or longer: how many took at most as many
-            seconds as each of ``SLOW_BUCKETS``, and in all.
+        slow_callback_buckets: Plain callbacks that took ``slow_callback_duration`` or longer: how many took at most as
+            many seconds as each of ``SLOW_BUCKETS``; the last is the number of all.
         slow_callback_seconds: Seconds that they took together.
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
             loop.
@@ -71,7 +71,7 @@ class Stats(CountersCore):
         self.bytes_received = 0
         self.rejected: Counter[str] = Counter()
         self.callback_errors: Counter[str] = Counter()
-        self.slow_callbacks = [0] * len(SLOW_BUCKETS)
+        self.slow_callback_buckets = [0] * len(SLOW_BUCKETS)
         self.slow_callback_seconds = 0.0
         #: The middle of each of the last slow callbacks, in monotonic seconds, and the seconds that were recorded.
         self.recent_slow: deque[tuple[float, float]] = deque(maxlen=100)
@@ -95,7 +95,7 @@ class Stats(CountersCore):
         """Count a callback that has blocked the event loop."""
         self.slow_callback_seconds += seconds
         for position, limit in enumerate(SLOW_BUCKETS):
-            self.slow_callbacks[position] += seconds <= limit
+            self.slow_callback_buckets[position] += seconds <= limit
         self._age()
         self._peak = max(self._peak, seconds)
 
@@ -122,8 +122,9 @@ class Stats(CountersCore):
         """Return all counters by attribute name, serializable as JSON.
 
         The result also contains ``attached``, the number of sessions with a receiver; ``queued``, the characters queued
-        for clients; ``backlog``, the characters queued for callbacks; and ``timer_lag_peak``. The method iterates over
-        all sessions, which takes some hundredths of a second for 100,000 sessions.
+        for clients; ``backlog``, the characters queued for callbacks; and ``timer_lag_peak``. Instead of
+        ``slow_callback_buckets``, it contains ``slow_callbacks``, their number. The method iterates over all sessions,
+        which takes some hundredths of a second for 100,000 sessions.
         """
         attached = queued = backlog = 0
         for session in self._all_sessions():
@@ -145,7 +146,7 @@ class Stats(CountersCore):
             "bytes_received": self.bytes_received,
             "rejected": dict(self.rejected),
             "callback_errors": dict(self.callback_errors),
-            "slow_callbacks": self.slow_callbacks[-1],
+            "slow_callbacks": self.slow_callback_buckets[-1],
             "slow_callback_seconds": self.slow_callback_seconds,
             "timer_lag": self.timer_lag,
             "timer_lag_peak": self.timer_lag_peak,

@@ -203,7 +203,7 @@ def test_the_histogram_is_cumulative() -> None:
     stats = Stats(list)
     for seconds in (0.1, 0.3, 20):
         stats.record_slow_callback(seconds)
-    counts = dict(zip(SLOW_BUCKETS, stats.slow_callbacks, strict=True))
+    counts = dict(zip(SLOW_BUCKETS, stats.slow_callback_buckets, strict=True))
     assert (counts[0.05], counts[0.1], counts[0.25], counts[0.5], counts[10.0], counts[math.inf]) == (0, 1, 1, 2, 2, 3)
     assert stats.slow_callback_seconds == 20.4
 
