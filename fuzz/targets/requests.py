@@ -22,8 +22,8 @@ SEPARATOR = re.compile(rb"\n(---|\+\+\+|&&&)\n")
 STATUSES = {101, 200, 204, 304, 400, 403, 404, 405, 413, 414, 426, 431, 500, 501, 505}
 #: Statuses of requests that a parser refuses; Tornado's accepts some that the native server does not.
 REFUSED = {400, 413, 414, 431, 501, 505}
-#: A request whose target is in absolute form (RFC 9112, section 3.2.2).
-ABSOLUTE = re.compile(rb"[^ \n]+ [A-Za-z][A-Za-z0-9+.-]*://")
+#: The beginning of a target in absolute form (RFC 9112, section 3.2.2).
+ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?\n]*")
 #: Error texts for which the protocol prescribes status 500.
 ERROR_TEXTS = {
     b"Payload expected.",
@@ -108,7 +108,8 @@ class Target:
         names = [name.lower() for name, _ in fields.items()]
         assert FIELDS.issuperset(names), names
         assert len(set(names)) == len(names), names
-        url = URL.match(part.partition(b"\n")[0].partition(b" ")[2])
+        absolute = ABSOLUTE.match(target_of(part))
+        url = URL.match(target_of(part), absolute.end() if absolute else 0)
         prefix, name = (url[1].decode(), url[2].decode()) if url else ("", "")
         self._check_headers(f"/{prefix}", fields, request(part), server)
         if part.startswith(b"HEAD "):
@@ -203,6 +204,11 @@ def read_responses(parts: list[bytes], conversation: Conversation) -> list[Respo
     return responses
 
 
+def target_of(part: bytes) -> bytes:
+    """Return the target of a request, and what follows it in its line."""
+    return part.partition(b"\n")[0].partition(b" ")[2]
+
+
 def has_unknown_end(part: bytes) -> bool:
     """Return whether a server may find the end of a request elsewhere than :func:`request`."""
     head, _, body = part.partition(b"\n\n")
@@ -218,7 +224,7 @@ def compare(*found: list[list[Response]]) -> None:
     everything = [response for responses in found for conversation in responses for response in conversation]
     if any(response.status in REFUSED or response.is_last for response in everything):
         return
-    if any(ABSOLUTE.match(response.part) for response in everything):
+    if any(ABSOLUTE.match(target_of(response.part)) for response in everything):
         # Tornado's server does not know targets in absolute form.
         return
     conversations = list(zip(*found, strict=True))
