@@ -116,7 +116,6 @@ class SockJSRouter:
         self._application: Any = None
         self._adopters: AdoptersPort | None = Adopters() if self.settings.adopt_connections else None
         self.relay: Relay | None = None
-        self._has_withheld_cookies = False
         self._connection = connection
         self._loop = RouterLoop(io_loop)
         if session_kls is not None:
@@ -188,15 +187,14 @@ class SockJSRouter:
 
     def withhold_cookies(self) -> Mapping[str, str]:
         """Return no cookies. Called when an application asks for cookies that it may not see."""
-        if not self._has_withheld_cookies:
-            self._has_withheld_cookies = True
-            if self.origins.restricted:
-                logger.warning("info.cookies is empty for requests of the origin null, which any site can send")
-            else:
-                logger.warning(
-                    "info.cookies is empty, since any site could open a session with its visitors' cookies: set "
-                    "allowed_origins to the origins of your pages, such as ['https://example.com']"
-                )
+        if self.origins.restricted:
+            text = "info.cookies is empty for requests of the origin null, which any site can send"
+        else:
+            text = (
+                "info.cookies is empty, since any site could open a session with its visitors' cookies: set "
+                "allowed_origins to the origins of your pages, such as ['https://example.com']"
+            )
+        self.container.log.write_once(logger, logging.WARNING, "withheld_cookies", text)
         return {}
 
     def get_session(self, session_id: str) -> Session | None:

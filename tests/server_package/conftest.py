@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,12 @@ async def routers() -> AsyncIterator[Callable[..., SockJSRouter]]:
     yield create
     for router in created:
         await close_router(router)
+
+
+@pytest.fixture
+def _no_collections() -> Iterator[None]:
+    """Keep what only the garbage collector would free, so that a test finds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

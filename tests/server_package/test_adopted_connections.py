@@ -5,7 +5,6 @@ import contextlib
 import gc
 import gzip
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -296,14 +295,6 @@ TORNADOS = (HTTP1Connection, IOStream)
 
 #: Stages at which Tornado has the connection. Its own exceptions refer to their frames, and those to them.
 AT_TORNADO = ("others", "a poll and others", "a part of another request", "another body", "a bad request")
-
-
-@pytest.fixture
-def _no_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def instances(stage: str) -> Counter[str]:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -94,14 +93,6 @@ WAYS = [
     for way in ("fin", "eof", "reset", "late reset")
     if (stage, way) != ("requests behind a stream", "eof")
 ]
-
-
-@pytest.fixture
-def _no_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def instances() -> Counter[str]:
