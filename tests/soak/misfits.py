@@ -28,6 +28,7 @@ from client import (
 
 from .load import Load
 from .server import SETTINGS
+from .state import closed_as_slow
 from .visitor import PREFIX, Visitor, close, connect
 
 #: Receive buffer of a stalling client in bytes.
@@ -51,7 +52,9 @@ class StallingVisitor(Visitor):
 async def stall(load: Load, transport: str, rng: random.Random) -> str:
     """Request much data, do not read it, and then read until the server closes the connection, or disconnect."""
     visitor = StallingVisitor(load.server.port, transport)
-    flooded = rng.random() < 0.7
+    # The first client of each transport stays until it is closed as too slow.
+    first = not load.counts["stalling", transport]
+    flooded = first or rng.random() < 0.7
     reset = rng.random() < 0.5
     try:
         await visitor.open()
@@ -60,12 +63,12 @@ async def stall(load: Load, transport: str, rng: random.Random) -> str:
             if rng.random() < 0.5:
                 await visitor.peer.listen()
                 (await _receiving_connection(visitor)).pause_reading()
-            await load.pause(rng.uniform(1, 4))
+            await _stay(load, transport, rng.uniform(1, 4), first)
         else:
             client = await _receiving_connection(visitor)
             client.pause_reading()
             # Pings are not answered either.
-            await load.pause(rng.uniform(3, 9))
+            await _stay(load, transport, rng.uniform(3, 9), first)
             if flooded and not reset:
                 client.resume_reading()
                 async with asyncio.timeout(RESPONSE_TIMEOUT):
@@ -77,6 +80,15 @@ async def stall(load: Load, transport: str, rng: random.Random) -> str:
     finally:
         await visitor.leave(reset=reset)
     return transport
+
+
+async def _stay(load: Load, transport: str, seconds: float, first: bool) -> None:
+    """Wait some seconds, or, as the first client, until the server has closed it."""
+    if first:
+        state = await load.server.until(lambda state: closed_as_slow(state, transport))
+        assert closed_as_slow(state, transport), state["reasons"]
+    else:
+        await load.pause(seconds)
 
 
 async def _receiving_connection(visitor: Visitor) -> Client:

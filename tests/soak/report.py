@@ -6,7 +6,7 @@ from typing import Any
 from client import TRANSPORTS, WEBSOCKETS
 
 from .load import Load
-from .state import State
+from .state import State, closed_as_slow
 
 #: Maximum growth of the process after the warm-up, in bytes.
 MAX_GROWTH = 20 * 1024 * 1024
@@ -46,7 +46,7 @@ def check_end(load: Load, after: State, warm: State) -> None:
     if not load.checked:
         load.violate("no message was checked")
     for name in TRANSPORTS:
-        if not any(reason.startswith(f"{name} 3008 ") for reason in after["reasons"]):
+        if not closed_as_slow(after, name):
             load.violate(f"no slow consumer was closed on {name}")
     for name in WEBSOCKETS:
         if f"{name} 1006 Ping timeout" not in after["reasons"]:

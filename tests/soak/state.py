@@ -20,6 +20,11 @@ TESTS = Path(__file__).resolve().parent.parent
 State = dict[str, Any]
 
 
+def closed_as_slow(state: State, transport: str) -> bool:
+    """Return whether the server has closed a client of a transport as too slow."""
+    return any(reason.startswith(f"{transport} 3008 ") for reason in state["reasons"])
+
+
 def program(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module of this package."""
     return [sys.executable, "-W", "default", "-m", f"soak.{module}", *arguments]
