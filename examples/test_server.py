@@ -46,7 +46,7 @@ class Broadcast(SockJSConnection):
         self.join("everyone")
 
     def on_message(self, message: str) -> None:
-        self.session.server.publish("everyone", message)
+        self.publish("everyone", message)
 
 
 class Ticker(SockJSConnection):

@@ -20,6 +20,7 @@ from .session.connection_info import ConnectionInfo
 from .session.rooms import COMPLETED, check_room
 
 if TYPE_CHECKING:
+    from .session.ports import Position
     from .session.session import Session
 
 
@@ -65,7 +66,7 @@ class SockJSConnection:
         session: The session of the connection.
 
     Attributes:
-        session: The session of the connection. ``session.server`` is the router.
+        session: The session of the connection.
     """
 
     session: "Session"
@@ -247,6 +248,40 @@ class SockJSConnection:
         """
         self.session._check_thread()
         self.session._container.rooms.leave(self.session, room)
+
+    def publish(
+        self,
+        room: str,
+        message: Any,
+        exclude: "SockJSConnection | Iterable[SockJSConnection]" = (),
+        *,
+        history: int = 0,
+        ttl: float | None = None,
+    ) -> "Awaitable[Position | None]":
+        """Send one message to all connections in a room: :meth:`SockJSRouter.publish` of the connection's router.
+
+        The connection need not be in the room, and may be closed.
+
+        Args:
+            room: Name of the room.
+            message: A message for :meth:`send`, except ``bytes``.
+            exclude: A connection, or several, to which the message is not sent; ``exclude=self`` for all others.
+            history: Number of messages that the cluster keeps for this room.
+            ttl: Seconds for which the history is kept after this message.
+
+        Returns:
+            An awaitable, which need not be awaited.
+        """
+        # Not self.router, which may be the application's own attribute.
+        published: Awaitable[Position | None] = self.session.server.publish(
+            room, message, exclude, history=history, ttl=ttl
+        )
+        return published
+
+    @overridable
+    def router(self) -> Any:
+        """The router, a :class:`~sockjs_tornado.SockJSRouter`; ``session.server`` is the same."""
+        return self.session.server
 
     @overridable
     def rooms(self) -> frozenset[str]:

@@ -180,7 +180,7 @@ class Chat(SockJSConnection):
         else:
             if skeleton(self.nickname) not in self.participants.announced:
                 self.participants.changed.flush()  # announce the sender before its first message
-            self.participants.router.publish(ROOM, {"type": "said", "name": self.nickname, "text": text})
+            self.publish(ROOM, {"type": "said", "name": self.nickname, "text": text})
 
     def send_error(self, text: str) -> None:
         """Send an error to this client."""

@@ -31,7 +31,7 @@ class Everybody(SockJSConnection):
         self.join("everybody")
 
     def on_message(self, message: str) -> None:
-        self.session.server.publish("everybody", message)
+        self.publish("everybody", message)
 
 
 async def main(host: str, port: int, redis: str, advertise: str, drain_time: float) -> None:

@@ -72,7 +72,7 @@ class Followed(SockJSConnection):
         try:
             # Join first, so that no message is missed between the response and the first live message.
             await self.join(room)
-            messages, complete, position = await self.session.server.cluster.recover(room, offset, epoch or "")
+            messages, complete, position = await self.router.cluster.recover(room, offset, epoch or "")
         except ClusterUnavailable:
             self.send({"type": "unavailable", "room": room})
             return

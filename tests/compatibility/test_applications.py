@@ -232,6 +232,7 @@ class Owner(SockJSConnection):
     def on_open(self, info: ConnectionInfo) -> None:
         owner: Any = self
         owner.id, owner.close_code, owner.close_reason, owner.rooms = 5, "mine", "own", ["hall"]
+        owner.router, owner.publish = "printer", "news"
         request: Any = info
         request.user = "ann"
         self.join("room")
@@ -239,7 +240,9 @@ class Owner(SockJSConnection):
     def on_message(self, message: str) -> None:
         owner: Any = self
         request: Any = self.session.conn_info
-        self.send([owner.id, owner.close_code, owner.close_reason, owner.rooms, request.user])
+        self.send(
+            [owner.id, owner.close_code, owner.close_reason, owner.rooms, owner.router, owner.publish, request.user]
+        )
 
 
 @each_transport
@@ -249,7 +252,7 @@ async def test_an_application_uses_these_names_for_its_own_attributes(serve: Ser
     peer = join(await serve(router), transport)
     assert await peer.frame() == "o"
     await peer.send("tell")
-    assert await peer.frame() == 'a[[5,"mine","own",["hall"],"ann"]]'
+    assert await peer.frame() == 'a[[5,"mine","own",["hall"],"printer","news","ann"]]'
     router.publish("room", "still in the room")
     assert await peer.message() == "still in the room"
     assert (router.connections, router.application, router.io_loop) == ("mine", "own", "another")

@@ -9,7 +9,7 @@ import pytest
 from application import Echo, Journal, Noted, Serve
 from client import FRAMED, Connect, Join, Peer, settle, within
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
 
 ROOM = "lobby"
@@ -148,10 +148,10 @@ async def test_a_callback_may_publish_and_others_may_leave_meanwhile(serve: Serv
             self.join(ROOM)
 
         def on_message(self, message: str) -> None:
-            for connection in self.session.server.connections:
+            for connection in self.router.connections:
                 if connection is not self:
                     connection.leave(ROOM)
-            self.session.server.publish(ROOM, message)
+            self.publish(ROOM, message)
 
     server = await serve(SockJSRouter(Leaving, "/echo"))
     peers = [join(server, "websocket") for _ in range(3)]
@@ -159,6 +159,24 @@ async def test_a_callback_may_publish_and_others_may_leave_meanwhile(serve: Serv
         assert await peer.frame() == "o"
     await peers[1].send("x")
     assert await peers[1].message() == "x"
+
+
+async def test_a_connection_publishes_as_its_router_does(house: House) -> None:
+    (a, author), (b, _) = [await house.enter("websocket", ROOM) for _ in range(2)]
+    assert author.router is author.session.server is house.router
+    await author.publish(ROOM, {"to": "all"})
+    await author.publish(ROOM, "to the others", exclude=author)
+    with pytest.raises(ConfigurationError, match="history and ttl require a cluster"):
+        author.publish(ROOM, "x", history=1)
+    with pytest.raises(ConfigurationError, match="history and ttl require a cluster"):
+        author.publish(ROOM, "x", ttl=1)
+    author.router = "the application's own"
+    author.close()
+    author.publish(ROOM, "from a closed connection")
+    assert await a.frame() == 'a[{"to":"all"}]'
+    assert await a.frame() == 'c[3000,"Go away!"]'
+    expected = [{"to": "all"}, "to the others", "from a closed connection"]
+    assert [await b.message() for _ in expected] == expected
 
 
 async def test_channels_have_rooms_of_their_own(serve: Serve, join: Join) -> None:
