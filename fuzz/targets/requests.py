@@ -219,23 +219,22 @@ def has_unknown_end(part: bytes) -> bool:
     return is_other_length or not {b"transfer-encoding", b"upgrade"}.isdisjoint(names) or b"\r" in head
 
 
-def compare(*found: list[list[Response]]) -> None:
-    """Check that all servers have sent the same responses, unless they may differ."""
-    everything = [response for responses in found for conversation in responses for response in conversation]
+def compare(tornado: list[list[Response]], native: list[list[Response]]) -> None:
+    """Check that both servers have sent the same responses, unless they may differ."""
+    everything = [response for conversation in tornado + native for response in conversation]
     if any(response.status in REFUSED or response.is_last for response in everything):
         return
     if any(ABSOLUTE.match(target_of(response.part)) for response in everything):
         # Tornado's server does not know targets in absolute form.
         return
-    conversations = list(zip(*found, strict=True))
-    closed = [min(conversation, key=len) for conversation in conversations if len(set(map(len, conversation))) > 1]
-    if closed:
-        # Tornado's server closes some connections that the native one keeps, so that later requests are not served.
-        assert all(responses and responses[-1].fields["Connection"] == "close" for responses in closed)
-        return
-    for conversation in conversations:
-        first, *others = ([summary(response) for response in responses] for responses in conversation)
-        assert all(other == first for other in others), (first, others)
+    for theirs, ours in zip(tornado, native, strict=True):
+        if len(theirs) != len(ours):
+            # Tornado's server closes some connections that the native one keeps, also without saying so: after the
+            # response to a request whose body it has not read. Requests that are not served may change later responses.
+            closed = len(theirs) < len(ours) or (ours and ours[-1].fields["Connection"] == "close")
+            assert closed, (theirs, ours)
+            return
+        assert list(map(summary, theirs)) == list(map(summary, ours)), (theirs, ours)
 
 
 def summary(response: Response) -> tuple[int, bytes]:
