@@ -1,6 +1,7 @@
 """Connections to Redis, opened from a URL. redis-py parses the URL and its options of TLS, hiredis the replies."""
 
 import asyncio
+import re
 import ssl
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -20,8 +21,12 @@ TIMEOUT: Final = 2.0
 _MIN_VERSION: Final = (7, 0)
 _EXPECTED_URL: Final = (
     'expected "redis://host:port/number", "rediss://..." (TLS) or "unix:///path", with "user:password@" before the '
-    "host if Redis requires it; the supported options are db and those of TLS (ssl_...)"
+    "host if Redis requires it; the supported options are db and, for rediss, those of TLS (ssl_...)"
 )
+
+_ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
+_UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?([^?#@]*)")
+_INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"
 
 #: The largest number of bytes to read at once.
 _READ_SIZE: Final = 64 * 1024
@@ -54,9 +59,11 @@ class RedisURL:
         _check_url(url)
         try:
             self._pool = ConnectionPool.from_url(url)
+            # Check the options; the files of certificates are read for each connection.
+            self._pool.make_connection()  # type: ignore[no-untyped-call]
             self._options = self._pool.connection_kwargs
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+        except (ValueError, TypeError, redis.RedisError):
+            raise ConfigurationError(f"url: {_INVALID_OPTION}; {_EXPECTED_URL}") from None
         self._host, self._port = self._options.get("host", "localhost"), self._options.get("port", 6379)
         self.address: str = self._options.get("path") or f"{self._host}:{self._port}"
         self._uses_tls = url.startswith("rediss:")
@@ -97,9 +104,8 @@ class RedisURL:
             # A new object each time, so that a reconnect reads the files of certificates again.
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
             context: ssl.SSLContext = connection.ssl_context.get()
-        except (TypeError, ValueError, redis.RedisError, ssl.SSLError) as error:
-            # An unknown option of TLS, or an invalid value.
-            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+        except (TypeError, ValueError, redis.RedisError, ssl.SSLError):
+            raise ConfigurationError(f"url: {_INVALID_OPTION}; {_EXPECTED_URL}") from None
         return context
 
     async def _log_in(self, connection: "RedisConnection", probes: Iterable[tuple[str | bytes, ...]]) -> None:
@@ -122,26 +128,40 @@ class RedisURL:
 
 
 def _check_url(url: object) -> None:
+    """Raise ConfigurationError, without any credentials or options, unless a URL is valid."""
     if not isinstance(url, str):
-        raise ConfigurationError(f"url: got {url!r} ({type(url).__name__}), {_EXPECTED_URL}")
+        raise ConfigurationError(f"url: got {type(url).__name__}, {_EXPECTED_URL}")
+    fault = _find_fault(url)
+    if fault is not None:
+        # If a password contains an unescaped "/", "?", "#" or "@", any part of the URL may belong to it.
+        shown = _UNAMBIGUOUS_URL.fullmatch(url)
+        got = f"got {shown[1]}{'***@' if shown[2] else ''}{shown[3]}, " if shown else ""
+        raise ConfigurationError(f"url: {got}{fault}; {_EXPECTED_URL}")
+
+
+def _find_fault(url: str) -> str | None:
     try:
         parts = urllib.parse.urlsplit(url)
         _ = parts.port
-        options = urllib.parse.parse_qs(parts.query)
+        # Options without a value as well.
+        options = urllib.parse.parse_qs(parts.query, keep_blank_values=True)
         (parts.hostname or "").encode("idna")
-    except ValueError as error:
-        raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+    except ValueError:
+        return f"the host or the port is not valid ({_ESCAPE})"
+    is_unix = parts.scheme == "unix"
     number = parts.path.strip("/")
-    if (
-        parts.scheme not in ("redis", "rediss", "unix")
-        or (parts.scheme == "unix" and not number)
-        or (parts.scheme != "unix" and number and not number.isdecimal())
-        # Other options would change behaviour that this package relies on.
-        or not all(name == "db" or name.startswith("ssl_") for name in options)
-    ):
-        _, at, host = parts.netloc.rpartition("@")
-        without_credentials = parts._replace(netloc=f"***@{host}" if at else host)
-        raise ConfigurationError(f"url: got {urllib.parse.urlunsplit(without_credentials)!r}, {_EXPECTED_URL}")
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        return "the scheme is not redis, rediss or unix"
+    if "@" in f"{parts.path}{parts.query}" or parts.fragment:
+        return f'there is an "@" or "#" behind the host ({_ESCAPE})'
+    if is_unix and (not number or parts.netloc.rpartition("@")[2]):
+        return f"a socket's path must be absolute, with three slashes before it ({_ESCAPE})"
+    if not is_unix and number and not number.isdecimal():
+        return f"the path is not the number of a database ({_ESCAPE})"
+    # Other options would change behaviour that this package relies on.
+    if not all(name == "db" or (name.startswith("ssl_") and parts.scheme == "rediss") for name in options):
+        return "an option behind the question mark is not supported; user and password belong before the host"
+    return None
 
 
 def pack_command(args: Sequence[str | bytes | int]) -> bytes:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,6 +14,7 @@ import redis
 from client import within
 from free_ports import reserve_port
 
+from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, pack_command
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 
@@ -41,11 +43,76 @@ def test_invalid_urls_are_rejected(url: Any) -> None:
         RedisURL(url)
 
 
-def test_errors_do_not_contain_the_password() -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        RedisURL("redis://user:secret@localhost/zero")
-    assert "secret" not in str(raised.value)
-    assert "***@localhost" in str(raised.value)
+#: A user and two parts of a password, which occur in no error message.
+USER, FIRST, SECOND = "ann7xq", "s3crq", "9pwdz"
+
+
+def urls_with_secrets() -> Iterator[str]:
+    """Yield URLs with credentials in every place, with each special character unescaped in them."""
+    hosts = {"redis": "127.0.0.1:1", "rediss": "127.0.0.1:1", "unix": "", "http": "localhost", "": "localhost"}
+    for scheme, host in hosts.items():
+        start = f"{scheme}://" if scheme else ""
+        path = "/missing.sock" if scheme == "unix" else "/0"
+        for special in (*"/#?@:&[", "@/", "?@", "..", "%2F"):
+            for password in (f"{FIRST}{special}{SECOND}", f"{special}{SECOND}", f"123{special}{SECOND}"):
+                for user in (USER, ""):
+                    yield f"{start}{user}:{password}@{host}{path}"
+                yield f"{start}{password}@{host}{path}"
+                yield f"{start}{host}{path}?password={password}"
+                yield f"{start}{host}{path}?username={USER}&password={password}"
+                yield f"{start}{host}{path}?ssl_password={password}"
+                yield f"{start}{host}{path}?ssl_min_version={password}&ssl_cert_reqs={password}"
+                yield f"{start}{host}{path}?db={password}"
+                yield f"{start}{host}{path}?{password}"
+                yield f"{start}{host}{path}#{password}"
+        yield f"{start}{USER}:{FIRST}@{host}/zero"
+        yield f"{start}{USER}:{FIRST}@{host}:port/0"
+        yield f"{start}{USER}:{FIRST}@a..b{path}"
+
+
+async def test_no_error_contains_a_part_of_the_credentials_or_options(caplog: pytest.LogCaptureFixture) -> None:
+    async def errors(url: str) -> AsyncIterator[BaseException]:
+        for make in (RedisURL, RedisCluster, Publisher, AsyncPublisher):
+            try:
+                made: Any = make(url)
+                # Nothing listens there, so that neither the server nor the user gets the credentials.
+                if make is RedisURL:
+                    await within(made.connect())
+                elif make is Publisher:
+                    made.publish("lobby", "x")
+            except (ClusterError, ConfigurationError) as error:
+                yield error
+
+    caplog.set_level("DEBUG")
+    found = 0
+    for url in urls_with_secrets():
+        async for error in errors(url):
+            found += 1
+            text = "".join(traceback.format_exception(error)) + repr(error)
+            assert not any(part in text for part in (USER, FIRST, SECOND)), (url, text)
+    assert found > 1000
+    assert not any(part in caplog.text for part in (USER, FIRST, SECOND))
+
+
+def test_errors_show_the_rest_of_the_url_if_it_is_certain() -> None:
+    with pytest.raises(ConfigurationError, match=r"got redis://\*\*\*@localhost/zero, the path is not the number"):
+        RedisURL(f"redis://{USER}:{FIRST}@localhost/zero")
+    with pytest.raises(ConfigurationError, match=r"got http://example.com, the scheme is not redis"):
+        RedisURL("http://example.com")
+
+
+@pytest.mark.parametrize("url", [f"redis://{USER}:12#{SECOND}@localhost", f"unix://{USER}:/{SECOND}@/redis.sock"])
+def test_a_password_that_must_be_escaped_is_explained(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"percent-encode .* %2F"):
+        RedisURL(url)
+    assert RedisURL(f"redis://{USER}:12%23%2F%40@localhost").address == "localhost:6379"
+
+
+@pytest.mark.parametrize("url", [f"{FIRST}://localhost".encode(), [f"redis://:{FIRST}@localhost"]])
+def test_a_url_of_another_type_is_not_shown(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"got {type(url).__name__}") as raised:
+        RedisURL(url)
+    assert FIRST not in str(raised.value)
 
 
 async def ping(url: str) -> None:
