@@ -25,7 +25,7 @@ is the code of ``close()`` if the server's application gives none). If the conne
 **Reconnecting.** With ``reconnect=True`` the client opens a new session when one has ended. The server does not know
 that the sessions belong together. Each message is sent at most once and received at most once; messages in transit in
 either direction are lost when the session ends. Use ``on_reconnect`` to log in and to subscribe again before other
-messages are sent. Meanwhile ``send`` waits.
+messages are sent. Meanwhile ``send`` waits. ``on_disconnect`` is called before each reconnect.
 
 **Backpressure.** If the application does not read its messages, the client stops reading from the server at
 ``max_queue_bytes``. ``send`` waits while that much is queued for sending.
@@ -102,6 +102,9 @@ class connect:  # noqa: N801 - used like a function
         on_reconnect: Callback, plain or ``async def``, called with the client in each new session but the first.
             Messages that it sends go before all others. If it raises, the connection is closed with code 1011, and
             ``ConnectionClosed`` has the exception as its cause. Default None.
+        on_disconnect: Callback, plain or ``async def``, called with the client, the close code and the reason when a
+            session has ended and the client is about to reconnect. It may call ``close``, but cannot send. The client
+            waits for it. If it raises, the connection is closed as with ``on_reconnect``. Default None.
 
     Attributes:
         service: The parsed URL.
@@ -132,6 +135,7 @@ class connect:  # noqa: N801 - used like a function
         reconnect: bool | Backoff = False,
         final_codes: Collection[int] = (1000, 1008, 3000),
         on_reconnect: Callable[[SockJSClient], Awaitable[object] | None] | None = None,
+        on_disconnect: Callable[[SockJSClient, int, str], Awaitable[object] | None] | None = None,
     ) -> None:
         self.service = ServiceURL.parse(url)
         self.options = Options(
@@ -151,8 +155,9 @@ class connect:  # noqa: N801 - used like a function
             reconnect=reconnect,
             final_codes=final_codes,
             on_reconnect=on_reconnect,
+            on_disconnect=on_disconnect,
         )
-        self.options.check_files()
+        self.options.check()
         if self.service.authorization and any(name.lower() == "authorization" for name, _ in self.options.headers):
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"

@@ -1,15 +1,15 @@
 """The client that an application uses, :class:`SockJSClient`. It may have several sessions, one after another."""
 
 import asyncio
-import inspect
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any, Self
 
 from ..exceptions import ConnectError, ConnectionClosed
 from ..protocol import CloseCode
 from .fallback import open_session
+from .hooks import call_hook, is_in_hook
 from .multi import Multi
 from .options import Options, ServiceURL
 from .queues import ReceiveQueue, SendQueue
@@ -23,10 +23,6 @@ _NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 #: Maximum length of the reason in a websocket's close frame in bytes (RFC 6455, section 5.5).
 _MAX_REASON_LENGTH = 123
 
-#: The session in whose call of `on_reconnect` the current task runs. Tasks that `on_reconnect` starts inherit the
-#: value; it loses its meaning when that call returns.
-_hook_session: ContextVar[ClientSession | None] = ContextVar("hook_session", default=None)
-
 
 class SockJSClient:
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
@@ -37,8 +33,8 @@ class SockJSClient:
 
     # `_requested_close` is set by close(), `_close_status` when the connection has ended for good. `_writable` is set
     # while a session is open and `on_reconnect` has returned, and for good with `_close_status`, to wake the senders.
-    # `_hook` is the task that runs `on_reconnect`, in a new session, so never while `_reconnecting`. `_cause` is set
-    # while `_reconnecting`, to the last failure, and otherwise only if `on_reconnect` has raised.
+    # `_hook` is the task that runs `on_disconnect`, while `_reconnecting`, or `on_reconnect`, in the new session.
+    # `_cause` is set while `_reconnecting`, to the last failure, and otherwise only if a callback has raised.
 
     def __init__(self, service: ServiceURL, options: Options, multi: Multi, session: ClientSession) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,7 +47,7 @@ class SockJSClient:
         self._writable = asyncio.Event()
         self._writable.set()
         self._reconnecting = False
-        self._hook: asyncio.Task[None] | None = None
+        self._hook: asyncio.Task[Any] | None = None
         self._requested_close: tuple[int, str] | None = None
         self._close_status: tuple[int, str] | None = None
         self._cause: BaseException | None = None
@@ -81,6 +77,11 @@ class SockJSClient:
         return self._close_status is not None
 
     @property
+    def is_connected(self) -> bool:
+        """Whether a session is open. False while the client reconnects, and after :meth:`close` was called."""
+        return self._end_of_session() is None
+
+    @property
     def close_code(self) -> int | None:
         """Close code, or None if the connection is open. 1006 if the server did not close the session."""
         return None if self._close_status is None else self._close_status[0]
@@ -103,7 +104,8 @@ class SockJSClient:
         """
         self._check_loop()
         while not self._receive_queue:
-            self._raise_if_closed(self._close_status)
+            # In on_disconnect, no other message would arrive before it returns.
+            self._raise_if_closed(self._close_status or (self._session.close_status if self._is_in_hook() else None))
             await self._receive_queue.readable.wait()
         message = self._receive_queue.get()
         if self._session.paused and self._receive_queue.below_low_water:
@@ -143,6 +145,8 @@ class SockJSClient:
         if not isinstance(message, str):
             raise TypeError(f"message: expected str, got {type(message).__name__}")
         if self._is_in_hook():
+            # The next session opens after on_disconnect has returned.
+            self._raise_if_closed(self._session.close_status)
             await self._wait_for_capacity()
             self._send_queue.put(message)
             return
@@ -155,12 +159,40 @@ class SockJSClient:
                     break
             self._send_queue.put(message)
 
+    async def send_json(self, value: Any) -> None:
+        """Encode a value as JSON, and send the text as :meth:`send` does.
+
+        Args:
+            value: Any value that ``json.dumps`` encodes, apart from NaN and infinities, which are not JSON.
+
+        Raises:
+            ConnectionClosed: The connection has ended.
+            TypeError: The value, or a part of it, cannot be encoded.
+            ValueError: It contains NaN, an infinity or itself.
+        """
+        await self.send(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+    async def ping(self) -> float:
+        """Send a ping over the websocket, and return the round-trip time in seconds.
+
+        There is no timeout other than ``heartbeat_timeout``: use ``asyncio.timeout``. While the application does not
+        read its messages and the receive queue is full, the response is not read either.
+
+        Raises:
+            ConnectionClosed: The session has ended, or ends before the response. With ``reconnect``, there may be
+                another one later.
+            RuntimeError: The current transport is not ``websocket``: others have no pings.
+        """
+        self._check_loop()
+        self._raise_if_closed(self._end_of_session())
+        return await self._session.ping()
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send the queued messages, close the connection and wait until it is closed, at most ``close_timeout``.
 
         Over a websocket, the server receives code and reason. Over HTTP, a client cannot send them: the server sees a
         disconnect (code 1002). If the connection is closing or closed already, this only waits. If called in
-        ``on_reconnect``, it returns immediately, and the rest of ``on_reconnect`` may be cancelled.
+        ``on_disconnect`` or ``on_reconnect``, it returns immediately, and the rest of the callback may be cancelled.
 
         Args:
             code: 1000 or 3000-4999. Default 1000.
@@ -178,10 +210,10 @@ class SockJSClient:
         if self._requested_close is None and self._close_status is None:
             self._requested_close = int(code), reason
         self._send_queue.not_empty.set()
-        if self._is_in_hook():
-            return
         if self._reconnecting:
             self._runner.cancel()
+        if self._is_in_hook():
+            return
         _, running = await asyncio.wait((self._runner,), timeout=self._options.close_timeout)
         if running:
             self._runner.cancel()
@@ -251,6 +283,13 @@ class SockJSClient:
                 logger.info("Lost the connection to %s: %d %s", self.url, *status)
                 if loop.time() - started > delay:
                     delays = backoff.delays()
+                self._reconnecting = True
+                self._hook = asyncio.create_task(call_hook(self._options.on_disconnect, self, *status))
+                await asyncio.wait((self._hook,))
+                self._cause = self._hook.result()
+                if self._cause is not None:
+                    status = CloseCode.INTERNAL_ERROR, "on_disconnect failed"
+                    return
                 next_session, delay = await self._reconnect(delays)
                 if next_session is None:
                     return
@@ -270,7 +309,6 @@ class SockJSClient:
 
     async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
         """Return a new session and the delay before it, or None as the session if all attempts failed."""
-        self._reconnecting = True
         delay = 0.0
         for delay in delays:
             await asyncio.sleep(delay)
@@ -296,29 +334,25 @@ class SockJSClient:
             else:
                 await self._send_queue.not_empty.wait()
 
+    def _end_of_session(self) -> tuple[int, str] | None:
+        """Return code and reason if the current session has ended, or the application has called :meth:`close`."""
+        return self._close_status or self._requested_close or self._session.close_status
+
     def _is_in_hook(self) -> bool:
-        """Return whether the caller runs in the current call of ``on_reconnect``."""
-        return self._hook is not None and not self._hook.done() and _hook_session.get() is self._session
+        """Return whether the caller runs in the current call of ``on_disconnect`` or ``on_reconnect``."""
+        return is_in_hook(self._hook)
 
     async def _run_hook(self, session: ClientSession) -> None:
         """Call ``on_reconnect``; when it has returned, let the other tasks send."""
-        _hook_session.set(session)
-        try:
-            result = None if self._options.on_reconnect is None else self._options.on_reconnect(self)
-            if inspect.isawaitable(result):
-                await result
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            # If this task was not cancelled, something that on_reconnect awaited was.
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if session.close_status is None:
-                self._cause = error
-                session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
-                self._send_queue.not_empty.set()
+        error = await call_hook(self._options.on_reconnect, self)
+        if session.close_status is not None:
+            return
+        if error is None:
+            self._writable.set()
         else:
-            if session.close_status is None:
-                self._writable.set()
+            self._cause = error
+            session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
+            self._send_queue.not_empty.set()
 
     def _set_closed(self, status: tuple[int, str]) -> None:
         """Record the end of the connection and wake all waiting tasks. Only the first call has an effect."""

@@ -193,6 +193,9 @@ class Options(Validated):
     reconnect: bool | Backoff = option("True, False or a Backoff", lambda value: isinstance(value, bool | Backoff))
     final_codes: Collection[int] = option("a list of close codes", _are_close_codes)
     on_reconnect: Callable[[Any], Awaitable[object] | None] | None = option("a callable or None", or_none(callable))
+    on_disconnect: Callable[[Any, int, str], Awaitable[object] | None] | None = option(
+        "a callable or None", or_none(callable)
+    )
 
     @staticmethod
     def _describe(value: Any) -> str:
@@ -213,8 +216,11 @@ class Options(Validated):
             return ()
         return tuple(map(str, self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert,)))
 
-    def check_files(self) -> None:
-        """Raise ConfigurationError if a file with certificates is not usable."""
+    def check(self) -> None:
+        """Raise ConfigurationError if an option has no effect, or a file with certificates is not usable."""
+        for name, callback in (("on_reconnect", self.on_reconnect), ("on_disconnect", self.on_disconnect)):
+            if callback is not None and self.backoff is None:
+                raise ConfigurationError(f"{name}: it is never called without reconnect=True or a Backoff")
         for name, files in (("ca_file", self.ca_file), ("client_cert", self.client_cert)):
             if files is not None:
                 only: dict[str, Any] = {"ca_file": None, "client_cert": None, name: files}

@@ -84,6 +84,10 @@ class ClientSession:
         """Send messages over an open session, in order; return when it can send the next ones, or is closed."""
         raise NotImplementedError
 
+    async def ping(self) -> float:
+        """Return the round-trip time of a ping in seconds; raise ConnectionClosed, or RuntimeError without pings."""
+        raise RuntimeError(f"ping: the transport {self.transport} has no pings, only websocket has (client.transport)")
+
     def pause(self) -> None:
         """Stop reading from the server."""
         self.paused = True

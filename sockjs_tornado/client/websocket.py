@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import functools
+import itertools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.queues import QueueEmpty
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
+from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
 from .curl import CurlFactory
@@ -92,6 +95,9 @@ class WebSocketSession(ClientSession):
         self._reader: asyncio.Task[None] | None = None
         self._not_paused = asyncio.Event()
         self._not_paused.set()
+        #: The pings that wait for a pong. The result is the time at which it arrived, or 0 if the session has closed.
+        self._pings: dict[bytes, asyncio.Future[float]] = {}
+        self._ping_numbers = itertools.count()
 
     async def open(self, seconds: float) -> None:
         try:
@@ -101,6 +107,7 @@ class WebSocketSession(ClientSession):
         self._stream = _get_stream(self._socket)
         # sockjs-node sends pings instead of heartbeat frames.
         self._socket.on_ping = self._record_activity  # type: ignore[method-assign]
+        self._socket.on_pong = self._pong_received  # type: ignore[method-assign]
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._opened
 
@@ -113,6 +120,27 @@ class WebSocketSession(ClientSession):
             # The reading task finds out the reason, after it has read the data that arrived before.
             self._not_paused.set()
             await asyncio.wait((self._reader,))
+
+    async def ping(self) -> float:
+        assert self._socket is not None
+        assert self._reader is not None
+        payload = b"%d" % next(self._ping_numbers)
+        pong = self._pings[payload] = self._loop.create_future()
+        started = time.perf_counter()
+        try:
+            self._socket.ping(payload)
+            arrived: float = await pong
+        except (WebSocketError, StreamClosedError):
+            # As in send().
+            self._not_paused.set()
+            await asyncio.wait((self._reader,))
+        else:
+            if arrived:
+                return arrived - started
+        finally:
+            del self._pings[payload]
+        assert self.close_status is not None
+        raise ConnectionClosed(*self.close_status)
 
     def pause(self) -> None:
         super().pause()
@@ -141,8 +169,20 @@ class WebSocketSession(ClientSession):
             _abort(self._socket, self._stream)
             self._socket = None
 
+    def _set_closed(self, code: int, reason: str) -> None:
+        super()._set_closed(code, reason)
+        for pong in self._pings.values():
+            if not pong.done():
+                pong.set_result(0)
+
     def _record_activity(self, data: object) -> None:
         self._last_activity = self._loop.time()
+
+    def _pong_received(self, data: bytes) -> None:
+        self._record_activity(data)
+        pong = self._pings.get(data)
+        if pong is not None and not pong.done():
+            pong.set_result(time.perf_counter())
 
     async def _read(self, socket: WebSocketClientConnection) -> None:
         # Keep reading after the session has closed, until the server closes the connection.

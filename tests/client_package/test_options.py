@@ -122,6 +122,9 @@ def test_credentials_are_given_once() -> None:
         ({"final_codes": 5}, "final_codes: expected a list of close codes, got 5"),
         ({"final_codes": ["x"]}, "final_codes: expected a list of close codes, got list"),
         ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
+        ({"on_disconnect": "f"}, "on_disconnect: expected a callable or None, got str"),
+        ({"on_reconnect": print}, "on_reconnect: it is never called without reconnect=True or a Backoff"),
+        ({"on_disconnect": print}, "on_disconnect: it is never called without reconnect=True or a Backoff"),
     ],
 )
 def test_an_invalid_option_is_rejected(options: Any, complaint: str) -> None:

@@ -300,6 +300,98 @@ async def test_the_initial_connection_is_not_retried(stub: MakeStub, dial: Dial)
     assert server.requests == ["info"]
 
 
+# on_disconnect.
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_on_disconnect_is_called_before_each_reconnect(
+    serve: Serve, dial: Dial, link: MakeLink, asynchronous: bool
+) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    calls: list[Any] = []
+
+    async def wait() -> None:
+        await asyncio.sleep(0)
+        calls.append("waited")
+
+    def disconnected(client: SockJSClient, code: int, reason: str) -> Any:
+        calls.append((client.is_connected, client.is_closed, code, reason))
+        return wait() if asynchronous else None
+
+    def reconnected(client: SockJSClient) -> None:
+        calls.append(client.is_connected)
+
+    client = await dial(between, "websocket", reconnect=SOON, on_disconnect=disconnected, on_reconnect=reconnected)
+    assert client.is_connected
+    (await journal.connection()).close(4000, "again")
+    await journal.connection()
+    await until(lambda: calls.count(True) == 1)
+    between.cut()
+    connection = await journal.connection()
+    await until(lambda: calls.count(True) == 2)
+    connection.close(3000, "the end")
+    with pytest.raises(ConnectionClosed):
+        await within(client.recv())
+    waited = ["waited"] if asynchronous else []
+    assert calls == [
+        *((False, False, 4000, "again"), *waited, True),
+        *((False, False, 1006, "the connection was lost"), *waited, True),
+    ]
+    assert not client.is_connected
+
+
+async def test_on_disconnect_cannot_send_or_wait_for_messages(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    received: list[Any] = []
+
+    async def disconnected(client: SockJSClient, code: int, reason: str) -> None:
+        received.append(await client.recv())
+        for call in (client.recv(), client.send("x"), client.ping()):
+            with pytest.raises(ConnectionClosed, match="connection closed: 4000 again"):
+                await call
+
+    client = await dial(between, "websocket", reconnect=SOON, on_disconnect=disconnected)
+    connection = await journal.connection()
+    connection.send("last")
+    connection.close(4000, "again")
+    connection = await journal.connection()
+    await client.send("y")
+    assert await connection.message() == "y"
+    assert received == ["last"]
+
+
+async def test_a_failing_on_disconnect_ends_the_connection(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, "xhr_streaming", reconnect=SOON, on_disconnect=lambda client, code, reason: 1 // 0)
+    between.cut()
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert (caught.value.code, caught.value.reason) == (1011, "on_disconnect failed")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("from_within", [False, True])
+async def test_close_while_on_disconnect_runs(serve: Serve, dial: Dial, link: MakeLink, from_within: bool) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    running = asyncio.Event()
+
+    async def disconnected(client: SockJSClient, code: int, reason: str) -> None:
+        running.set()
+        if from_within:
+            await client.close(4000, "enough")
+        await asyncio.Event().wait()
+
+    client = await dial(between, "websocket", reconnect=SOON, on_disconnect=disconnected)
+    between.cut()
+    await within(running.wait())
+    if not from_within:
+        await within(client.close(4000, "enough"))
+    with pytest.raises(ConnectionClosed, match="4000 enough"):
+        await within(client.recv())
+
+
 # Closing while reconnecting.
 
 

@@ -87,6 +87,62 @@ async def test_a_response_that_has_reached_its_limit_is_followed_by_another(
         assert await within(client.recv()) == str(number)
 
 
+@each_transport
+async def test_send_json_sends_the_text_of_a_value(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
+    values: list[Any] = [{"a": [1, None, "é\ud800"]}, "text", 1.5, ()]
+    for value in values:
+        await client.send_json(value)
+    assert [await within(client.recv()) for _ in values] == ['{"a":[1,null,"é\ud800"]}', '"text"', "1.5", "[]"]
+    for error, wrong in ((TypeError, {1j}), (ValueError, [float("nan")])):
+        with pytest.raises(error):
+            await client.send_json(wrong)
+
+
+async def test_ping_returns_the_round_trip_time(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
+    started = time.perf_counter()
+    seconds = await within(asyncio.gather(*(client.ping() for _ in range(3))))
+    assert all(0 < each <= time.perf_counter() - started for each in seconds)
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+    await within(client.close())
+    with pytest.raises(ConnectionClosed, match="1000"):
+        await client.ping()
+
+
+@over_http
+async def test_ping_says_that_a_transport_has_none(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
+    with pytest.raises(RuntimeError, match=f"the transport {transport} has no pings"):
+        await client.ping()
+    assert client.is_connected
+
+
+@pytest.mark.parametrize("how", ["cut", "close"])
+async def test_ping_ends_with_the_session(serve: Serve, dial: Dial, link: Any, how: str) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, "websocket", close_timeout=0.1)
+    between.hold()
+    pinging = asyncio.create_task(client.ping())
+    await asyncio.sleep(0)
+    if how == "cut":
+        between.cut()
+    else:
+        await within(client.close(4000, "enough"))
+    with pytest.raises(ConnectionClosed, match="1006 the connection was lost" if how == "cut" else "4000 enough"):
+        await within(pinging)
+    assert not client.is_connected
+
+
+async def test_a_ping_over_a_lost_connection_has_its_close_code(serve: Serve, dial: Dial) -> None:
+    """The connection is lost before the client has noticed."""
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
+    client._session._stream.close()  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionClosed, match="1006"):
+        await within(client.ping())
+
+
 # Closing.
 
 
