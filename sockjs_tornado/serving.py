@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from .protocol import CloseCode, check_session_close
 from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
+from .server.proxies import TrustedProxies
 from .validation import check_seconds
 from .wire.sockets import set_user_timeout
 
@@ -45,6 +46,13 @@ HTTP_LIMITS: Final = MappingProxyType(
 FINAL_TIMEOUT: Final = 1
 
 
+def describe_address(address: Any) -> str:
+    """Return the address of a listening socket as text."""
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
 @contextlib.asynccontextmanager
 async def http_server(
     application: Application,
@@ -54,6 +62,7 @@ async def http_server(
     max_connections_per_ip: int | None = None,
     reserved_descriptors: int | None = None,
     server: Literal["native", "tornado"] = "native",
+    trusted_proxies: Iterable[str] | None = None,
     **options: Any,
 ) -> AsyncIterator[HTTPServer]:
     """Serve an application while the context is open.
@@ -75,6 +84,10 @@ async def http_server(
             limit (``RLIMIT_NOFILE``) if that is less.
         server: ``"native"`` for :class:`~sockjs_tornado.HTTPServer`, ``"tornado"`` for Tornado's server. Default
             ``"native"``.
+        trusted_proxies: IP addresses and networks of the proxies, such as ``["127.0.0.1", "10.0.0.0/8"]``. This implies
+            ``xheaders``, but only for connections from these addresses and on Unix sockets: all others are clients,
+            whose header fields are ignored. The last address in X-Forwarded-For that is not a proxy's is the client's.
+            Only with the native server.
         options: Arguments of :class:`~sockjs_tornado.HTTPServer`, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
@@ -85,8 +98,16 @@ async def http_server(
             bound.callback(sock.close)
         if server not in ("native", "tornado"):
             raise ValueError(f'server: expected "native" or "tornado", got {server!r}')
+        proxies = None
+        if trusted_proxies is not None:
+            if server == "tornado":
+                raise ValueError('trusted_proxies: requires server="native"; use xheaders and trusted_downstream')
+            proxies = TrustedProxies(trusted_proxies)
+            options["xheaders"] = True
         http = LimitedServer(application, **{**HTTP_LIMITS, **options})
         http.uses_streams |= server == "tornado"
+        if proxies is not None:
+            http.trusted_proxies = http.trusted_peers = proxies
         if max_connections_per_ip is None and options.get("xheaders"):
             max_connections_per_ip = 0
         http.admission = Admission(max_connections_per_ip, reserved_descriptors)
@@ -118,9 +139,12 @@ async def serve(
     deadline: float = 30,
     code: int = CloseCode.SERVICE_RESTART,
     reason: str = "Service restart",
+    signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
+    on_start: Callable[[HTTPServer], object] | None = None,
+    on_drain: Callable[[HTTPServer, int], object] | None = None,
     **options: Any,
 ) -> None:
-    """Serve until SIGTERM or SIGINT arrives, then drain the routers, stop listening and return.
+    """Serve until a signal arrives, then drain the routers, stop listening and return.
 
     The routers' clusters are started before the server and closed after it.
 
@@ -136,6 +160,10 @@ async def serve(
         deadline: Maximum seconds between the signal and the end of draining. Default 30.
         code: Close code that clients receive.
         reason: Close reason that clients receive.
+        signals: The signals. Default: SIGTERM and SIGINT.
+        on_start: Called with the HTTP server when it accepts clients.
+        on_drain: Called with the HTTP server and the number of the signal, before the routers are drained. Clients that
+            connect meanwhile get 503, unless it calls ``stop()`` of the server.
         options: Arguments of :func:`http_server` and of :class:`~sockjs_tornado.HTTPServer`, such as ``xheaders`` and
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
@@ -156,10 +184,10 @@ async def serve(
                 router.prefix,
             )
     loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
+    received: asyncio.Queue[int] = asyncio.Queue()
 
     def on_signal(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(signals.put_nowait, number)
+        loop.call_soon_threadsafe(received.put_nowait, number)
 
     async def drain(seconds: float) -> None:
         # If one router fails, still wait for the others.
@@ -169,19 +197,28 @@ async def serve(
                 raise result
 
     # loop.add_signal_handler() does not exist on Windows.
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, on_signal) for number in signals}
     try:
         async with contextlib.AsyncExitStack() as clusters:
             for sock in sockets:
                 # Close the sockets on errors. Later, http_server() detaches them, so that this does nothing.
                 clusters.callback(sock.close)
+            addresses = ", ".join(describe_address(sock.getsockname()) for sock in sockets)
             for cluster in dict.fromkeys(router.cluster for router in routers if router.cluster is not None):
                 await clusters.enter_async_context(cluster)
-            await clusters.enter_async_context(http_server(application, sockets, **options))
+            http = await clusters.enter_async_context(http_server(application, sockets, **options))
             try:
-                await signals.get()
+                logger.info("Serving on %s", addresses)
+                if on_start is not None:
+                    on_start(http)
+                number = await received.get()
+                count = sum(router.stats.sessions.total() for router in routers)
+                logger.info("Draining after signal %d: closing %d session(s) over %g s", number, count, drain_time)
+                started = loop.time()
+                if on_drain is not None:
+                    on_drain(http, number)
                 draining = asyncio.ensure_future(drain(drain_time))
-                second_signal = asyncio.ensure_future(signals.get())
+                second_signal = asyncio.ensure_future(received.get())
                 try:
                     await asyncio.wait((draining, second_signal), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
                     if draining.done():
@@ -198,6 +235,7 @@ async def serve(
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FINAL_TIMEOUT):
                         await drain(0)
+            logger.info("Drained in %.1f s", loop.time() - started)
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

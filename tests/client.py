@@ -240,9 +240,14 @@ class Client:
 
     @classmethod
     async def connect(
-        cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1", plain: bool = False
+        cls, port: int | str, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1", plain: bool = False
     ) -> "Client":
-        """Connect from a loopback address; with ``plain``, the client sends and closes at once on all event loops."""
+        """Connect from a loopback address, or to the path of a Unix socket.
+
+        With ``plain``, the client sends and closes at once on all event loops.
+        """
+        if isinstance(port, str):
+            return cls(*await within(asyncio.open_unix_connection(port)))
         if plain:
             sock = socket.socket()
             sock.bind((source, 0))

@@ -81,12 +81,16 @@ class ServerProgram:
         script: The program, relative to the root of the checkout. It prints a line with its addresses once it listens.
         arguments: Its command-line arguments.
         packages: Directories with packages that replace the installed ones.
+        pass_fds: File descriptors that it inherits.
 
     Attributes:
-        ports: The ports that it listens on.
+        greeting: The line.
+        ports: The ports that it listens on; none if it listens on a Unix socket.
     """
 
-    def __init__(self, script: str, *arguments: str, packages: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, script: str, *arguments: str, packages: Sequence[Path] = (), pass_fds: Sequence[int] = ()
+    ) -> None:
         environment = dict(os.environ)
         for folder in packages:
             installed = folder.parent.relative_to(ROOT) / ".installed"
@@ -102,15 +106,16 @@ class ServerProgram:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            pass_fds=pass_fds,
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
         self._asked = False
         self._ended: Ended | None = None
         ready, _, _ = select.select([self._output], [], [], TIMEOUT)
-        line = self._output.readline() if ready else ""
-        self.ports = [int(port) for port in re.findall(r"http://\S+?:(\d+)", line)]
-        if not self.ports:
+        self.greeting = self._output.readline() if ready else ""
+        self.ports = [int(port) for port in re.findall(r"https?://\S+?:(\d+)", self.greeting)]
+        if not self.ports and "unix:" not in self.greeting:
             self._process.kill()
             pytest.fail(f"{script} did not start: {self.stop()}")
 

@@ -78,7 +78,7 @@ USERS = {
     "redis": "cluster",
     "tornado": "cli client.websocket cluster.node cluster.relayed_exchange event_loop http observe.metrics router "
     "server serving session.callback_results wire.responses wire.stream wire.tornado_internals wire.websocket",
-    "uvloop": "cli.serve",
+    "uvloop": "cli.serve_process",
 }
 
 

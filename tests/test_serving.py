@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,9 +16,11 @@ from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, 
 from programs import ServerProgram
 from tornado.web import Application
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter
 from sockjs_tornado.cluster import UnixCluster
-from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, http_server, serve
+from sockjs_tornado.server.connection_limits import LimitedServer
+from sockjs_tornado.server.proxies import TrustedProxies
+from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, describe_address, http_server, serve
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -333,3 +336,84 @@ async def test_clients_wait_if_no_file_descriptors_are_left(
     ended = await asyncio.to_thread(program.stop)
     assert ended.status == 0
     assert ended.errors.startswith(complaint)
+
+
+# Proxies.
+
+
+async def test_only_the_native_server_knows_which_proxies_to_trust() -> None:
+    with pytest.raises(ValueError, match=r'^trusted_proxies: requires server="native"; use xheaders and trusted_'):
+        async with served(server="tornado", trusted_proxies=["10.0.0.1"]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("networks", "why"),
+    [
+        ("10.0.0.1", "expected a list of addresses and networks, got '10.0.0.1'"),
+        (["10.0.0.1/8"], "10.0.0.1/8 has host"),
+    ],
+)
+async def test_wrong_addresses_of_proxies_are_reported(networks: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^trusted_proxies: {re.escape(why)}"):
+        async with served(trusted_proxies=networks):
+            pass
+
+
+def test_an_address_of_a_proxy_is_compared_as_an_address() -> None:
+    proxies = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "fd00::/8", "fe80::1"])
+    inside = ["127.0.0.1", "::ffff:127.0.0.1", "10.255.0.1", "fd00::1", "FD00:0::1", "fe80::1%eth0"]
+    outside = ["127.0.0.2", "::1", "11.0.0.1", "unknown", "", "10.0.0.1:80"]
+    assert [ip for ip in (*inside, *outside) if ip in proxies] == inside
+
+
+async def test_behind_trusted_proxies_an_address_has_no_limit_by_default() -> None:
+    async with http_server(Application([]), bind_sockets(0, "127.0.0.1"), trusted_proxies=["10.0.0.1"]) as server:
+        assert isinstance(server, LimitedServer)
+        assert server.admission.max_per_ip == 0
+
+
+# Callbacks.
+
+
+async def test_the_callbacks_are_called_when_it_starts_and_before_it_drains(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[Any] = []
+    started = asyncio.Event()
+    router = SockJSRouter(Echo, "/echo")
+
+    def on_start(server: Any) -> None:
+        calls.append(("start", type(server)))
+        started.set()
+
+    def on_drain(server: HTTPServer, number: int) -> None:
+        calls.append(("drain", number, router.draining))
+        server.stop()
+
+    caplog.set_level("INFO", "sockjs_tornado.serving")
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    arguments: dict[str, Any] = {"on_start": on_start, "on_drain": on_drain, "signals": [signal.SIGUSR1]}
+    serving = asyncio.ensure_future(serve(application, [router], sockets, drain_time=0, **arguments))
+    await within(started.wait())
+    async with connected(port) as client:
+        websocket = await open_websocket(client)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert await websocket.text() == RESTART
+        # The server was stopped.
+        with pytest.raises(ConnectionRefusedError):
+            await Client.connect(port)
+        await client.leave()
+        await within(serving)
+    assert calls == [("start", LimitedServer), ("drain", signal.SIGUSR1, False)]
+    messages = [record.getMessage() for record in caplog.records if record.name == "sockjs_tornado.serving"]
+    assert messages[:2] == [
+        f"Serving on 127.0.0.1:{port}",
+        f"Draining after signal {signal.SIGUSR1:d}: closing 1 session(s) over 0 s",
+    ]
+    assert re.fullmatch(r"Drained in \d+\.\d s", messages[2])
+
+
+def test_addresses_are_described() -> None:
+    addresses = [("127.0.0.1", 80), ("::1", 80, 0, 0), "/run/a.sock"]
+    assert [describe_address(address) for address in addresses] == ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]

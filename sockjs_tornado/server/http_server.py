@@ -5,7 +5,7 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable
 from typing import Any, Final
 
 from tornado.httputil import HTTPConnection as TornadoConnection
@@ -82,7 +82,10 @@ class HTTPServer(AcceptingServer):
         self.max_body_size: int = params.max_body_size or self.max_buffer_size or _MAX_BODY_SIZE
         self.decompress_request: bool = params.decompress
         self.chunk_size: int = params.chunk_size
-        self.trusted_proxies = frozenset(self.trusted_downstream or ())
+        #: The addresses in X-Forwarded-For that are not clients.
+        self.trusted_proxies: Container[str] = frozenset(self.trusted_downstream or ())
+        #: With ``xheaders``, the addresses that header fields are accepted from; None for any, as in Tornado.
+        self.trusted_peers: Container[str] | None = None
         self.application = self.request_callback if isinstance(self.request_callback, Application) else None
         # Without a function in Python, since C calls it for each response.
         self.is_logging = functools.partial(logs_success, self.application)

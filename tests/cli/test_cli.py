@@ -1,6 +1,5 @@
 """``python -m sockjs_tornado``: the commands ``serve`` and ``connect``."""
 
-import argparse
 import asyncio
 import contextlib
 import errno
@@ -17,7 +16,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,8 +30,8 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 import sockjs_tornado
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
+from sockjs_tornado.cli.built_in import Chat, load_connection
 from sockjs_tornado.cli.connect import _run_client
-from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load, _run_worker, add_arguments
 from sockjs_tornado.client import connect
 from sockjs_tornado.extras import install_command
 from sockjs_tornado.settings import TRANSPORTS
@@ -129,14 +127,14 @@ async def test_a_custom_class_is_served(shared: Run, join: Join, path: str) -> N
 
 @pytest.mark.parametrize("separator", [".", ":"])
 def test_a_class_is_found_by_its_name(separator: str) -> None:
-    assert _load(f"{__name__}{separator}Shouting") is Shouting
+    assert load_connection(f"{__name__}{separator}Shouting") is Shouting
 
 
 def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "module_in_the_current_directory.py").write_text("from sockjs_tornado import SockJSConnection as Chat")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    assert _load("module_in_the_current_directory.Chat") is SockJSConnection
+    assert load_connection("module_in_the_current_directory.Chat") is SockJSConnection
 
 
 async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
@@ -186,18 +184,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("--set", "x"), "--set: expected NAME=VALUE, got 'x'"),
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
         (("--origins", "example.com"), 'allowed_origins: expected "*", "same-origin", or a list of origins'),
-        (("--processes", "0"), "--processes: expected 1 or more, got 0"),
-        (
-            ("--processes", "2", "--set", 'transports=["xhr"]'),
-            "--processes: multiple processes support only websocket and",
-        ),
-        (
-            ("--processes", "2", "--set", "transports=null"),
-            "--processes: multiple processes support only websocket and",
-        ),
-        (("--processes", "2", "--set", "transports=5"), "transports: expected None for all, or a list of"),
+        (("--set", "transports=5"), "transports: expected None for all, or a list of"),
         (("--prefix", "("), "prefix: got '('"),
-        (("--port", "99999"), "--port: expected 0 to 65535, got 99999"),
+        (("--port", "99999"), "--port: expected 0 to 65535, got '99999'"),
         (
             ("--origins", "*", "--set", "allowed_origins=same-origin"),
             "--origins: cannot be combined with --set allowed_origins",
@@ -223,12 +212,11 @@ def test_serve_reports_invalid_arguments(
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("more", [(), ("--processes", "2")])
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
-def test_serve_reports_a_port_in_use(refused: Callable[..., Refusal], more: tuple[str, ...]) -> None:
+def test_serve_reports_a_port_in_use(refused: Callable[..., Refusal]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = refused("serve", "--port", str(port), *more)
+        ended = refused("serve", "--port", str(port))
     assert ended == (1, "", f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n")
 
 
@@ -238,47 +226,9 @@ def test_serve_reports_what_the_system_lacks(refused: Callable[..., Refusal], mo
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Cannot serve: --uvloop: ")
     assert ended.stderr.endswith(f"; {install_command('fast')}\n")
-    monkeypatch.delattr(socket, "SO_REUSEPORT")
-    ended = refused("serve", "--port", "0", "--processes", "2")
-    assert ended == (1, "", "Cannot serve: --processes: expected 1, since this system has no SO_REUSEPORT\n")
 
 
-async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
-    program = run("--processes", "2")
-    for _ in range(10):
-        peer = join(at(program), "websocket", prefix="/echo")
-        assert await peer.frame() == "o"
-        await peer.send("hello")
-        assert await peer.message() == "hello"
-        peer.vanish()
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the ids of the worker processes of a process."""
-    started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in started if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
-
-
-async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -> None:
-    """A signal is forwarded only once: a second one would interrupt the draining of slow workers.
-
-    With an odd number of sessions, one worker takes longer.
-    """
-    program = run("--processes", "2")
-    peers = [join(at(program), "websocket", prefix="/echo") for _ in range(5)]
-    for peer in peers:
-        assert await peer.frame() == "o"
-    program.ask_to_stop()
-    for peer in peers:
-        while (frame := await peer.frame()) == "h":
-            pass
-        assert frame == 'c[1012,"Service restart"]'
-        peer.vanish()
-    ended = await asyncio.to_thread(program.wait)
-    assert (ended.status, ended.errors) == (0, "")
-
-
-def serve_here(*arguments: str, visit: Callable[[int], None], stop: bool = True) -> Refusal:
+def serve_here(*arguments: str, visit: Callable[[int], None]) -> Refusal:
     """Run ``serve`` in this process; a thread calls ``visit`` with the port, and then sends SIGTERM."""
     greeted = threading.Event()
 
@@ -296,8 +246,7 @@ def serve_here(*arguments: str, visit: Callable[[int], None], stop: bool = True)
         try:
             visit(int(port))
         finally:
-            if stop:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     # The last signal may arrive when `serve` has already returned.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -332,69 +281,6 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     names = ", ".join(TRANSPORTS)
     ended = serve_here(*more, visit=visit)
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
-
-
-def test_a_worker_listens_before_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    served: list[Any] = []
-    reported: list[bool] = []
-
-    def send(message: None) -> None:
-        with socket.create_connection(("127.0.0.1", port)):
-            reported.append(True)
-
-    def serve(options: Any, router: SockJSRouter, sockets: list[socket.socket]) -> None:
-        served.append((router.prefix, reported))
-        for sock in sockets:
-            sock.close()
-
-    monkeypatch.setattr("os.setpgid", lambda process, group: None)
-    monkeypatch.setattr("multiprocessing.parent_process", lambda: SimpleNamespace(sentinel=-1))
-    monkeypatch.setattr("sockjs_tornado.cli.serve._exit_with_parent", lambda parent: None)
-    monkeypatch.setattr("sockjs_tornado.cli.serve._serve", serve)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-        options = parser.parse_args(["--port", str(port), "--processes", "2"])
-        sender: Any = SimpleNamespace(send=send)
-        _run_worker(options, sender)
-    assert served == [("/echo", [True])]
-
-
-def test_all_processes_stop_when_one_exits() -> None:
-    workers: list[int] = []
-
-    def visit(port: int) -> None:
-        workers.extend(workers_of(os.getpid()))
-        os.kill(workers[0], signal.SIGKILL)
-
-    ended = serve_here("--processes", "2", visit=visit, stop=False)
-    assert len(workers) == 2
-    assert (ended.returncode, ended.stderr) == (1, "A process exited unexpectedly; stopping the others.\n")
-    for worker in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
-
-
-def test_a_worker_stops_when_its_parent_exits() -> None:
-    stopped: list[int] = []
-    reading, writing = os.pipe()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(_exit_with_parent, reading)
-            assert not stopped
-            # The system closes the parent's end of the pipe however the parent exits.
-            os.close(writing)
-            waiting.result(TIMEOUT)
-        # The handler runs in this thread, but another one may receive the signal.
-        while not stopped:
-            time.sleep(0.001)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        os.close(reading)
 
 
 # connect.

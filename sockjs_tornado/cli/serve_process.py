@@ -1,0 +1,179 @@
+"""One process that serves: its router, sockets and TLS, from the options of the command ``serve``."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from ..exceptions import ConfigurationError
+from ..extras import install_command
+from ..router import SockJSRouter
+from ..server import HTTPServer
+from ..serving import describe_address, serve
+from ..settings import TRANSPORTS
+from .built_in import BUILT_IN, load_connection
+from .serve_options import ServeOptions
+
+#: Signals that drain.
+STOP_SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+#: Seconds from the signal to the end of draining, apart from the drain time and twice ``disconnect_delay``.
+_DEADLINE_MARGIN: Final = 15
+
+#: Clients that wait to be accepted, as in Tornado.
+_BACKLOG: Final = 128
+
+
+class CannotListen(Exception):
+    """A listening socket cannot be opened; the text says why."""
+
+
+def create_router(options: ServeOptions) -> SockJSRouter:
+    """Create the router, or raise ConfigurationError."""
+    settings = dict(options.set)
+    if options.origins is not None:
+        single = options.origins in (("*",), ("same-origin",))
+        settings["allowed_origins"] = options.origins[0] if single else list(options.origins)
+    prefix = options.prefix
+    if prefix is None:
+        prefix = f"/{options.connection}" if options.connection in BUILT_IN else "/sockjs"
+    return SockJSRouter(load_connection(options.connection), prefix, settings)
+
+
+def create_tls(options: ServeOptions) -> ssl.SSLContext | None:
+    """Create the TLS options, or raise ConfigurationError."""
+    if options.certfile is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for name, path in (("certfile", options.certfile), ("keyfile", options.keyfile)):
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"--{name}: cannot read {path}")
+    try:
+        # Without the function, OpenSSL would ask for a password on the terminal.
+        context.load_cert_chain(options.certfile, options.keyfile, lambda: "")
+    except (OSError, ValueError) as error:  # OSError includes SSLError
+        reason = getattr(error, "reason", None) or error
+        raise ConfigurationError(
+            f"--certfile: expected a certificate and its private key in PEM without a password: {reason}"
+        ) from None
+    return context
+
+
+def loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the function that creates the event loop, or raise ConfigurationError."""
+    if not use_uvloop:
+        return None
+    try:
+        import uvloop
+    except ImportError as error:
+        raise ConfigurationError(f"--uvloop: {error}; {install_command('fast')}") from error
+    return uvloop.new_event_loop
+
+
+def open_sockets(options: ServeOptions) -> list[socket.socket]:
+    """Return the listening sockets, or raise CannotListen."""
+    if options.fd is not None:
+        return [_inherit(options.fd)]
+    if options.uds is not None:
+        return [_bind_unix(options.uds)]
+    return listen_on(options.host, options.port)
+
+
+def listen_on(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen on a port, or raise CannotListen."""
+    try:
+        return bind_sockets(port, host)
+    except OSError as error:
+        raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
+
+
+def _inherit(number: int) -> socket.socket:
+    problem = "is not open"
+    with contextlib.suppress(OSError):
+        is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
+        problem = "is not a listening socket"
+        if is_socket:
+            sock = socket.socket(fileno=os.dup(number))
+            if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                os.close(number)
+                return sock
+            sock.close()
+    raise CannotListen(f"Cannot listen on the file descriptor {number}: it {problem}")
+
+
+def _bind_unix(path: str) -> socket.socket:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    try:
+                        probe.connect(path)
+                    except ConnectionRefusedError:
+                        # Left behind by a process that was killed.
+                        os.unlink(path)
+        return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CannotListen(f"Cannot listen on {path}: {reason}") from None
+
+
+@contextlib.contextmanager
+def removed_at_end(path: str | None) -> Any:
+    """Remove a Unix socket at the end, unless another process has replaced it."""
+    created = None if path is None else os.stat(path)
+    try:
+        yield
+    finally:
+        if path is not None and created is not None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), created):
+                    os.unlink(path)
+
+
+def greet(options: ServeOptions, router: SockJSRouter, sockets: Sequence[socket.socket]) -> str:
+    """Return the line that says what is served where."""
+    address = sockets[0].getsockname()
+    offered = ", ".join(name for name in TRANSPORTS if router.settings.is_enabled(name))
+    scheme = "http" if options.certfile is None else "https"
+    if not isinstance(address, tuple):
+        return f"Serving {options.connection} on {describe_address(address)}, {router.prefix} ({offered})"
+    # The name, if the host was one.
+    host = address[0] if options.fd is not None else options.host
+    place = describe_address((host, address[1]))
+    return f"Serving {options.connection} on {scheme}://{place}{router.prefix} ({offered})"
+
+
+def run_process(
+    options: ServeOptions,
+    router: SockJSRouter,
+    sockets: Sequence[socket.socket],
+    *,
+    on_start: Callable[[HTTPServer], object] | None = None,
+    on_drain: Callable[[HTTPServer, int], object] | None = None,
+) -> None:
+    """Serve until a signal arrives, and drain."""
+    deadline = options.drain_time + 2 * router.settings.disconnect_delay + _DEADLINE_MARGIN
+    arguments: dict[str, Any] = {"xheaders": options.xheaders, "ssl_options": create_tls(options)}
+    if options.proxy_trust is not None:
+        arguments["trusted_proxies"] = options.proxy_trust
+    serving = serve(
+        Application(router.urls),
+        [router],
+        sockets,
+        drain_time=options.drain_time,
+        deadline=deadline,
+        signals=STOP_SIGNALS,
+        on_start=on_start,
+        on_drain=on_drain,
+        **arguments,
+    )
+    with asyncio.Runner(loop_factory=loop_factory(options.uvloop)) as runner:
+        runner.run(serving)

@@ -1,0 +1,259 @@
+"""``serve`` as a program: where it listens, and whom it trusts."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from client import Client, Connect, Join, Peer, new_session
+from programs import ROOT, Ended, ServerProgram, create_certificate, join_files
+
+from sockjs_tornado import ConnectionInfo, SockJSConnection
+from sockjs_tornado.cli import main
+
+Run = Callable[..., ServerProgram]
+Visit = Callable[..., Awaitable[Peer]]
+
+
+class Address(SockJSConnection):
+    """Sends the client's address."""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.send(info.ip)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Return a function that runs ``serve`` with arguments; all that still run are stopped at the end."""
+    programs: list[ServerProgram] = []
+
+    def start(*arguments: str, **more: Any) -> ServerProgram:
+        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--drain-time", "0.1", *arguments, **more))
+        return programs[-1]
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]), prepend=os.pathsep)
+    yield start
+    for program in programs:
+        program.stop()
+
+
+@pytest.fixture
+def visit(join: Join) -> Visit:
+    """Return a function that connects a client: ``client = await visit(address, transport)``."""
+
+    async def connect(address: int | str, transport: str = "websocket", prefix: str = "/echo", **options: Any) -> Peer:
+        server: Any = SimpleNamespace(port=address)
+        client = join(server, transport, prefix=prefix, **options)
+        assert await client.frame() == "o"
+        return client
+
+    return connect
+
+
+async def check_echo(client: Peer) -> None:
+    """Have a message echoed, and disconnect."""
+    await client.send("hello")
+    assert await client.message() == "hello"
+    client.vanish()
+
+
+async def stop(program: ServerProgram) -> Ended:
+    """Stop a program, and return how it ended."""
+    return await asyncio.to_thread(program.stop)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs ``serve`` in this process, which must fail, and returns its error."""
+
+    def attempt(*arguments: str) -> str:
+        assert main(["serve", *arguments]) == 1
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert errors.count("\n") == 1
+        return errors.removesuffix("\n")
+
+    return attempt
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the paths of the files in a folder."""
+    return [str(path) for path in folder.iterdir()]
+
+
+# TLS.
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["two files", "one file"])
+@pytest.mark.parametrize("more", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+async def test_it_serves_over_tls(
+    run: Run, visit: Visit, certificate: tuple[Path, Path], more: tuple[str, ...], together: bool, tmp_path: Path
+) -> None:
+    files = ["--certfile", str(certificate[0]), "--keyfile", str(certificate[1])]
+    if together:
+        copies = [tmp_path / file.name for file in certificate]
+        for file, copy in zip(certificate, copies, strict=True):
+            copy.write_bytes(file.read_bytes())
+        files = ["--certfile", str(join_files(copies))]
+    program = run("--port", "0", *files, *more)
+    assert program.greeting.startswith(f"Serving echo on https://127.0.0.1:{program.ports[0]}/echo (")
+    tls = ssl.create_default_context(cafile=str(certificate[0]))
+    for transport in ("websocket", "xhr", "xhr_streaming"):
+        await check_echo(await visit(program.ports[0], transport, tls=tls))
+    assert (await stop(program)).status == 0
+
+
+def test_wrong_certificates_are_reported(
+    refused: Callable[..., str], certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    files = [str(file) for file in (*certificate, *create_certificate(other))]
+    (tmp_path / "text.pem").write_text("no certificate")
+    expected = "Cannot serve: --certfile: expected a certificate and its private key in PEM without a password: "
+    assert refused("--certfile", "nothing.pem") == "Cannot serve: --certfile: cannot read nothing.pem"
+    assert refused("--certfile", files[0], "--keyfile", "no.pem") == "Cannot serve: --keyfile: cannot read no.pem"
+    assert refused("--certfile", files[0]).startswith(expected)
+    assert refused("--certfile", str(tmp_path / "text.pem")).startswith(expected)
+    assert refused("--certfile", files[0], "--keyfile", files[3]) == f"{expected}KEY_VALUES_MISMATCH"
+
+
+# Sockets.
+
+
+async def test_it_listens_on_a_unix_socket(run: Run, visit: Visit, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    # Left behind by a process that was killed.
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+    program = run("--uds", path)
+    assert program.greeting.startswith(f"Serving echo on unix:{path}, /echo (")
+    for transport in ("websocket", "xhr"):
+        await check_echo(await visit(path, transport))
+    assert (await stop(program)).status == 0
+    assert path not in listed(tmp_path)
+
+
+def test_a_unix_socket_in_use_or_another_file_is_not_replaced(refused: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.create_server(str(path), family=socket.AF_UNIX):
+        assert refused("--uds", str(path)) == f"Cannot listen on {path}: Address already in use"
+        assert stat.S_ISSOCK(path.stat().st_mode)
+    file = tmp_path / "file"
+    file.write_text("important")
+    assert refused("--uds", str(file)) == f"Cannot listen on {file}: Address already in use"
+    assert file.read_text() == "important"
+    assert refused("--uds", str(tmp_path / "no/a.sock")).endswith("/no/a.sock: No such file or directory")
+
+
+async def test_the_socket_of_a_successor_is_not_removed(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    program = run("--uds", str(path))
+    path.unlink()
+    with socket.create_server(str(path), family=socket.AF_UNIX):
+        assert (await stop(program)).status == 0
+        assert path.exists()
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+async def test_it_serves_on_a_socket_that_it_inherits(run: Run, visit: Visit, family: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    unix = family == "unix"
+    listening = socket.create_server(path, family=socket.AF_UNIX) if unix else socket.create_server(("127.0.0.1", 0))
+    with listening:
+        address: Any = path if unix else listening.getsockname()[1]
+        # A client that connects before the program has started.
+        early = asyncio.ensure_future(visit(address))
+        number = listening.fileno()
+        program = run("--fd", str(number), pass_fds=[number])
+        expected = f"unix:{path}, /echo (" if unix else f"http://127.0.0.1:{address}/echo ("
+        assert program.greeting.startswith(f"Serving echo on {expected}")
+        await check_echo(await early)
+        await check_echo(await visit(address, "xhr"))
+        assert (await stop(program)).status == 0
+        # Whoever has passed the socket may start another program.
+        assert not unix or path in listed(tmp_path)
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def test_a_descriptor_that_is_not_a_listening_socket_is_reported(refused: Callable[..., str], tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, socket.socket() as sock, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        for number in (file.fileno(), sock.fileno(), udp.fileno()):
+            error = refused("--fd", str(number))
+            assert error == f"Cannot listen on the file descriptor {number}: it is not a listening socket"
+        assert sock.getsockname()
+    assert refused("--fd", "999") == "Cannot listen on the file descriptor 999: it is not open"
+
+
+# Options and signals.
+
+
+async def test_a_file_and_the_environment_have_options(
+    run: Run, visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text('connection = "chat"\nport = 1\n[set]\nmax_sessions = 1\n')
+    monkeypatch.setenv("SOCKJS_PREFIX", "/talk")
+    program = run("--config", str(file), "--port", "0")
+    client = await visit(program.ports[0], prefix="/talk")
+    second = await Client.connect(program.ports[0])
+    response = await second.ask("POST", f"/talk/000/{new_session()}/xhr", body=b"")
+    assert response.status == 503
+    await second.leave()
+    client.vanish()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+async def test_a_signal_drains(run: Run, visit: Visit, number: int) -> None:
+    program = run("--port", "0")
+    client = await visit(program.ports[0])
+    os.kill(program.pid, number)
+    assert await client.frame() == 'c[1012,"Service restart"]'
+    client.vanish()
+    assert (await asyncio.to_thread(program.wait)).status == 0
+
+
+# Proxies.
+
+FORWARDED = ("X-Forwarded-For: 203.0.113.9, 10.1.2.3",)
+
+
+async def address_seen(connect: Connect, address: int | str, **options: str) -> str:
+    """Return the client's address as the application sees it."""
+    server: Any = SimpleNamespace(port=address)
+    client = await connect(server, **options)
+    path = f"/sockjs/000/{new_session()}/xhr"
+    assert (await client.ask("POST", path, *FORWARDED, body=b"")).text == "o\n"
+    (message,) = json.loads((await client.ask("POST", path, *FORWARDED, body=b"")).text[1:])
+    seen: str = message
+    return seen
+
+
+ADDRESS = "cli.test_serve.Address"
+
+
+async def test_headers_of_a_proxy_are_trusted_only_if_that_is_asked_for(run: Run, connect: Connect) -> None:
+    seen = []
+    for arguments in ((), ("--xheaders",), ("--proxy-trust", "127.0.0.0/30,10.1.2.3"), ("--proxy-trust", "10.1.2.3")):
+        port = run("--port", "0", ADDRESS, *arguments).ports[0]
+        seen.append([await address_seen(connect, port, source=source) for source in ("127.0.0.1", "127.0.0.9")])
+    assert seen == [
+        ["127.0.0.1", "127.0.0.9"],
+        ["10.1.2.3", "10.1.2.3"],
+        ["203.0.113.9", "127.0.0.9"],
+        ["127.0.0.1", "127.0.0.9"],
+    ]
+
+
+async def test_a_proxy_on_a_unix_socket_is_trusted(run: Run, connect: Connect, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    run("--uds", path, ADDRESS, "--proxy-trust", "10.1.2.3")
+    assert await address_seen(connect, path) == "203.0.113.9"
