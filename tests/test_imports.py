@@ -75,9 +75,10 @@ USERS = {
     "msgspec": "protocol wire.payloads",
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
+    "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
     "tornado": "cli client.websocket cluster.node cluster.relayed_exchange event_loop http observe.metrics router "
-    "server serving session.callback_results wire.responses wire.stream wire.tornado_internals wire.websocket",
+    "server serving session.callback_results testing wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve_process",
 }
 
