@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado.iostream import IOStream
@@ -100,6 +100,20 @@ class DetachedStream(IOStream):
             self._transport.abort()
             self._transport = None
         return self._transport is None
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Read until a regular expression matches, as every stream does."""
+        return self._close_if_too_long(super().read_until_regex(regex, max_bytes))
+
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Read until a delimiter, as every stream does."""
+        return self._close_if_too_long(super().read_until(delimiter, max_bytes))
+
+    def _close_if_too_long(self, read: Awaitable[bytes]) -> Awaitable[bytes]:
+        # With exactly max_bytes in its buffer, Tornado waits for the socket, though there is more data.
+        if self._unread and not asyncio.ensure_future(read).done():
+            self.close()
+        return read
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read into ``buf``; called by Tornado."""

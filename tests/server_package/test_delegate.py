@@ -216,6 +216,27 @@ async def test_a_stream_reads_until_the_client_has_left_over_tls(listen: Listen)
 
 
 @NATIVE
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pattern", [True, False], ids=["pattern", "delimiter"])
+async def test_a_line_that_is_too_long_closes_the_stream(listen: Listen, kind: str, pattern: bool) -> None:
+    ended: asyncio.Future[type[Exception]] = asyncio.get_running_loop().create_future()
+
+    class Taking(RequestHandler):
+        async def get(self) -> None:
+            stream = self.detach()
+            read = stream.read_until_regex if pattern else stream.read_until
+            try:
+                await read(b"\n", max_bytes=10_000)
+            except StreamClosedError as error:
+                ended.set_result(type(error))
+
+    # Tornado reads half of the maximum at a time.
+    client = await (await listen({"/": Taking}, kind, max_buffer_size=20_000)).connect()
+    client.write(request("GET", "/") + b"x" * 10_100)
+    assert await within(ended) is StreamClosedError
+
+
+@NATIVE
 async def test_a_stream_that_is_closed_within_a_record_ends_without_more_over_tls(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
