@@ -1,6 +1,6 @@
 """A plugin for pytest: all servers that the tests start are native ones, in their own process and in programs.
 
-As a program, it runs another program with its arguments, whose servers are native ones.
+As a program, it runs another program, or with ``-m`` a module, with its arguments. Their servers are native ones.
 """
 
 import runpy
@@ -32,7 +32,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 if __name__ == "__main__":
-    script = sys.argv[1]
-    sys.argv[:] = sys.argv[1:]
-    sys.path[0] = str(Path(script).parent)
-    runpy.run_path(script, run_name="__main__")
+    if sys.argv[1] == "-m":
+        sys.argv[:] = sys.argv[2:]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = sys.argv[1:]
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")

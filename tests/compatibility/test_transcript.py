@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 import pytest
+from application import NATIVE
 from programs import ROOT, Ended, ServerProgram
 
 from .transcript import Transcript, converse
@@ -73,7 +74,14 @@ DIFFERENCES = (
     Difference(
         r"(iframe|htmlfile .*) · content-security-policy", None, "default-src 'none'.*", "`Content-Security-Policy`"
     ),
-    Difference(r"(xhr_streaming|eventsource|htmlfile) open · connection", None, "close", "`Connection: close`"),
+    *(
+        # The native server keeps the connection.
+        []
+        if NATIVE
+        else [
+            Difference(r"(xhr_streaming|eventsource|htmlfile) open · connection", None, "close", "`Connection: close`")
+        ]
+    ),
     Difference(r"(xhr_streaming|eventsource|htmlfile) open · x-accel-buffering", None, "no", "`X-Accel-Buffering: no`"),
 )
 
