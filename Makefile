@@ -40,7 +40,7 @@ BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
 
 # Tests of whole servers, behind proxies and with clients of other packages, that depend on how a server ends connections
 # and on what it does after a stall. They run on both servers, too.
-WHOLE_SERVERS := $(addprefix tests/deployment/test_,proxies.py resets.py stalls.py terminated_tls.py) \
+WHOLE_SERVERS := $(addprefix tests/deployment/test_,proxies.py resets.py smuggling.py stalls.py terminated_tls.py) \
 	tests/browser/test_closing.py tests/test_ws4py.py
 
 SANITIZED := build/sanitized

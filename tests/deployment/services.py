@@ -85,6 +85,29 @@ class Ended(RequestHandler):
         self.finish({"closes": self.departures.closes[name]})
 
 
+class Seen(RequestHandler):
+    """Responds with the name in the URL, and remembers it."""
+
+    def initialize(self, names: list[str]) -> None:
+        self.names = names
+
+    def get(self, name: str) -> None:
+        self.names.append(name)
+        self.finish(name)
+
+    post = get
+
+
+class Names(RequestHandler):
+    """Tells for which names the server has seen requests."""
+
+    def initialize(self, names: list[str]) -> None:
+        self.names = names
+
+    def get(self) -> None:
+        self.finish({"names": self.names})
+
+
 class Pid(RequestHandler):
     """Tells which process answers."""
 
@@ -113,6 +136,8 @@ def make_application(*routers: TalkRouter) -> Application:
     """Make an application of routers, and of handlers by which tests look behind the first of them."""
     specs = [url for router in routers for url in router.urls]
     specs += [URLSpec("/ended", Ended, {"departures": routers[0].departures}), URLSpec("/pid", Pid)]
+    names: list[str] = []
+    specs += [URLSpec("/sockjs/seen/(.*)", Seen, {"names": names}), URLSpec("/names", Names, {"names": names})]
     return Application(specs, log_function=lambda handler: None)
 
 
