@@ -25,7 +25,7 @@ from .session.container import SessionContainer
 from .session.legacy import check_session_class
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position
-from .session.rooms import COMPLETED, check_room
+from .session.rooms import COMPLETED, check_room, check_rooms
 from .session.session import Session
 from .session.states import RouterState
 from .settings import Settings, merge_settings
@@ -291,6 +291,35 @@ class SockJSRouter:
                 "history and ttl require a cluster: create the router with SockJSRouter(cluster=...)"
             )
         self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
+        return COMPLETED
+
+    def publish_many(
+        self, rooms: Iterable[str], message: Any, exclude: SockJSConnection | Iterable[SockJSConnection] = ()
+    ) -> Awaitable[None]:
+        """Send one message to all connections in some rooms: ``publish`` for each, but faster. It is encoded once.
+
+        Args:
+            rooms: Names of the rooms. A connection that is in several of them receives the message several times.
+            message: As for :meth:`publish`.
+            exclude: As for :meth:`publish`.
+
+        Returns:
+            As for :meth:`publish`. If it raises ClusterUnavailable, the message may have reached some of the rooms.
+
+        Raises:
+            TypeError: If the message is of another type, or ``rooms`` is not an iterable of ``str``.
+            ValueError: If the message contains a number that JSON does not support.
+            RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
+        """
+        names = check_rooms(rooms)
+        encoded = encode_message(message, self.settings.json_encode)
+        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
+        sessions = [connection.session for connection in excluded]
+        if self.cluster is not None:
+            return self.cluster.publish_many(names, encoded, sessions)
+        prepared = PreparedMessage(encoded)
+        for room in names:
+            self.container.rooms.publish(room, prepared, sessions)
         return COMPLETED
 
     async def presence(self, room: str) -> dict[str, Any]:

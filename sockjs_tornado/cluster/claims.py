@@ -72,7 +72,7 @@ class Claims(Ownership):
 
     async def locate(self, key: str) -> Owner | Location:
         await self.wait_for_pending_claim(key)
-        value = None if key in self._owned else await self._commands.submit("GET", self._key(key))
+        value = None if key in self._owned else await self._commands.call("GET", self._key(key))
         if key in self._owned:
             return Location.HERE
         location = Location.NOWHERE if value is None else self._parse(value)
@@ -109,13 +109,13 @@ class Claims(Ownership):
         for batch in batches(list(self._owned), _BATCH_SIZE):
             for key in batch:
                 self.retire(key)
-            # Do not overfill the queue of commands. wait() does not raise if Redis is unavailable.
-            await asyncio.wait([self._commands.submit("PING")])
+            # Do not overfill the queue of commands.
+            await self._commands.wait_idle()
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
         value = json.dumps(owner).encode()
-        replaced = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, ENDED_TIME * 1000)
+        replaced = await self._commands.call("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, ENDED_TIME * 1000)
         self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
@@ -128,7 +128,7 @@ class Claims(Ownership):
             await asyncio.gather(*map(self._refresh, batch))
 
     async def _refresh(self, key: str) -> None:
-        value = await self._commands.submit("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
+        value = await self._commands.call("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
         if value is None and key in self._owned:
             value = await self._set(key)
         if value is not None and value != self._value and (on_lost := self._owned.pop(key, None)) is not None:
@@ -136,7 +136,10 @@ class Claims(Ownership):
             on_lost()
 
     def _set(self, key: str) -> "asyncio.Future[Any]":
-        return self._commands.submit("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
+        command = ("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
+        if self._commands.is_full:
+            return asyncio.ensure_future(self._commands.call(*command))
+        return self._commands.submit(*command)
 
     def _parse(self, value: bytes | None) -> Owner | Location:
         """Return the location that a claim's value stands for; None is the reply if this node's claim was the first."""

@@ -1,24 +1,55 @@
 """Commands to Redis: sent in order and in batches over one connection."""
 
 import asyncio
+import contextlib
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from redis import ResponseError
 
-from ..exceptions import ClusterError
+from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import fail
 from .reconnecting import ReconnectingConnection
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL, check_server, pack_command
 
-#: The limits of the queue: the number of commands, and their size in bytes.
-MAX_QUEUED: Final = 10_000
+#: The limit of the queue: the memory that its commands take. The last command may exceed it.
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
-#: The largest number of commands in one write.
+#: The memory in bytes that a queued command takes in addition to its encoded arguments.
+_OVERHEAD: Final = 400
+
+#: The largest number of commands in one write, and the size in bytes after which no command is added.
 _BATCH_SIZE: Final = 1000
+_BATCH_BYTES: Final = 1024 * 1024
+
+
+#: Why a command is rejected if the queue is full.
+FULL: Final = "the queue of commands for Redis is full"
+
+Args = tuple[str | bytes | int, ...]
+
+
+class DeferredCommand:
+    """A command that waits until the queue has room for it. Until then, its caller holds it, not the queue.
+
+    Attributes:
+        args: The command, or () after it was submitted.
+        reply: The future of its reply.
+    """
+
+    __slots__ = ("__weakref__", "after", "args", "reply")
+
+    def __init__(self, args: Args, after: "asyncio.Future[Any] | None", reply: "asyncio.Future[Any]") -> None:
+        self.args = args
+        self.after = after
+        self.reply = reply
+
+    def __del__(self) -> None:
+        if self.args and not self.reply.get_loop().is_closed():
+            fail(self.reply, FULL)
 
 
 class Commands(ReconnectingConnection):
@@ -26,6 +57,9 @@ class Commands(ReconnectingConnection):
 
     Commands of one turn of the event loop are sent in one write. The next batch is sent when Redis has replied to all
     of the last, so that batches grow with the load.
+
+    If the queue is full, :meth:`submit` fails, :meth:`call` waits, and :meth:`defer` returns a command that is
+    submitted when there is room, unless its caller has dropped it before.
 
     Args:
         on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
@@ -47,6 +81,8 @@ class Commands(ReconnectingConnection):
         # Each command with its reply's future, and the future that it waits for.
         self._queue: deque[tuple[bytes, asyncio.Future[Any], asyncio.Future[Any] | None]] = deque()
         self._queued_bytes = 0
+        # The commands that wait for room, in order. Those of defer() are held by their callers.
+        self._deferred: deque[Callable[[], DeferredCommand | None]] = deque()
         # The commands that were sent and have no reply yet.
         self._in_flight: deque[asyncio.Future[Any]] = deque()
         # The last ping: a HELLO, whose reply has the server's role.
@@ -60,7 +96,7 @@ class Commands(ReconnectingConnection):
         """Wait for the replies to all submitted commands, at most twice the timeout, and close the connection."""
         try:
             if self._task is not None and self.available:
-                await asyncio.wait([self.submit("PING")], timeout=2 * self._timeout)
+                await asyncio.wait([asyncio.ensure_future(self.wait_idle())], timeout=2 * self._timeout)
         finally:
             await super().close()
         self._reason = "is not connected any more"
@@ -82,15 +118,61 @@ class Commands(ReconnectingConnection):
         future = asyncio.get_running_loop().create_future()
         if not self.available:
             fail(future, f"Redis {self._reason}")
-            return future
+        elif self.is_full:
+            fail(future, FULL)
+        else:
+            self._append(args, future, after)
+        return future
+
+    def defer(self, *args: str | bytes | int, after: "asyncio.Future[Any] | None" = None) -> DeferredCommand:
+        """Submit a command as soon as the queue has room, after those that already wait.
+
+        If the caller drops the returned command before, it fails. So a message that nobody awaits takes no memory.
+        """
+        deferred = DeferredCommand(args, after, asyncio.get_running_loop().create_future())
+        while self._deferred and self._deferred[-1]() is None:
+            # Of a message that nobody awaits.
+            self._deferred.pop()
+        self._deferred.append(weakref.ref(deferred))
+        self._wake.set()
+        return deferred
+
+    async def call(self, *args: str | bytes | int) -> Any:
+        """Wait until the queue has room, send a command, and return its reply.
+
+        Raises:
+            ClusterUnavailable: Redis is unavailable, or rejects the command.
+        """
+        if not self.available or not self.is_full:
+            return await self.submit(*args)
+        deferred = DeferredCommand(args, None, asyncio.get_running_loop().create_future())
+        self._deferred.append(lambda: deferred)
+        self._wake.set()
+        return await deferred.reply
+
+    async def wait_idle(self) -> None:
+        """Wait for the replies to all commands that were submitted before, or until Redis is unavailable."""
+        with contextlib.suppress(ClusterUnavailable):
+            await self.call("PING")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue has no room for another command. Later commands do not overtake those that wait."""
+        return self._queued_bytes >= MAX_QUEUED_BYTES or bool(self._deferred)
+
+    def _append(self, args: Args, future: "asyncio.Future[Any]", after: "asyncio.Future[Any] | None") -> None:
         data = pack_command(args)
-        if len(self._queue) >= MAX_QUEUED or self._queued_bytes + len(data) > MAX_QUEUED_BYTES:
-            fail(future, "the queue of commands for Redis is full")
-            return future
-        self._queued_bytes += len(data)
+        self._queued_bytes += len(data) + _OVERHEAD
         self._queue.append((data, future, after))
         self._wake.set()
-        return future
+
+    def _submit_deferred(self) -> None:
+        while self._deferred and self._queued_bytes < MAX_QUEUED_BYTES:
+            deferred = self._deferred.popleft()()
+            if deferred is not None:
+                args, deferred.args = deferred.args, ()
+                if not deferred.reply.done():
+                    self._append(args, deferred.reply, deferred.after)
 
     def _on_connect(self, is_reconnect: bool) -> None:
         if is_reconnect:
@@ -109,18 +191,22 @@ class Commands(ReconnectingConnection):
     async def _write(self, connection: RedisConnection) -> NoReturn:
         queue = self._queue
         while True:
+            self._submit_deferred()
             while not queue:
                 self._wake.clear()
                 await self._wake.wait()
+                self._submit_deferred()
             batch: list[bytes] = []
-            while queue and len(batch) < _BATCH_SIZE:
+            size = 0
+            while queue and len(batch) < _BATCH_SIZE and size < _BATCH_BYTES:
                 data, future, after = queue[0]
                 if after is not None and not after.done():
                     if batch:
                         break
                     await asyncio.wait([after])
                 queue.popleft()
-                self._queued_bytes -= len(data)
+                self._queued_bytes -= len(data) + _OVERHEAD
+                size += len(data)
                 batch.append(data)
                 self._in_flight.append(future)
             self._batch_done.clear()
@@ -147,6 +233,10 @@ class Commands(ReconnectingConnection):
             fail(future, "the connection to Redis was lost before the reply")
         for _, future, _ in self._queue:
             fail(future, "the connection to Redis was lost")
+        while self._deferred:
+            deferred = self._deferred.popleft()()
+            if deferred is not None:
+                fail(deferred.reply, "the connection to Redis was lost")
         self._in_flight.clear()
         self._queue.clear()
         self._queued_bytes = 0

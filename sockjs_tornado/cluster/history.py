@@ -10,10 +10,12 @@ epoch begins with the run id of the Redis server, and the next run starts a new 
 
 import contextlib
 import secrets
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..session.ports import Position
-from .commands import Commands
+from .base import batches
+from .commands import Args, Commands
 from .envelope import RedisKeys, decode, value_of
 
 #: The default time in seconds for which a history is kept after its last message.
@@ -38,6 +40,15 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[1], string.sub(ARGV[2], 1, -2) .. ',' .. offset .. ',"' .. epoch .. '"]')
 return {{tonumber(offset), epoch}}
 """
+
+_PUBLISH_MANY: Final = """
+for i = 2, #ARGV do
+    redis.call('PUBLISH', ARGV[i], ARGV[1])
+end
+"""
+
+#: The largest number of rooms in one command: Redis is blocked while it executes a command.
+_MANY: Final = 500
 
 # The whole history if the position is of another epoch, or if the last messages of the stream may have been lost.
 _RECOVER: Final = f"""{_RUN}
@@ -70,9 +81,7 @@ class Recovered(NamedTuple):
     position: Position
 
 
-def publish_command(
-    keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None
-) -> tuple[str | bytes | int, ...]:
+def publish_command(keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None) -> Args:
     """Return the command that publishes an envelope, after checking ``history`` and ``ttl``; see ``router.publish``."""
     if type(history) is not int:
         raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
@@ -88,6 +97,12 @@ def publish_command(
     return "EVAL", _PUBLISH, 1, keys.history(room), channel, envelope, epoch, history, lifetime
 
 
+def publish_many_commands(keys: RedisKeys, rooms: Sequence[str], envelope: bytes) -> Iterator[tuple[int, Args]]:
+    """Yield the commands that publish an envelope in rooms, without history, and the number of rooms of each."""
+    for batch in batches(rooms, _MANY):
+        yield len(batch), ("EVAL", _PUBLISH_MANY, 0, envelope, *map(keys.channel, batch))
+
+
 def position_of(reply: Any) -> Position | None:
     """Return the position in a reply to :func:`publish_command`, or None without history."""
     return Position(reply[0], reply[1].decode()) if isinstance(reply, list) else None
@@ -99,7 +114,7 @@ async def recover(commands: Commands, keys: RedisKeys, room: str, offset: int, e
         raise TypeError(f"position: expected int and str, got {type(offset).__name__} and {type(epoch).__name__}")
     # The offset may come from a client. No stream is that long, so a larger one is not in the history either.
     offset = offset if 0 <= offset < 2**53 else 2**53
-    reply = await commands.submit("EVAL", _RECOVER, 1, keys.history(room), offset, epoch)
+    reply = await commands.call("EVAL", _RECOVER, 1, keys.history(room), offset, epoch)
     if not reply:
         return Recovered([], False, Position(0, ""))
     last, now, entries, known = reply

@@ -144,7 +144,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLAIM_TIME + 1
         while True:
-            registered = await self._commands.submit(
+            registered = await self._commands.call(
                 "SET", self._key, self._id, *condition, "GET", "PX", CLAIM_TIME * 1000
             )
             if found or registered is None:
@@ -158,7 +158,7 @@ class Membership:
         self._wake.set()
 
     async def _refresh(self) -> None:
-        before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
+        before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
         await self._claims.refresh()
         if before not in (None, self._id.encode()):
             message = "Another node (%s) also advertises %s. Give every node its own address."

@@ -4,18 +4,19 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..session.ports import Position
 from ..session.rooms import Rooms
 from .base import ClusterStats
-from .commands import Commands
+from .commands import FULL, Commands, DeferredCommand
 from .envelope import RedisKeys, decode, encode, local_prefix, value_of
-from .history import position_of, publish_command
+from .history import position_of, publish_command, publish_many_commands
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -44,10 +45,14 @@ class PublishResult:
     result.
     """
 
-    __slots__ = ("_awaited", "_on_unawaited_failure", "_reply")
+    __slots__ = ("_awaited", "_deferred", "_on_unawaited_failure", "_reply")
 
-    def __init__(self, reply: "asyncio.Future[Any]", on_unawaited_failure: Callable[[BaseException], None]) -> None:
-        self._reply = reply
+    def __init__(
+        self, command: "asyncio.Future[Any] | DeferredCommand", on_unawaited_failure: Callable[[BaseException], None]
+    ) -> None:
+        # If the queue of commands is full, the command is sent later, unless the result is dropped before.
+        self._deferred = command if isinstance(command, DeferredCommand) else None
+        self._reply = command.reply if isinstance(command, DeferredCommand) else command
         self._on_unawaited_failure = on_unawaited_failure
         self._awaited = False
 
@@ -58,8 +63,30 @@ class PublishResult:
 
     def __del__(self) -> None:
         # As for asyncio's futures: once the object is deleted, it can no longer be awaited.
-        if not self._awaited and self._reply.done() and (error := self._reply.exception()) is not None:
+        if self._deferred is not None and self._deferred.args:
+            if not self._awaited:
+                self._on_unawaited_failure(ClusterUnavailable(FULL))
+        elif not self._awaited and self._reply.done() and (error := self._reply.exception()) is not None:
             self._on_unawaited_failure(error)
+
+
+class PublishManyResult:
+    """The awaitable that ``publish_many`` returns."""
+
+    __slots__ = ("_results",)
+
+    def __init__(self, results: Sequence[PublishResult]) -> None:
+        self._results = results
+
+    def __await__(self) -> Generator[Any, None, None]:
+        failure: ClusterUnavailable | None = None
+        for result in self._results:
+            try:
+                yield from result.__await__()
+            except ClusterUnavailable as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,7 +98,8 @@ class Messages:
     history. While one is pending in a room, messages without history are delivered when they are received back, too, so
     that this node's messages stay in order.
 
-    ``transform_message`` is called for messages with history.
+    ``transform_message`` is called for messages with history. ``subscription`` returns the future of this node's
+    subscription to a room, or None without members.
     """
 
     node: str
@@ -81,6 +109,7 @@ class Messages:
     stats: ClusterStats
     log: ThrottledLog
     transform_message: TransformMessage | None
+    subscription: "Callable[[str], asyncio.Future[None] | None]"
 
     def __post_init__(self) -> None:
         self._delivered_prefix = local_prefix(self.node)
@@ -109,20 +138,54 @@ class Messages:
             self.rooms.publish(room, PreparedMessage(message), exclude)
         # If the message is delivered when it is received back, submit it after the subscription, so that members that
         # have just joined receive it.
-        reply = self.commands.submit(*command, after=subscribed if tag else None)
+        sent = self._submit(*command, after=subscribed if tag else None)
+        reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         # If the subscription failed or there is none, the message is not received back.
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
             reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
-        result = PublishResult(reply, self._log_failure)
-        # The callback refers to the result, so that it is not deleted before the reply has arrived. Only its deletion
-        # after that reports a failure.
-        reply.add_done_callback(partial(self._count_failure, result))
+        return self._result(sent, 1)
+
+    def publish_many(
+        self, rooms: Iterable[str], message: str | JSONValue, exclude: "Sequence[Session]"
+    ) -> PublishManyResult:
+        """Send a message without history to all members of some rooms; see ``router.publish_many``."""
+        prepared = PreparedMessage(message)
+        results = []
+        direct = []
+        for room in rooms:
+            if room in self._pending:
+                # To keep the order, it is delivered when it is received back.
+                results.append(self.publish(room, message, exclude, 0, None, self.subscription(room)))
+            else:
+                direct.append(room)
+                self.rooms.publish(room, prepared, exclude)
+        self.stats.published += len(direct)
+        for count, command in publish_many_commands(self.keys, direct, encode(self.node, 0, message)):
+            results.append(self._result(self._submit(*command), count))
+        return PublishManyResult(results)
+
+    def _submit(
+        self, *command: str | bytes | int, after: "asyncio.Future[Any] | None" = None
+    ) -> "asyncio.Future[Any] | DeferredCommand":
+        if self.commands.available and self.commands.is_full:
+            return self.commands.defer(*command, after=after)
+        return self.commands.submit(*command, after=after)
+
+    def _result(self, sent: "asyncio.Future[Any] | DeferredCommand", count: int) -> PublishResult:
+        result = PublishResult(sent, self._log_failure)
+        if isinstance(sent, DeferredCommand):
+            # The caller alone refers to the result: if it drops the result, the command is dropped as well.
+            sent.reply.add_done_callback(partial(self._count_failure, None, count))
+        else:
+            # The callback refers to the result, so that it is not deleted before the reply has arrived. Only its
+            # deletion after that reports a failure.
+            sent.add_done_callback(partial(self._count_failure, result, count))
         return result
 
-    def _count_failure(self, result: PublishResult, reply: "asyncio.Future[Any]") -> None:
+    def _count_failure(self, result: PublishResult | None, count: int, reply: "asyncio.Future[Any]") -> None:
         if reply.exception() is not None:
-            self.stats.publish_failures += 1
+            self.stats.publish_failures += count
 
     def _log_failure(self, error: BaseException) -> None:
         self.log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)

@@ -14,7 +14,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
-from .base import ClusterStats, WaitForAll, cancel, fail
+from .base import ClusterStats, WaitForAll, batches, cancel, fail
 from .node import Node
 from .ownership import Owner
 from .upstream import UpstreamDisconnected
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: The largest size of one request in characters, unless a single message is larger.
 _BATCH_SIZE: Final = 1024 * 1024
 
+#: The largest number of rooms in one record.
+_MANY: Final = 1000
+
 #: The limit of the queue for one worker, in characters.
 MAX_QUEUED: Final = 64 * 1024 * 1024
 
@@ -37,11 +40,13 @@ _RESPONSE_TIMEOUT: Final = 4
 class _Batch:
     """Records that are sent in one request."""
 
-    __slots__ = ("done", "records", "size")
+    __slots__ = ("count", "done", "records", "size")
 
     def __init__(self) -> None:
         self.records: list[str] = []
         self.size = 0
+        # The number of messages: a record may have several rooms.
+        self.count = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -61,18 +66,19 @@ class _WorkerQueue:
         self._size = 0
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, record: str) -> "asyncio.Future[None]":
+    def add(self, record: str, count: int = 1) -> "asyncio.Future[None]":
         """Queue a record, and return the future of its batch, which raises ClusterUnavailable on failure."""
         size = len(record)
         if self._size + size > MAX_QUEUED:
             rejected = _Batch()
-            rejected.records.append(record)
+            rejected.count = count
             self._fail(rejected, "the queue for another worker is full")
             return rejected.done
         if not self._batches or self._batches[-1].size + size > _BATCH_SIZE:
             self._batches.append(_Batch())
         batch = self._batches[-1]
         batch.records.append(record)
+        batch.count += count
         batch.size += size
         self._size += size
         if self._task is None:
@@ -112,7 +118,7 @@ class _WorkerQueue:
             batch.done.set_result(None)
 
     def _fail(self, batch: _Batch, reason: str) -> None:
-        self._on_failure(reason, len(batch.records))
+        self._on_failure(reason, batch.count)
         fail(batch.done, reason)
 
 
@@ -133,10 +139,17 @@ class Peers:
 
     def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
         """Send a message to all members of a room; the awaitable completes when all running workers have it."""
-        self._stats.published += 1
-        self._rooms.publish(room, PreparedMessage(message), exclude)
-        record = json.dumps([room, isinstance(message, JSONValue), str(message)])
-        return WaitForAll(*[queue.add(record) for queue in self._queues])
+        return self.publish_many((room,), message, exclude)
+
+    def publish_many(self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
+        """Send a message to all members of some rooms; the awaitable completes when all running workers have it."""
+        self._stats.published += len(rooms)
+        prepared = PreparedMessage(message)
+        for room in rooms:
+            self._rooms.publish(room, prepared, exclude)
+        encoded = f"{json.dumps(isinstance(message, JSONValue))},{json.dumps(str(message))}"
+        records = [(f"[{json.dumps(list(batch))},{encoded}]", len(batch)) for batch in batches(rooms, _MANY)]
+        return WaitForAll(*[queue.add(*record) for queue in self._queues for record in records])
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, by worker and label. All running workers must respond."""
@@ -164,13 +177,15 @@ class Peers:
         await asyncio.gather(*(queue.close() for queue in self._queues))
 
     def _handle_publish(self, body: bytes) -> bytes:
-        for room, is_json, text in json.loads(body):
-            self._stats.received += 1
-            try:
-                self._rooms.publish(room, PreparedMessage(JSONValue(text) if is_json else text))
-            except Exception as error:
-                # An error of the application must not stop the delivery of later messages.
-                self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
+        for rooms, is_json, text in json.loads(body):
+            prepared = PreparedMessage(JSONValue(text) if is_json else text)
+            for room in rooms:
+                self._stats.received += 1
+                try:
+                    self._rooms.publish(room, prepared)
+                except Exception as error:
+                    # An error of the application must not stop the delivery of later messages.
+                    self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
         return b""
 
     def _handle_presence(self, body: bytes) -> bytes:

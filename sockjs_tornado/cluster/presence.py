@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..session.rooms import Rooms
 from .base import batches, cancel, repeat
-from .commands import Commands
+from .commands import Args, Commands
 from .envelope import RedisKeys
 
 #: The default time in seconds after which the entries of a node expire if it does not refresh them.
@@ -73,7 +73,12 @@ class Presence:
         return self._write(room, self._member(label), text)
 
     def _write(self, room: str, *fields: str) -> "asyncio.Future[Any]":
-        written = self._commands.submit("HSET", self._keys.presence(room), *fields)
+        command: Args = ("HSET", self._keys.presence(room), *fields)
+        written: asyncio.Future[Any]
+        if self._commands.is_full:
+            written = asyncio.ensure_future(self._commands.call(*command))
+        else:
+            written = self._commands.submit(*command)
         written.add_done_callback(lambda reply: self._failed_rooms.add(room) if reply.exception() else None)
         self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime)
         return written
@@ -92,7 +97,7 @@ class Presence:
 
     async def get(self, room: str) -> dict[str, Any]:
         """Return the values that a room's members have passed to ``join``, by node and label."""
-        reply = await self._commands.submit("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
+        reply = await self._commands.call("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
         entries = dict(zip(reply[::2], reply[1::2], strict=True))
         others = {
             member.decode(): json.loads(text)
@@ -104,7 +109,7 @@ class Presence:
 
     async def _refresh(self) -> None:
         """Refresh the expiry of all entries, and write again those that Redis does not have."""
-        known = await self._commands.submit("SET", self._keys.alive(self._node), 1, "PX", self._lifetime, "GET")
+        known = await self._commands.call("SET", self._keys.alive(self._node), 1, "PX", self._lifetime, "GET")
         removals, self._failed_removals = self._failed_removals, {}
         for room, labels in removals.items():
             for label in labels - self._rooms.presence(room).keys():
@@ -131,4 +136,4 @@ class Presence:
                 ]
                 if fields:
                     self._write(room, *fields)
-            await asyncio.wait([self._commands.submit("PING")])
+            await self._commands.wait_idle()

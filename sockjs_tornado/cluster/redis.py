@@ -184,7 +184,14 @@ class RedisCluster(BaseCluster):
             on_reconnect=self._redis_reconnected,
         )
         self._messages = Messages(
-            self.node_id, self.keys, self.rooms, self.commands, self.stats, self.log, self._transform_message
+            self.node_id,
+            self.keys,
+            self.rooms,
+            self.commands,
+            self.stats,
+            self.log,
+            self._transform_message,
+            lambda room: self._bus.confirmation(room),  # As above.
         )
         deliver, unsubscribed = self._messages.deliver, self._messages.unsubscribed
         self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
@@ -276,6 +283,13 @@ class RedisCluster(BaseCluster):
         """Send a message to all sessions in a room, on every node; ``router.publish`` calls this."""
         self._check_usable()
         return self._messages.publish(room, message, exclude, history, ttl, self._bus.confirmation(room))
+
+    def publish_many(
+        self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"
+    ) -> Awaitable[None]:
+        """Send a message to all sessions in some rooms, on every node; ``router.publish_many`` calls this."""
+        self._check_usable()
+        return self._messages.publish_many(rooms, message, exclude)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, on every node; ``router.presence`` calls this."""

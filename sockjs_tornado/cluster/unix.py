@@ -75,6 +75,13 @@ class UnixCluster(BaseCluster):
             raise ConfigurationError("history requires a RedisCluster")
         return self._peers.publish(room, message, exclude)
 
+    def publish_many(
+        self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"
+    ) -> Awaitable[None]:
+        """Send a message to all sessions in some rooms, in every process; ``router.publish_many`` calls this."""
+        self._check_usable()
+        return self._peers.publish_many(rooms, message, exclude)
+
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, in every process; ``router.presence`` calls this."""
         self._check_usable()

@@ -97,6 +97,11 @@ class Cluster(Protocol):
     ) -> Awaitable[Position | None]:
         """Send a message to all sessions in a room, in all processes."""
 
+    def publish_many(
+        self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"
+    ) -> Awaitable[None]:
+        """Send a message to all sessions in some rooms, in all processes."""
+
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of all members of a room, in all processes."""
 

@@ -26,6 +26,16 @@ def check_room(room: object) -> None:
         raise TypeError(f"the name of a room must be str, not {type(room).__name__}")
 
 
+def check_rooms(rooms: object) -> list[str]:
+    """Return the names of rooms, or raise TypeError if they are not several ``str``."""
+    if isinstance(rooms, str) or not isinstance(rooms, Iterable):
+        raise TypeError(f"rooms must be an iterable of names, not {type(rooms).__name__}")
+    names = list(rooms)
+    for room in names:
+        check_room(room)
+    return names
+
+
 class Rooms:
     """The rooms of one router, or of all routers of one cluster. A room exists while it has members.
 

@@ -176,7 +176,7 @@ async def test_all_claims_are_retired_at_the_end(
     for start in range(0, 2000, 500):
         await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 500))))
     # There are more claims than the queue of commands can hold.
-    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED", 1000)
+    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 100_000)
     await within(a.release_all())
     await wait_idle(a)
     assert (len(a), redis_server.command("DBSIZE")) == (0, 2000)

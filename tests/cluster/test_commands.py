@@ -1,8 +1,10 @@
 """Commands: sent in order and in batches; all pending ones fail when Redis is lost."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from application import LogWatch
 from client import within
 
 from sockjs_tornado.cluster import commands as module
@@ -74,15 +76,64 @@ async def test_a_command_and_later_ones_wait_for_a_future(start_commands: StartC
     assert await within(asyncio.gather(*order)) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])
-async def test_the_queue_is_limited(start_commands: StartCommands, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(module, limit, 100)
+async def test_the_queue_is_limited_by_its_size(start_commands: StartCommands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 100)
     commands = await start_commands()
     futures = [commands.submit("ECHO", "x") for _ in range(101)]
     with pytest.raises(ClusterUnavailable, match="queue of commands"):
         await futures[-1]
     assert await within(futures[0]) == b"x"
     assert await within(commands.submit("ECHO", "y")) == b"y"
+
+
+async def test_many_commands_of_one_turn_are_executed(start_commands: StartCommands) -> None:
+    commands = await start_commands()
+    futures = [commands.submit("INCR", "n") for _ in range(50_000)]
+    assert await within(futures[-1]) == 50_000
+    assert all(future.exception() is None for future in futures)
+
+
+async def test_calls_wait_in_order_while_the_queue_is_full(
+    start_commands: StartCommands, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 2000)
+    commands = await start_commands()
+    sizes = []
+
+    def append(*arguments: Any) -> None:
+        Commands._append(commands, *arguments)
+        sizes.append(commands._queued_bytes)
+
+    monkeypatch.setattr(commands, "_append", append)
+    await within(asyncio.gather(*(commands.call("RPUSH", "list", number) for number in range(500))))
+    assert redis_server.command("LRANGE", "list", 0, -1) == [b"%d" % number for number in range(500)]
+    assert 1000 < max(sizes) < 3000
+    assert not commands.is_full
+
+
+async def test_deferred_commands_fail_if_they_are_dropped_cancelled_or_redis_is_lost(
+    start_commands: StartCommands, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 0)
+    commands = await start_commands()
+    replies = [commands.defer("INCR", "n").reply for _ in range(100_000)]
+    assert len(commands._deferred) == 1
+    for reply in (replies[0], replies[-1]):
+        with pytest.raises(ClusterUnavailable, match="queue of commands"):
+            await reply
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 1000)
+    assert await within(commands.call("PING")) == b"PONG"
+    commands.submit("SET", "n", 1)
+    cancelled, held = commands.defer("INCR", "n"), commands.defer("INCR", "n")
+    cancelled.reply.cancel()
+    assert await within(held.reply) == 2
+    redis_server.kill()
+    waiting = [asyncio.ensure_future(commands.call("ECHO", "x" * 1000)) for _ in range(3)]
+    last = commands.defer("INCR", "n")
+    for future in (*waiting, last.reply):
+        with pytest.raises(ClusterUnavailable, match=r"lost|unavailable"):
+            await within(future)
+    logged.take("reconnecting")
 
 
 async def test_close_waits_for_pending_commands(start_commands: StartCommands, redis_server: RedisServer) -> None:

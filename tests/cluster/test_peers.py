@@ -76,6 +76,23 @@ async def test_messages_of_one_worker_arrive_in_order(workers: list[Node], enter
     assert workers[2].cluster.counters()["received"] == 1001
 
 
+async def test_publish_many_sends_one_message_to_many_rooms(
+    workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [f"user {number}" for number in range(2500)]
+    members = [await enter(worker, rooms[0], rooms[-1]) for worker in workers]
+    await within(workers[0].router.publish_many(rooms, {"n": 1}, exclude=members[0][1]))
+    await within(workers[0].router.publish(rooms[0], "last"))
+    for (peer, _), times in zip(members, (0, 2, 2), strict=True):
+        assert [await peer.message() for _ in range(times + 1)] == [*[{"n": 1}] * times, "last"]
+    assert workers[0].cluster.counters()["published"] == workers[1].cluster.counters()["received"] == 2501
+    monkeypatch.setattr(peers, "MAX_QUEUED", 0)
+    with pytest.raises(ClusterUnavailable, match="full"):
+        await within(workers[0].router.publish_many(rooms, "x"))
+    assert workers[0].cluster.counters()["publish_failures"] == 2 * 2500
+    logged.take("did not reach another worker")
+
+
 async def test_a_message_larger_than_a_batch(workers: list[Node], enter: Enter) -> None:
     peer, _ = await enter(workers[1], ROOM)
     for size in (3_000_000, 1):

@@ -91,6 +91,33 @@ async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServe
         assert [turn for thread_, turn in received if thread_ == number] == list(range(20))
 
 
+async def test_publish_many(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    rooms = [f"user {number}" for number in range(20_000)]
+    peer, _ = await here.enter(*rooms[::4000])
+    with Publisher(redis_server.url) as publisher:
+        await asyncio.to_thread(publisher.publish_many, iter(rooms), {"a": 1})
+        for wrong in ("user 1", [5]):
+            with pytest.raises(TypeError, match="room"):
+                publisher.publish_many(wrong, "x")  # type: ignore[arg-type]
+    async with AsyncPublisher(redis_server.url) as asynchronous:
+        await within(asynchronous.publish_many(rooms, "b"))
+        await within(asynchronous.publish_many((), "c"))
+    assert [await peer.message() for _ in range(10)] == [{"a": 1}] * 5 + ["b"] * 5
+
+
+async def test_many_messages_of_one_turn_are_published(redis_server: RedisServer) -> None:
+    async with AsyncPublisher(redis_server.url) as publisher:
+        assert set(await within(asyncio.gather(*(publisher.publish(str(n), "x") for n in range(20_000))))) == {None}
+
+
+def test_publish_many_without_redis_raises(redis_server: RedisServer) -> None:
+    with Publisher(redis_server.url) as publisher:
+        redis_server.kill()
+        with pytest.raises(ClusterUnavailable, match="does not respond"):
+            publisher.publish_many(["a", "b"], "x")
+
+
 def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServer) -> None:
     with Publisher(redis_server.url) as publisher:
         assert publisher.publish(ROOM, "x") is None

@@ -189,6 +189,112 @@ async def test_a_cancelled_join_does_not_affect_others(node: StartNode, redis_se
     await waiting[1]
 
 
+# Many at once.
+
+MANY = 50_000
+
+
+async def test_many_messages_of_one_turn_reach_other_nodes(node: StartNode) -> None:
+    """A message to everybody, if each user has a room: nothing is refused while Redis is healthy."""
+    here, there = await node(), await node()
+    peer, _ = await there.enter("user 0", f"user {MANY - 1}")
+    for number in range(MANY - 1):
+        here.router.publish(f"user {number}", "x")
+    await within(here.router.publish(f"user {MANY - 1}", "y"))
+    assert await receive(peer, 2) == ["x", "y"]
+    assert (here.cluster.stats.published, here.cluster.stats.publish_failures) == (MANY, 0)
+
+
+async def test_many_joins_with_presence_and_recoveries_of_one_turn_succeed(node: StartNode) -> None:
+    here, there = await node(), await node()
+    _, connection = await here.enter()
+    rooms = [f"room {number}" for number in range(MANY // 4)]
+    await within(asyncio.gather(*(connection.join(room, presence=room) for room in rooms)))
+    assert list((await within(there.router.presence(rooms[-1]))).values()) == [rooms[-1]]
+    recovered = await within(asyncio.gather(*(there.cluster.recover(room, 0, "") for room in rooms)))
+    assert {result.messages == [] for result in recovered} == {True}
+
+
+async def test_awaited_messages_wait_while_the_queue_is_full(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 5000)
+    here, there = await node(), await node()
+    peer, _ = await there.enter(ROOM)
+    local, _ = await here.enter(ROOM)
+    # Held results wait for their turn. Those that nobody holds are lost, which is counted.
+    results = [here.router.publish(ROOM, [number], history=number % 2) for number in range(100)]
+    here.router.publish(ROOM, "lost")
+    sent = await within(asyncio.gather(*results))
+    assert [position is not None for position in sent] == [False, True] * 50
+    await within(here.router.publish(ROOM, "last"))
+    assert await receive(peer, 101) == [*([number] for number in range(100)), "last"]
+    assert [message for message in await receive(local, 102) if message != "lost"][-1] == "last"
+    assert here.cluster.stats.publish_failures == 1
+    logged.take("A message did not reach other nodes: the queue of commands for Redis is full")
+    # A task that is cancelled, and a Redis that is lost meanwhile.
+    for _ in range(2):
+        results = [here.router.publish("other", "x" * 1000) for _ in range(10)]
+        waiting = asyncio.gather(*results, return_exceptions=True)
+        del results
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    results = [here.router.publish("other", "x" * 1000) for _ in range(10)]
+    await lose(redis_server, here, there)
+    failed = await within(asyncio.gather(*results, return_exceptions=True))
+    assert isinstance(failed[-1], ClusterUnavailable)
+    for _ in range(2):
+        logged.take("reconnecting")
+
+
+async def test_publish_many_sends_one_message_to_many_rooms(node: StartNode, redis_server: RedisServer) -> None:
+    here, there = await node(), await node()
+    rooms = [f"user {number}" for number in range(MANY)]
+    members = [await made.enter("user 0", rooms[-1]) for made in (here, here, there)]
+    before = int(redis_server.command("INFO", "stats")["total_net_input_bytes"])
+    text = "x" * 10_000
+    await within(here.router.publish_many(rooms, text, exclude=members[0][1]))
+    # The message is sent once for hundreds of rooms.
+    assert int(redis_server.command("INFO", "stats")["total_net_input_bytes"]) - before < 100 * MANY
+    await within(here.router.publish_many({"user 0"}, "last"))
+    for (peer, _), expected in zip(members, ([], [text] * 2, [text] * 2), strict=True):
+        assert await receive(peer, len(expected) + 1) == [*expected, "last"]
+    assert here.cluster.stats.published == MANY + 1
+    assert there.cluster.stats.received == 3
+    for wrong in ("user 0", 5, [5]):
+        with pytest.raises(TypeError, match=r"rooms must be|name of a room"):
+            here.router.publish_many(wrong, "x")  # type: ignore[arg-type]
+
+
+async def test_publish_many_keeps_the_order_of_a_room(node: StartNode) -> None:
+    here, there = await node(), await node()
+    peers = [(await made.enter("a", "b"))[0] for made in (here, there)]
+    here.router.publish("a", 1 * ["1"], history=5)
+    results = here.router.publish_many(["a", "b"], "2")
+    here.router.publish("a", "3")
+    await within(results)
+    for peer in peers:
+        received = await receive(peer, 4)
+        assert [message for message in received if message != "2"] == [["1"], "3"]
+        assert sorted(map(str, received)) == ["2", "2", "3", "['1']"]
+        assert "2" in received[received.index(["1"]) : received.index("3")]
+
+
+async def test_publish_many_without_redis_raises_and_counts_each_room(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    await lose(redis_server, here)
+    with pytest.raises(ClusterUnavailable):
+        await within(here.router.publish_many([ROOM, *map(str, range(2000))], "x"))
+    assert await peer.message() == "x"
+    assert here.cluster.stats.publish_failures == 2001
+    logged.take("reconnecting")
+
+
 # Start and close.
 
 

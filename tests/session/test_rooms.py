@@ -66,6 +66,19 @@ async def test_some_may_be_left_out(house: House, several: bool) -> None:
     assert await b.message() == ("y" if several else "x")
 
 
+async def test_one_message_can_be_published_in_many_rooms(house: House) -> None:
+    (both, _), (one, _) = await house.enter("websocket", "a", "b"), await house.enter("xhr", "b")
+    left_out, author = await house.enter("websocket", "a")
+    await house.router.publish_many(iter(("a", "b", "empty")), {"n": 1}, exclude=author)
+    house.router.publish_many(["b", "a"], "last", exclude=[])
+    assert [await both.message() for _ in range(4)] == [{"n": 1}, {"n": 1}, "last", "last"]
+    assert [await one.message() for _ in range(2)] == [{"n": 1}, "last"]
+    assert await left_out.message() == "last"
+    for wrong in ("a", None, ["a", 5]):
+        with pytest.raises(TypeError, match=r"rooms must be|name of a room"):
+            house.router.publish_many(wrong, "x")  # type: ignore[arg-type]
+
+
 async def test_a_session_that_left_a_room_receives_no_more(house: House) -> None:
     peer, connection = await house.enter("websocket", ROOM, "b")
     assert connection.rooms == {ROOM, "b"}
