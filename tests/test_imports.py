@@ -32,6 +32,7 @@ PURE = {
     "cluster.ownership": "",
     "cluster.signing": "",
     "exceptions": "",
+    "observe.json_logs": "",
     "observe.logs": "",
     "observe.stats": "",
     # It is optional.

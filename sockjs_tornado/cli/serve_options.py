@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 from ..exceptions import ConfigurationError
 from .option_sources import read_environment, read_file
 
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
 
 class Kind(NamedTuple):
     """A kind of value.
@@ -78,6 +80,16 @@ def _whole(low: int, high: int | None = None) -> Kind:
     return Kind(parse, f"{low} or more" if high is None else f"{low} to {high}")
 
 
+def _choice(*names: str) -> Kind:
+    def parse(value: Any) -> str:
+        name = _parse_text(value).lower()
+        if name not in names:
+            raise ValueError
+        return name
+
+    return Kind(parse, " or ".join(names))
+
+
 TEXT: Final = Kind(_parse_text, "a text")
 FLAG: Final = Kind(_parse_flag, "true or false")
 SECONDS: Final = Kind(_parse_seconds, "a number of seconds, 0 or more")
@@ -118,6 +130,13 @@ class ServeOptions:
         NETWORKS, None, "trust these headers of proxies at these addresses only, and of those on --uds", "ADDRESS,..."
     )
     drain_time: float = _option(SECONDS, 5.0, "seconds over which the sessions are closed after SIGTERM", "SECONDS")
+    metrics_port: int | None = _option(
+        _whole(0, 65535), None, "port for /metrics, /healthz and /readyz (requires the extra `metrics`)", "PORT"
+    )
+    metrics_host: str = _option(TEXT, "127.0.0.1", "address for this port", "HOST")
+    log_level: str = _option(_choice(*LEVELS), "info", f"lowest level of the log: {', '.join(LEVELS)}", "LEVEL")
+    log_format: str = _option(_choice("text", "json"), "text", "text or json", "FORMAT")
+    access_log: bool = _option(FLAG, False, "log each request, without session ids and queries")
     uvloop: bool = _option(FLAG, False, "use uvloop (requires the extra `fast`)")
 
 

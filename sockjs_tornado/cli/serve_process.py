@@ -17,9 +17,10 @@ from ..exceptions import ConfigurationError
 from ..extras import install_command
 from ..router import SockJSRouter
 from ..server import HTTPServer
-from ..serving import describe_address, serve
+from ..serving import describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from .built_in import BUILT_IN, load_connection
+from .serve_logs import application_settings
 from .serve_options import ServeOptions
 
 #: Signals that drain.
@@ -87,6 +88,11 @@ def open_sockets(options: ServeOptions) -> list[socket.socket]:
     return listen_on(options.host, options.port)
 
 
+def open_monitoring_sockets(options: ServeOptions) -> list[socket.socket]:
+    """Return the listening sockets for the metrics and health checks, or raise CannotListen."""
+    return [] if options.metrics_port is None else listen_on(options.metrics_host, options.metrics_port)
+
+
 def listen_on(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen on a port, or raise CannotListen."""
     try:
@@ -138,23 +144,45 @@ def removed_at_end(path: str | None) -> Any:
                     os.unlink(path)
 
 
-def greet(options: ServeOptions, router: SockJSRouter, sockets: Sequence[socket.socket]) -> str:
+def monitoring_application(options: ServeOptions, router: SockJSRouter) -> Application | None:
+    """Create the application for the metrics and health checks, or raise ConfigurationError."""
+    if options.metrics_port is None:
+        return None
+    try:
+        from ..observe.metrics import monitoring_urls
+    except ImportError as error:
+        raise ConfigurationError(f"--metrics-port: {error}") from None
+    return Application(monitoring_urls({options.connection: router}))
+
+
+def greet(
+    options: ServeOptions,
+    router: SockJSRouter,
+    sockets: Sequence[socket.socket],
+    monitoring_sockets: Sequence[socket.socket],
+) -> str:
     """Return the line that says what is served where."""
     address = sockets[0].getsockname()
-    offered = ", ".join(name for name in TRANSPORTS if router.settings.is_enabled(name))
     scheme = "http" if options.certfile is None else "https"
     if not isinstance(address, tuple):
-        return f"Serving {options.connection} on {describe_address(address)}, {router.prefix} ({offered})"
-    # The name, if the host was one.
-    host = address[0] if options.fd is not None else options.host
-    place = describe_address((host, address[1]))
-    return f"Serving {options.connection} on {scheme}://{place}{router.prefix} ({offered})"
+        place = f"{describe_address(address)}, {router.prefix}"
+    else:
+        # The name, if the host was one.
+        host = address[0] if options.fd is not None else options.host
+        place = f"{scheme}://{describe_address((host, address[1]))}{router.prefix}"
+    offered = ", ".join(name for name in TRANSPORTS if router.settings.is_enabled(name))
+    line = f"Serving {options.connection} on {place} ({offered})"
+    if monitoring_sockets:
+        monitored = describe_address((options.metrics_host, monitoring_sockets[0].getsockname()[1]))
+        line += f"; metrics on http://{monitored}/metrics"
+    return line
 
 
 def run_process(
     options: ServeOptions,
     router: SockJSRouter,
     sockets: Sequence[socket.socket],
+    monitoring_sockets: Sequence[socket.socket],
     *,
     on_start: Callable[[HTTPServer], object] | None = None,
     on_drain: Callable[[HTTPServer, int], object] | None = None,
@@ -164,16 +192,24 @@ def run_process(
     arguments: dict[str, Any] = {"xheaders": options.xheaders, "ssl_options": create_tls(options)}
     if options.proxy_trust is not None:
         arguments["trusted_proxies"] = options.proxy_trust
-    serving = serve(
-        Application(router.urls),
-        [router],
-        sockets,
-        drain_time=options.drain_time,
-        deadline=deadline,
-        signals=STOP_SIGNALS,
-        on_start=on_start,
-        on_drain=on_drain,
-        **arguments,
-    )
+    monitoring = monitoring_application(options, router)
+
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if monitoring is not None:
+                # It also answers while the router is draining.
+                await stack.enter_async_context(http_server(monitoring, monitoring_sockets))
+            await serve(
+                Application(router.urls, **application_settings(options)),
+                [router],
+                sockets,
+                drain_time=options.drain_time,
+                deadline=deadline,
+                signals=STOP_SIGNALS,
+                on_start=on_start,
+                on_drain=on_drain,
+                **arguments,
+            )
+
     with asyncio.Runner(loop_factory=loop_factory(options.uvloop)) as runner:
-        runner.run(serving)
+        runner.run(run())

@@ -65,7 +65,7 @@ def running() -> Iterator[Run]:
 
     def start(*arguments: str) -> ServerProgram:
         # Short, so that it stops soon, but longer than the time between two polls.
-        short = ("--set", "disconnect_delay=2")
+        short = ("--set", "disconnect_delay=2", "--log-level", "warning")
         programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *short, *arguments))
         return programs[-1]
 
@@ -169,7 +169,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
     """Return a function that runs a command that fails."""
 
     def attempt(*arguments: str) -> Refusal:
-        return Refusal(main(arguments), *capsys.readouterr())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sockjs_tornado.cli.serve.configure_logging", lambda options: None)
+            return Refusal(main(arguments), *capsys.readouterr())
 
     return attempt
 
@@ -254,6 +256,7 @@ def serve_here(*arguments: str, visit: Callable[[int], None]) -> Refusal:
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
             patch.setattr(sys, "stdout", output)
             patch.setattr(sys, "stderr", errors)
+            patch.setattr("sockjs_tornado.cli.serve.configure_logging", lambda options: None)
             visited = pool.submit(visiting)
             status = main(["serve", "--port", "0", *arguments])
             greeted.set()

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,8 +73,10 @@ async def stop(program: ServerProgram) -> Ended:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Return a function that runs ``serve`` in this process, which must fail, and returns its error."""
+
+    monkeypatch.setattr("sockjs_tornado.cli.serve.configure_logging", lambda options: None)
 
     def attempt(*arguments: str) -> str:
         assert main(["serve", *arguments]) == 1
@@ -257,3 +261,121 @@ async def test_a_proxy_on_a_unix_socket_is_trusted(run: Run, connect: Connect, t
     path = str(tmp_path / "a.sock")
     run("--uds", path, ADDRESS, "--proxy-trust", "10.1.2.3")
     assert await address_seen(connect, path) == "203.0.113.9"
+
+
+# Logs and metrics.
+
+
+def entries(text: str) -> list[dict[str, Any]]:
+    """Return the records of a log in JSON."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_start_and_drain_are_logged(run: Run, visit: Visit) -> None:
+    program = run("--port", "0")
+    client = await visit(program.ports[0])
+    program.ask_to_stop()
+    assert await client.frame() == 'c[1012,"Service restart"]'
+    client.vanish()
+    lines = (await stop(program)).errors.splitlines()
+    start = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}} {program.pid} INFO sockjs_tornado\.serving: "
+    expected = [
+        rf"Serving on 127\.0\.0\.1:{program.ports[0]}",
+        r"Draining after signal 15: closing 1 session\(s\) over 0\.1 s",
+        r"Drained in \d\.\d s",
+    ]
+    assert len(lines) == 3
+    for line, message in zip(lines, expected, strict=True):
+        assert re.fullmatch(start + message, line), line
+
+
+async def test_the_access_log_has_neither_session_ids_nor_queries(run: Run, visit: Visit, connect: Connect) -> None:
+    program = run("--port", "0", "--access-log", "--log-format", "json", "--log-level", "error")
+    server: Any = SimpleNamespace(port=program.ports[0])
+    client = await visit(program.ports[0], "xhr")
+    await client.send("hello")
+    assert await client.message() == "hello"
+    websocket = await visit(program.ports[0])
+    plain = await connect(server)
+    secret = new_session()
+    for path in ("/echo/info?token=secret", f"/echo/000/{secret}/unknown?token=secret", "/favicon.ico"):
+        await plain.ask("GET", path)
+    websocket.vanish()
+    client.vanish()
+    ended = await stop(program)
+    assert ended.errors.count("secret") == ended.errors.count(secret) == ended.errors.count(client.session) == 0
+    assert websocket.session not in ended.errors
+    seen = {
+        (
+            entry["http_status"],
+            entry["http_method"],
+            entry["http_path"],
+            entry["level"],
+        )
+        for entry in entries(ended.errors)
+        if "websocket" not in entry["http_path"]
+    }
+    assert seen >= {
+        (200, "GET", "/echo/info", "INFO"),
+        (404, "GET", "/echo/***", "WARNING"),
+        (404, "GET", "/favicon.ico", "WARNING"),
+    }
+    posts = {(status, path.rpartition("/")[2]) for status, method, path, _ in seen if method == "POST"}
+    assert posts == {(200, "xhr"), (204, "xhr_send")}
+    for entry in entries(ended.errors):
+        assert (entry["logger"], entry["client_ip"]) == ("tornado.access", "127.0.0.1")
+        assert entry["http_seconds"] >= 0
+        start = f"{entry['http_status']} {entry['http_method']} {entry['http_path']} (127.0.0.1) "
+        assert entry["message"].startswith(start)
+
+
+async def test_without_the_access_log_no_request_is_logged(run: Run, connect: Connect) -> None:
+    program = run("--port", "0", "--log-level", "debug", "--log-format", "json")
+    server: Any = SimpleNamespace(port=program.ports[0])
+    client = await connect(server)
+    assert (await client.ask("GET", "/nothing")).status == 404
+    assert (await client.ask("GET", "/echo/info")).status == 200
+    await client.leave()
+    logged = {entry["logger"] for entry in entries((await stop(program)).errors)}
+    assert logged == {"asyncio", "sockjs_tornado.serving"}
+
+
+async def test_metrics_and_health_have_a_port_of_their_own(run: Run, visit: Visit, connect: Connect) -> None:
+    program = run("--port", "0", "--metrics-port", "0", "--set", "disconnect_delay=30")
+    port, monitoring = program.ports
+    assert program.greeting.endswith(f"; metrics on http://127.0.0.1:{monitoring}/metrics\n")
+    server: Any = SimpleNamespace(port=monitoring)
+    prober = await connect(server)
+    client = await visit(port, "xhr")
+    metrics = (await prober.ask("GET", "/metrics")).text
+    assert 'sockjs_sessions{router="echo",transport="xhr"} 1.0' in metrics
+    assert (await prober.ask("GET", "/healthz")).status == 200
+    assert (await prober.ask("GET", "/readyz")).status == 200
+    assert (await prober.ask("GET", "/echo/info")).status == 404
+    server.port = port
+    public = await connect(server)
+    assert (await public.ask("GET", "/metrics")).status == 404
+    await public.leave()
+    # It drains until the client has fetched the close frame.
+    program.ask_to_stop()
+    while (await prober.ask("GET", "/readyz")).status == 200:
+        pass
+    assert await client.frame() == 'c[1012,"Service restart"]'
+    client.vanish()
+    assert (await stop(program)).status == 0
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
+def test_a_missing_extra_or_a_taken_port_of_the_metrics_is_reported(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = refused("--uds", str(path), "--metrics-port", str(port))
+    assert error == f"Cannot listen on 127.0.0.1, port {port}: Address already in use"
+    assert not path.exists()
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "sockjs_tornado.observe.metrics", raising=False)
+    error = refused("--port", "0", "--metrics-port", "0")
+    assert error.startswith("Cannot serve: --metrics-port: sockjs_tornado.observe.metrics requires prometheus_client")

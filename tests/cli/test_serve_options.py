@@ -28,6 +28,11 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "xheaders": ("yes", "true", True),
     "proxy_trust": ("127.0.0.1,10.0.0.0/8", '["127.0.0.1", "10.0.0.0/8"]', ("127.0.0.1", "10.0.0.0/8")),
     "drain_time": ("2.5", "2.5", 2.5),
+    "metrics_port": ("9100", "9100", 9100),
+    "metrics_host": ("::1", '"::1"', "::1"),
+    "log_level": ("Debug", '"debug"', "debug"),
+    "log_format": ("json", '"json"', "json"),
+    "access_log": ("true", "true", True),
     "uvloop": ("ON", "true", True),
 }
 #: Options that are given with another one, which it requires.
@@ -107,6 +112,7 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
         ({"SOCKJS_DRAIN_TIME": "1e400"}, "SOCKJS_DRAIN_TIME: expected a number of seconds, 0 or more, got '1e400'"),
         ({"SOCKJS_PROXY_TRUST": "proxy"}, "SOCKJS_PROXY_TRUST: expected a list of IP addresses and networks"),
         ({"SOCKJS_ORIGINS": "a,,b"}, 'SOCKJS_ORIGINS: expected "*", "same-origin", or a list of origins, got'),
+        ({"SOCKJS_LOG_FORMAT": "xml"}, "SOCKJS_LOG_FORMAT: expected text or json, got 'xml'"),
         ({"SOCKJS_SET": "x"}, "SOCKJS_SET: expected NAME=VALUE, got 'x'"),
         ({"SOCKJS_UDS": "/a", "SOCKJS_FD": "3"}, "--uds: cannot be combined with --fd"),
         ({"SOCKJS_KEYFILE": "/a"}, "--keyfile: requires --certfile"),
