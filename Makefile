@@ -107,8 +107,8 @@ bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks
 
 .PHONY: lint
 lint: $(VENV)/.test ## check format and style with ruff, and the pinned packages for known vulnerabilities
-	$(PY) -m ruff format --check . scripts/audit scripts/check-installed
-	$(PY) -m ruff check . scripts/audit scripts/check-installed
+	$(PY) -m ruff format --check . scripts/audit scripts/browser-files scripts/check-installed
+	$(PY) -m ruff check . scripts/audit scripts/browser-files scripts/check-installed
 	$(PY) scripts/audit
 
 .PHONY: types
@@ -123,9 +123,9 @@ docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html 
 	$(PY) -m sphinx --quiet --fail-on-warning --nitpicky --fresh-env --doctree-dir build/doctrees docs build/docs
 
 .PHONY: dist
-dist: $(VENV)/.release ## build a source distribution and a wheel into dist/, and check them
+dist: dist-system $(VENV)/.release $(NODE_MODULES) ## build a source distribution and a wheel into dist/, and check them
 	rm -rf dist
-	SOCKJS_TORNADO_REQUIRE_C=1 $(PY) -m build --no-isolation --outdir dist .
+	SOCKJS_TORNADO_REQUIRE_C=1 SOCKJS_TORNADO_REQUIRE_BROWSER_FILES=1 $(PY) -m build --no-isolation --outdir dist .
 	@$(MAKE) --no-print-directory check-dist
 
 .PHONY: check-dist
@@ -147,7 +147,7 @@ clean: ## remove all generated files
 	rm -rf $(VENV) node_modules .compatibility .applications build dist wheelhouse *.egg-info htmlcov
 	rm -rf .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f sockjs_tornado/*.so
+	rm -rf sockjs_tornado/*.so sockjs_tornado/static
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up: a stamp file is made again when its prerequisites change --------
@@ -155,6 +155,10 @@ clean: ## remove all generated files
 .PHONY: test-system
 test-system: # without a stamp file: it only checks whether a few commands exist
 	@scripts/system-packages node chromium proxies redis
+
+.PHONY: dist-system
+dist-system: # the same
+	@scripts/system-packages node
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
@@ -204,6 +208,7 @@ $(APPLICATIONS): requirements/applications/octoprint.txt requirements/applicatio
 	done
 	@touch $@
 
-$(NODE_MODULES): package.json package-lock.json
+$(NODE_MODULES): package.json package-lock.json scripts/browser-files
 	npm ci --no-audit --no-fund
+	$(PYTHON) scripts/browser-files
 	@touch $@

@@ -5,10 +5,13 @@ Environment variables of a build:
 - ``SOCKJS_TORNADO_REQUIRE_C=1``: fail if the C module cannot be built. By default the package is installed without it.
 - ``SOCKJS_TORNADO_URL``: address of the repository, such as ``https://github.com/OWNER/NAME``. Then the metadata has
   the URLs of the project, and the links of the README are absolute, as they must be on PyPI.
+- ``SOCKJS_TORNADO_REQUIRE_BROWSER_FILES=1``: fail if the package would lack the scripts for browsers, which ``npm ci``
+  fetches. By default, pages load sockjs-client from a CDN then.
 """
 
 import os
 import re
+import subprocess
 import sys
 import sysconfig
 from glob import glob
@@ -36,7 +39,11 @@ SPEEDUPS = Extension(
 
 VERSION = "2.0.0.dev0"
 URL = os.environ.get("SOCKJS_TORNADO_URL", "").rstrip("/")
-README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+HERE = Path(__file__).resolve().parent
+subprocess.run([sys.executable, str(HERE / "scripts/browser-files")], check=True)
+BROWSER_FILES = sorted(path.name for path in (HERE / "sockjs_tornado/static").glob("*"))
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
 if URL:
     base = f"{URL}/blob/v{VERSION}"
     README = re.sub(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)", rf"[\1]({base}/\2)", README)
@@ -58,13 +65,17 @@ setup(
     if URL
     else {},
     entry_points={"console_scripts": ["sockjs-tornado = sockjs_tornado.cli:main"]},
-    license_expression="MIT",
-    license_files=["LICENSE"],
+    # `inherits`, which sockjs-client contains, has the ISC licence.
+    license_expression="MIT AND ISC" if BROWSER_FILES else "MIT",
+    license_files=["LICENSE", *(f"sockjs_tornado/static/{name}" for name in BROWSER_FILES if name.endswith("LICENSE"))],
     packages=[*find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]), "sockjs.tornado"],
     # With an explicit package_dir an editable install is a path file, which type checkers follow; by default it is an
     # import hook, which they do not.
     package_dir={"": "."},
-    package_data={"sockjs_tornado": ["py.typed", "*.pyi"], "sockjs.tornado": ["py.typed"]},
+    package_data={
+        "sockjs_tornado": ["py.typed", "*.pyi", "static/*.css", "static/*.js"],
+        "sockjs.tornado": ["py.typed"],
+    },
     ext_modules=[SPEEDUPS] if HAS_STABLE_ABI else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if HAS_STABLE_ABI else {},
     zip_safe=False,

@@ -1,4 +1,4 @@
-"""Shared parts of the examples: command line, pages, sockjs-client, and a server with a clean shutdown."""
+"""Shared parts of the examples: command line, pages, and a server with a clean shutdown."""
 
 import argparse
 import contextlib
@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tornado.routing import Rule, URLSpec
-from tornado.web import Application, RedirectHandler, StaticFileHandler
+from tornado.web import Application, StaticFileHandler
 
-from sockjs_tornado import Settings, SockJSRouter
+from sockjs_tornado import SockJSRouter
 from sockjs_tornado.exceptions import SockJSError
 from sockjs_tornado.serving import bind_sockets
 from sockjs_tornado.serving import serve as serve_application
 
 if TYPE_CHECKING:
     from sockjs_tornado.cluster import RedisCluster
-
-# The page and the hidden iframe of the iframe transports must run the same version of sockjs-client, so both use this
-# URL, which is also the routers' `sockjs_url`. If the local file is missing, the URL redirects to a CDN.
-SOCKJS_URL = "/static/sockjs.min.js"
-SOCKJS_FILE = Path(__file__).resolve().parent.parent / "node_modules/sockjs-client/dist/sockjs.min.js"
 
 
 class Page(StaticFileHandler):
@@ -35,14 +30,15 @@ class Page(StaticFileHandler):
 def page_specs(base: str, folder: Path, *files: str) -> list[URLSpec]:
     """Serve index.html of `folder` at `base`, and the named files below it, but no other files of the folder."""
     names = "|".join(file.replace(".", r"\.") for file in files)
-    return [URLSpec(rf"{base}(|{names})", Page, {"path": str(folder), "default_filename": "index.html"})]
+    return [
+        loading_spec(base),
+        URLSpec(rf"{base}(|{names})", Page, {"path": str(folder), "default_filename": "index.html"}),
+    ]
 
 
-def sockjs_specs() -> list[URLSpec]:
-    """Serve sockjs-client at `SOCKJS_URL`."""
-    if SOCKJS_FILE.is_file():
-        return [URLSpec(r"/static/(sockjs\.min\.js(?:\.map)?)", Page, {"path": str(SOCKJS_FILE.parent)})]
-    return [URLSpec(SOCKJS_URL, RedirectHandler, {"url": Settings().sockjs_url, "permanent": False})]
+def loading_spec(base: str) -> URLSpec:
+    """Serve the script of all pages that says if another script did not load."""
+    return URLSpec(rf"{base}(loading\.js)", Page, {"path": str(Path(__file__).resolve().parent)})
 
 
 def port(text: str) -> int:
@@ -101,7 +97,7 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
 async def serve(
     routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int, *, first: Iterable[Rule] = ()
 ) -> None:
-    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then close all sessions.
+    """Serve the routers and the URL specs until SIGINT or SIGTERM, then close all sessions.
 
     The rules in `first` take precedence over all others.
     """
@@ -119,7 +115,7 @@ async def serve(
 
         # Routers first: their URLs are below those of the pages.
         urls = [url for router in routers for url in router.urls]
-        application = Application([*first, *urls, *specs, *sockjs_specs()])
+        application = Application([*first, *urls, *specs])
         print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
         await serve_application(
             application, routers, sockets, drain_time=0, code=1001, reason="The server is going away"

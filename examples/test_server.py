@@ -8,10 +8,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from common import SOCKJS_URL, arguments, cluster_arguments, make_cluster, serve
+from common import arguments, cluster_arguments, make_cluster, serve
 from tornado.ioloop import PeriodicCallback
 
-from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
+
+SOCKJS_URL = Settings().sockjs_url
 
 
 class Echo(SockJSConnection):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import SOCKJS_URL, address, arguments, sockjs_specs
+from common import address, arguments
 from echo import server as echo
 from tornado.web import Application
 
@@ -36,9 +36,9 @@ class Echo(echo.Echo):
 async def run_worker(options: argparse.Namespace) -> None:
     """Run one of the processes until SIGTERM."""
     cluster = UnixCluster(options.directory, workers=options.workers, worker=options.worker)
-    router = SockJSRouter(Echo, "/echo/sockjs", {"sockjs_url": SOCKJS_URL}, cluster=cluster)
+    router = SockJSRouter(Echo, "/echo/sockjs", cluster=cluster)
     sockets = bind_sockets(options.port, options.host, reuse_port=True)
-    application = Application([*router.urls, *echo.url_specs(), *sockjs_specs()])
+    application = Application([*router.urls, *echo.url_specs()])
     await serve(application, [router], sockets, drain_time=0, code=1001, reason="The server is going away")
 
 

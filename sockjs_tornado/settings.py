@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .browser_files import default_sockjs_url
 from .exceptions import ConfigurationError
 from .validation import (
     ORIGINS,
@@ -137,8 +138,9 @@ class Settings(Validated):
         transports: Names of the enabled transports. Default None, which enables all.
         disabled_transports: Names of disabled transports. Default none. ``websocket`` includes ``rawwebsocket``.
         sockjs_url: URL of sockjs-client for the iframe transports; a relative path is relative to the router's prefix,
-            such as ``../static/sockjs.min.js``. It must be the same version as in the pages.
-            Default: version 1.6.1 from jsDelivr.
+            such as ``../static/sockjs.min.js``. It must be the same version as in the pages. Default:
+            ``sockjs.min.js``, which the router itself serves: version 1.6.1. If the package was built without it, as by
+            ``pip install`` in a checkout without npm, the default is the same version from jsDelivr.
         base_url: URL that clients use after ``/info``, for example on another host that owns their sessions. Default
             None: the URL of their request.
         allowed_origins: Origins of the pages that may use the server: ``"*"`` (the default) for any, ``"same-origin"``,
@@ -227,7 +229,7 @@ class Settings(Validated):
     sockjs_url: str = option(
         "a URL or a path; its host a name of ASCII letters, or an IPv4 address",
         is_script_url,
-        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+        default_sockjs_url(),
     )
     base_url: str | None = option("None, or a URL or an absolute path", or_none(is_url), None)
     allowed_origins: str | Sequence[str] = option(ORIGINS, are_origins, "*", hint=origin_hint)

@@ -91,6 +91,8 @@ class Url(NamedTuple):
         return f"{self.allowed}, HEAD" if self.answers_head else self.allowed
 
 
+#: sockjs-client, which is for every page at any time.
+SCRIPT_URL = Url("/sockjs.min.js", "GET", False)
 #: URLs without a session.
 PAGES = (
     Url("", "GET", False),
@@ -98,6 +100,7 @@ PAGES = (
     Url("/info", "GET", True),
     Url("/iframe.html", "GET", False),
     Url("/iframe-1.2.html", "GET", False),
+    SCRIPT_URL,
     Url("/websocket", "GET", False),
 )
 #: URLs of a session.

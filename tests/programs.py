@@ -35,9 +35,10 @@ def find_program(what: str, *names: str) -> str:
 
 
 def check_sockjs_client() -> None:
-    """Fail if sockjs-client is not installed."""
-    if not (SOCKJS_CLIENT / "dist/sockjs.min.js").is_file():
-        pytest.fail(f"sockjs-client is missing: {SOCKJS_CLIENT} is not there. `npm ci` installs it.")
+    """Fail if sockjs-client is not installed, or not copied into the package."""
+    for path in (SOCKJS_CLIENT / "dist/sockjs.min.js", ROOT / "sockjs_tornado/static/sockjs.min.js"):
+        if not path.is_file():
+            pytest.fail(f"{path} is missing: run `npm ci` and `scripts/browser-files`.")
 
 
 def create_certificate(directory: Path, name: str = "DNS:localhost") -> tuple[Path, Path]:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,8 +95,11 @@ def test_an_example_serves_its_pages_and_services(example: Example, request: pyt
         assert example.get(path)
     for service in SERVICES[name]:
         assert example.get(service) == b"Welcome to SockJS!\n"
-        assert b"/static/sockjs.min.js" in example.get(f"{service}/iframe.html")
-    assert b"SockJS" in example.get("/static/sockjs.min.js")
+        assert b'<script src="sockjs.min.js">' in example.get(f"{service}/iframe.html")
+        assert b"SockJS" in example.get(f"{service}/sockjs.min.js")
+    for path in [path for path in PAGES.get(name, []) if path.endswith("/") and path != "/"]:
+        for script in re.findall(rb'<script src="([^"]+)"', example.get(path)):
+            assert example.get(urllib.parse.urljoin(path, script.decode()))
 
 
 @pytest.mark.parametrize("example", ["examples/demo.py"], indirect=True)

@@ -17,6 +17,7 @@ from client import (
     HANDSHAKE,
     POLLING,
     RECEIVING,
+    SCRIPT_URL,
     STREAMING,
     TEXT,
     URLS,
@@ -86,6 +87,12 @@ GONE = 'c[3000,"Go away!"]'
         "/a/websocket",
         "/a/websocket/",
         "/iframe",
+        "/sockjs.js",
+        "/sockjs.min.jsx",
+        "/sockjs-min.js",
+        "/sockjs.min.js.map",
+        "/a/sockjs.min.js",
+        "/a/a/sockjs.min.js",
         "x",
         ".",
         "/%",
@@ -661,7 +668,8 @@ async def test_a_closing_router_serves_only_clients_that_need_a_close_frame(
     assert not router.closed
     for url in URLS:
         new = url.path.replace("abc", "new")
-        assert (await (await connect(server)).fetch(Url(new, url.method, url.cors))).status == 404
+        expected = 200 if url == SCRIPT_URL else 404
+        assert (await (await connect(server)).fetch(Url(new, url.method, url.cors))).status == expected
     # A websocket is a new session whatever its id.
     assert (await (await connect(server)).ask("GET", "/echo/000/abc/websocket", *HANDSHAKE)).status == 404
     client = await connect(server)

@@ -88,8 +88,9 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "transports": (None, (None, (), ("xhr",), TRANSPORTS), NO_TRANSPORTS, "None for all, or a list of transport names"),
     "disabled_transports": ((), ((), ("xhr",), TRANSPORTS), (*NO_TRANSPORTS, None), "of websocket, rawwebsocket, xhr"),
     "sockjs_url": (
-        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+        "sockjs.min.js",
         (
+            "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
             *("/static/sockjs.min.js", "//cdn.example/sockjs.js?v=1&w=2#x", "http://localhost:8080/sockjs.js"),
             *("/ключ.js", "sockjs.min.js", "static/v1.6/sockjs.js?v=1", "./sockjs.js", "../../static/sockjs.js"),
         ),

@@ -2,11 +2,13 @@
 
 import email.message
 import email.parser
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -15,21 +17,34 @@ import pytest
 import tornado
 from programs import ROOT, TIMEOUT
 
-SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "sockjs_tornado", "sockjs")
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "package-lock.json", "scripts")
+PACKAGES = ("sockjs_tornado", "sockjs")
 #: sockjs-tornado 1.0.7, as it was installed.
 OLD = ROOT / ".compatibility"
 URL = "https://code.example/team/project"
+#: The scripts for browsers, each with the npm package that it is from; and the licences of these packages.
+SCRIPTS = {"sockjs.min.js": "sockjs-client", "uPlot.iife.min.js": "uplot", "uPlot.min.css": "uplot"}
+LICENCES = {f"{package}.LICENSE" for package in SCRIPTS.values()}
+BROWSER_FILES = LICENCES | set(SCRIPTS)
 
 
-def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def copy_sources(copy: Path, *, node_modules: bool = True) -> None:
+    """Copy the sources, without generated files, as in a fresh checkout."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "static")
+    copy.mkdir()
+    for name in (*SOURCES, *PACKAGES):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    if node_modules:
+        (copy / "node_modules").symlink_to(ROOT / "node_modules")
+
+
+def build(folder: Path, *, node_modules: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Build a wheel into a folder, from a copy of the sources."""
     copy = folder / "sources"
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        else:
-            copy.mkdir(exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
+    copy_sources(copy, node_modules=node_modules)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
     return subprocess.run(
         [*command, "--wheel-dir", str(folder), str(copy)],
@@ -41,9 +56,9 @@ def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def built(folder: Path, **environment: str) -> Path:
+def built(folder: Path, *, node_modules: bool = True, **environment: str) -> Path:
     """Build a wheel into a folder, and return its path."""
-    ended = build(folder, **environment)
+    ended = build(folder, node_modules=node_modules, **environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -52,7 +67,13 @@ def built(folder: Path, **environment: str) -> Path:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Without optimisation, which takes most of the time.
-    return built(tmp_path_factory.mktemp("wheel"), SOCKJS_TORNADO_REQUIRE_C="1", SOCKJS_TORNADO_URL=URL, CFLAGS="-O0")
+    return built(
+        tmp_path_factory.mktemp("wheel"),
+        SOCKJS_TORNADO_REQUIRE_BROWSER_FILES="1",
+        SOCKJS_TORNADO_REQUIRE_C="1",
+        SOCKJS_TORNADO_URL=URL,
+        CFLAGS="-O0",
+    )
 
 
 def metadata(wheel: Path) -> email.message.Message:
@@ -73,11 +94,75 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     package = ROOT / "sockjs_tornado"
     expected = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     expected |= {"sockjs_tornado/py.typed", "sockjs_tornado/_speedups.pyi", "sockjs_tornado/_speedups.abi3.so"}
+    expected |= {f"sockjs_tornado/static/{name}" for name in SCRIPTS}
     assert {name for name in names if name.startswith("sockjs_tornado/")} == expected
     # Without sockjs/__init__.py, which another distribution may have.
     expected = {"sockjs/tornado/__init__.py", "sockjs/tornado/py.typed"}
     assert {name for name in names if name.startswith("sockjs/")} == expected
     assert "-cp311-abi3-linux_" in wheel.name
+
+
+def test_the_wheel_has_the_scripts_for_browsers_with_the_licences_of_what_is_in_them(wheel: Path) -> None:
+    modules = ROOT / "node_modules"
+    with zipfile.ZipFile(wheel) as archive:
+        for script, package in SCRIPTS.items():
+            expected = (modules / package / "dist" / script).read_bytes()
+            assert archive.read(f"sockjs_tornado/static/{script}") == expected
+        (text,) = (archive.read(name) for name in archive.namelist() if name.endswith("/sockjs-client.LICENSE"))
+    source_map = json.loads((modules / "sockjs-client/dist/sockjs.min.js.map").read_text())
+    contained = {source.split("/")[1] for source in source_map["sources"] if source.startswith("node_modules/")}
+    # Which is only a few lines around the others.
+    contained.discard("browser-pack")
+    assert "url-parse" in contained
+    for package in ("sockjs-client", *contained):
+        (path,) = (modules / package).glob("LICENSE*")
+        assert path.read_text().strip() in text.decode()
+    found = metadata(wheel)
+    assert found["License-Expression"] == "MIT AND ISC"
+    assert {name.rpartition("/")[2] for name in found.get_all("License-File", [])} == {"LICENSE", *LICENCES}
+
+
+def test_without_npm_the_wheel_has_no_scripts_and_pages_load_them_from_a_cdn(tmp_path: Path) -> None:
+    wheel = built(tmp_path, node_modules=False, CC="false")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if "/static/" in name]
+    assert metadata(wheel)["License-Expression"] == "MIT"
+    environment = Environment(tmp_path / "environment")
+    environment.pip("install", "--no-index", str(wheel))
+    output = environment.run("from sockjs_tornado import Settings; print(Settings().sockjs_url)")
+    assert output == "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js\n"
+
+
+def test_a_build_can_require_the_scripts(tmp_path: Path) -> None:
+    ended = build(tmp_path, node_modules=False, SOCKJS_TORNADO_REQUIRE_BROWSER_FILES="1")
+    assert ended.returncode != 0
+    assert "sockjs.min.js" in ended.stdout + ended.stderr
+    assert "run `npm ci` before the build" in ended.stdout + ended.stderr
+    assert list(tmp_path.glob("*.whl")) == []
+
+
+def test_a_script_of_another_version_is_not_copied(tmp_path: Path) -> None:
+    copy = tmp_path / "sources"
+    copy_sources(copy)
+    locked = copy / "package-lock.json"
+    locked.write_text(locked.read_text().replace('"version": "1.6.1"', '"version": "1.6.2"'))
+    subprocess.run([sys.executable, str(copy / "scripts/browser-files")], check=True, timeout=TIMEOUT)
+    assert sorted(path.name for path in (copy / "sockjs_tornado/static").iterdir()) == sorted(
+        BROWSER_FILES - {"sockjs.min.js", "sockjs-client.LICENSE"}
+    )
+
+
+def test_a_source_distribution_has_the_scripts_so_that_its_wheel_needs_no_npm(tmp_path: Path) -> None:
+    copy = tmp_path / "sources"
+    copy_sources(copy)
+    command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True, timeout=TIMEOUT)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"sockjs_tornado/static/{name}" for name in BROWSER_FILES} <= names
+    assert {"scripts/browser-files", "package-lock.json"} <= names
+    assert not [name for name in names if name.startswith("node_modules")]
 
 
 def test_the_description_has_absolute_links_only(wheel: Path) -> None:

@@ -48,7 +48,7 @@ from sockjs_tornado.exceptions import ClusterUnavailable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from chat.nicknames import MAX_NAME, normalize, skeleton
-from common import SOCKJS_URL, arguments, cluster_arguments, make_cluster, page_specs, serve
+from common import arguments, cluster_arguments, make_cluster, page_specs, serve
 from throttle import Throttle
 
 HERE = Path(__file__).resolve().parent
@@ -199,7 +199,7 @@ def make_router(options: argparse.Namespace | None = None) -> SockJSRouter:
 
     cluster = None if options is None else make_cluster(options, on_gap=send_people)
     # 2,000 characters are at most 12,000 in JSON. The rate is limited since each message goes to all clients.
-    settings = {"sockjs_url": SOCKJS_URL, "max_message_size": 16 * 1024, "max_inbound_rate": (5, 50)}
+    settings = {"max_message_size": 16 * 1024, "max_inbound_rate": (5, 50)}
     participants.router = SockJSRouter(partial(Chat, participants), "/chat/sockjs", settings, cluster=cluster)
     return participants.router
 

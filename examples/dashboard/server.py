@@ -20,7 +20,7 @@ from tornado.web import RedirectHandler
 from sockjs_tornado import SockJSRouter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
-from common import SOCKJS_URL, arguments, serve
+from common import arguments, serve
 from dashboard.watch import Dashboard
 from echo.server import Echo
 
@@ -34,7 +34,7 @@ def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
 async def main() -> None:
     """Serve this example."""
     options = arguments("A dashboard over SockJS, and an echo service that it shows.").parse_args()
-    echo = SockJSRouter(Echo, "/echo", {"sockjs_url": SOCKJS_URL})
+    echo = SockJSRouter(Echo, "/echo")
     watch = make_dashboard({"echo": echo})
     home = URLSpec("/", RedirectHandler, {"url": "/dashboard/", "permanent": False})
     await serve([echo, watch.router], [home, *watch.pages], options.host, options.port, first=[watch.guard])

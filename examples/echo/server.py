@@ -13,7 +13,7 @@ from tornado.web import RedirectHandler
 from sockjs_tornado import SockJSConnection, SockJSRouter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
-from common import SOCKJS_URL, arguments, page_specs, serve
+from common import arguments, page_specs, serve
 
 HERE = Path(__file__).resolve().parent
 
@@ -27,7 +27,7 @@ class Echo(SockJSConnection):
 
 def make_router() -> SockJSRouter:
     """Create the SockJS service of the page."""
-    return SockJSRouter(Echo, "/echo/sockjs", {"sockjs_url": SOCKJS_URL})
+    return SockJSRouter(Echo, "/echo/sockjs")
 
 
 def url_specs() -> list[URLSpec]:

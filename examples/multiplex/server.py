@@ -15,7 +15,7 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
-from common import SOCKJS_URL, Page, arguments, page_specs, serve
+from common import Page, arguments, page_specs, serve
 from throttle import Throttle
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +94,7 @@ class Bob(Room):
 
 def make_router() -> SockJSRouter:
     """Create the SockJS service of the page, with a channel for each room."""
-    return SockJSRouter(MultiplexConnection.get(ann=Ann, bob=Bob), "/multiplex/sockjs", {"sockjs_url": SOCKJS_URL})
+    return SockJSRouter(MultiplexConnection.get(ann=Ann, bob=Bob), "/multiplex/sockjs")
 
 
 def url_specs() -> list[URLSpec]:

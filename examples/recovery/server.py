@@ -41,7 +41,7 @@ from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for common.py, if this file is run as a script
-from common import SOCKJS_URL, Page, arguments, cluster_arguments, make_cluster, page_specs, serve
+from common import Page, arguments, cluster_arguments, make_cluster, page_specs, serve
 
 HERE = Path(__file__).resolve().parent
 ROOM = "ticks"
@@ -100,7 +100,7 @@ def make_router(options: argparse.Namespace) -> SockJSRouter:
 
     cluster = make_cluster(options, transform_message=transform_message, on_gap=on_gap)
     # Limit the rate of requests: for each one, Redis may read the whole history.
-    settings = {"sockjs_url": SOCKJS_URL, "max_inbound_rate": (2, 20)}
+    settings = {"max_inbound_rate": (2, 20)}
     router = SockJSRouter(Followed, "/recovery/sockjs", settings, cluster=cluster)
     return router
 

@@ -19,7 +19,7 @@ from tornado.web import RedirectHandler, RequestHandler, create_signed_value, de
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
-from common import SOCKJS_URL, arguments, serve
+from common import arguments, loading_spec, serve
 
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
 TIMEOUT = 5.0  # seconds until the token must have arrived
@@ -71,12 +71,12 @@ class Page(RequestHandler):
 
 def make_router(secret: str, timeout: float = TIMEOUT) -> SockJSRouter:
     """Create the service. Tokens must be signed with `secret` and arrive within `timeout` seconds."""
-    return SockJSRouter(partial(Members, secret, timeout), "/token_auth/sockjs", {"sockjs_url": SOCKJS_URL})
+    return SockJSRouter(partial(Members, secret, timeout), "/token_auth/sockjs")
 
 
 def url_specs(secret: str) -> list[URLSpec]:
-    """Return the URL spec of the page at /token_auth/."""
-    return [URLSpec("/token_auth/", Page, {"secret": secret})]
+    """Return the URL specs of the page at /token_auth/."""
+    return [loading_spec("/token_auth/"), URLSpec("/token_auth/", Page, {"secret": secret})]
 
 
 async def main() -> None:

@@ -9,7 +9,7 @@ from ..session.connection_info import MAX_ID
 from .endpoint import Endpoint
 from .exchange import Router
 from .http_transports import HTTP_TRANSPORTS
-from .pages import Greeting, Iframe, Info
+from .pages import ClientScript, Greeting, Iframe, Info
 from .receiving import ReceivingEndpoint
 from .sending import SendingEndpoint
 from .websocket import RawWebSocket, WebSocket
@@ -38,4 +38,5 @@ def enabled_endpoints(server: Router) -> Iterator[tuple[str, Endpoint]]:
     # The iframe page works for pages of every origin, so there is none if the origin policy rejects some.
     if not server.origins.restricted:
         yield r"/iframe(?:-[0-9-.a-z_]*)?\.html/?", Iframe(server)
+    yield r"/sockjs\.min\.js/?", ClientScript(server)
     yield "/?", Greeting(server)

@@ -1,4 +1,4 @@
-"""Endpoints without a session: the greeting, /info and the iframe page."""
+"""Endpoints without a session: the greeting, /info, the iframe page and sockjs-client."""
 
 import base64
 import hashlib
@@ -6,8 +6,9 @@ import json
 import secrets
 from urllib.parse import quote
 
+from ..browser_files import SOCKJS_CLIENT, find
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
-from .exchange import Exchange, Router
+from .exchange import Exchange, Headers, Router
 
 _IFRAME = """\
 <!DOCTYPE html>
@@ -30,6 +31,16 @@ _SCRIPT = """
     document.domain = document.domain;
     SockJS.bootstrap_iframe();
   """
+
+_SCRIPT_TYPE = ("Content-Type", "text/javascript; charset=UTF-8")  # RFC 9239
+_SCRIPT_HEADERS = [
+    # Not longer: the page and its iframe, whose copies browsers cache separately, must soon have the same version after
+    # an update of sockjs-client.
+    ("Cache-Control", "public, max-age=86400"),
+    # For pages of every origin, also those that have an `integrity` or a Cross-Origin-Embedder-Policy.
+    ("Access-Control-Allow-Origin", "*"),
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+]
 
 
 def _policy(sockjs_url: str) -> str:
@@ -102,10 +113,46 @@ class Iframe(Page):
 
     def serve(self, exchange: Exchange) -> None:
         """Respond with the page, or with 304 if the client has the current version."""
-        headers = [self._policy, *cache_headers(), ("ETag", self._etag)]
-        known = exchange.header("If-None-Match")
-        if known.strip() == "*" or self._etag in known:
-            exchange.respond(304, headers)
+        content_type = ("Content-Type", "text/html; charset=UTF-8")
+        _respond_cached(exchange, self._etag, content_type, [self._policy, *cache_headers()], self._body)
+
+
+class ClientScript(Page):
+    """``GET …/sockjs.min.js``: sockjs-client, as the package contains it, or a redirect to ``sockjs_url``."""
+
+    def __init__(self, server: Router) -> None:
+        super().__init__(server)
+        path = find(SOCKJS_CLIENT)
+        self._body = None if path is None else path.read_bytes()
+        self._etag = "" if self._body is None else f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+
+    def is_origin_allowed(self, exchange: Exchange) -> bool:
+        """Return True: a script is requested without an origin, and this one is public."""
+        return True
+
+    def serves_while_closing(self, exchange: Exchange) -> bool:
+        """Return True: a page that is loaded during a restart has the script when it reconnects."""
+        return True
+
+    def serve(self, exchange: Exchange) -> None:
+        """Respond with the script, with 304 if the client has it, or with the redirect."""
+        if self._body is not None:
+            _respond_cached(exchange, self._etag, _SCRIPT_TYPE, _SCRIPT_HEADERS, self._body)
+            return
+        url = self.server.settings.sockjs_url
+        if url.removeprefix("./") == SOCKJS_CLIENT:
+            message = f"This installation does not contain {SOCKJS_CLIENT}: set sockjs_url.\n"
+            exchange.respond(404, [PLAIN_TEXT, NO_CACHE], message.encode())
         else:
-            content_type = ("Content-Type", "text/html; charset=UTF-8")
-            exchange.respond(200, [content_type, *headers], self._body)
+            location = quote(url, safe="%/:?#[]@!$&'()*+,;=~")
+            exchange.respond(302, [("Location", location), NO_CACHE])
+
+
+def _respond_cached(exchange: Exchange, etag: str, content_type: tuple[str, str], fields: Headers, body: bytes) -> None:
+    """Respond with a body, or with 304 if the client has the version with this ETag."""
+    headers = [*fields, ("ETag", etag)]
+    known = exchange.header("If-None-Match")
+    if known.strip() == "*" or etag in known:
+        exchange.respond(304, headers)
+    else:
+        exchange.respond(200, [content_type, *headers], body)

@@ -5,7 +5,6 @@ import asyncio
 import signal
 import socket
 import ssl
-import sys
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -15,9 +14,6 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.wire import connection
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "examples"))
-from common import sockjs_specs
 
 PAGES = Path(__file__).resolve().parent / "pages"
 
@@ -99,7 +95,6 @@ async def main() -> None:
         *(url for router in routers for url in router.urls),
         URLSpec(r"/drain", Drain, {"router": draining}),
         URLSpec(r"/pages/(.*)", StaticFileHandler, {"path": str(PAGES)}),
-        *sockjs_specs(),
     ]
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(options.certificate)

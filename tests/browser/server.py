@@ -18,7 +18,6 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from sockjs_tornado import SockJSRouter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "examples"))
-from common import SOCKJS_URL, sockjs_specs
 from test_server import Echo, make_routers
 
 PAGES = Path(__file__).resolve().parent / "pages"
@@ -90,10 +89,10 @@ async def main() -> None:
     parser.add_argument("--ports", type=int, default=1, help="how many ports to listen on")
     options = parser.parse_args()
 
-    brief = {"heartbeat_delay": 0.3, "sockjs_url": SOCKJS_URL}
+    brief = {"heartbeat_delay": 0.3}
     routers = [
         *make_routers(),
-        SockJSRouter(Talk, "/talk", {"response_limit": 4096, "sockjs_url": SOCKJS_URL}),
+        SockJSRouter(Talk, "/talk", {"response_limit": 4096}),
         SockJSRouter(Talk, "/idle", brief),
         SockJSRouter(Leave, "/leave", brief),
         SockJSRouter(Echo, "/blocked", brief),
@@ -106,7 +105,6 @@ async def main() -> None:
         *(url for router in routers for url in router.urls),
         URLSpec(r"/left", Left),
         URLSpec(r"/pages/(.*)", StaticFileHandler, {"path": str(PAGES)}),
-        *sockjs_specs(),
     ]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -1,4 +1,4 @@
-"""The small pages of the examples come back after a restart of the server."""
+"""The pages of the examples come back after a restart of the server, and say if sockjs-client did not load."""
 
 import pytest
 from free_ports import free_port
@@ -46,4 +46,20 @@ def test_a_page_reconnects(chromium: Chromium, page: str, button: str | None, co
     finally:
         program.stop()
     # What it has tried while there was no server.
+    chromium.complaints()
+
+
+@pytest.mark.parametrize("page", ["chat", "echo", "multiplex", "token_auth"])
+def test_a_page_says_that_sockjs_client_did_not_load(chromium: Chromium, page: str) -> None:
+    program = ServerProgram("examples/demo.py", "--port", "0")
+    try:
+        window = chromium.open("about:blank")
+        chromium.driver.execute_cdp_cmd("Network.enable", {})
+        chromium.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/sockjs.min.js"]})
+        chromium.driver.get(f"http://localhost:{program.ports[0]}/{page}/")
+        chromium.sees("sockjs.min.js did not load, so this page cannot connect.")
+        assert "Connecting" not in chromium.driver.find_element(By.TAG_NAME, "body").text
+        chromium.close_windows([window])
+    finally:
+        assert program.stop() == Ended(status=0, output="", errors="")
     chromium.complaints()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Serve
-from client import HANDSHAKE, SESSION_URLS, URLS, Connect, Response, Url, path_of, request
+from client import HANDSHAKE, SCRIPT_URL, SESSION_URLS, URLS, Connect, Response, Url, path_of, request
 
 from sockjs_tornado import SockJSRouter
 
@@ -15,7 +15,7 @@ YEAR = 31_536_000
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO", "get", "PROPFIND")
 
 CORS_URLS = [url for url in URLS if url.cors]
-OTHER_URLS = [url for url in URLS if not url.cors]
+OTHER_URLS = [url for url in URLS if not url.cors and url != SCRIPT_URL]
 
 
 def cors_fields(response: Response) -> dict[str, str]:
@@ -97,6 +97,8 @@ async def test_nothing_but_pages_may_be_cached(serve: Serve, connect: Connect, u
         assert "Cache-Control" not in response
     elif "iframe" in url.path:
         assert response["Cache-Control"] == f"public, max-age={YEAR}"
+    elif url.path == "/sockjs.min.js":
+        assert response["Cache-Control"] == "public, max-age=86400"
     else:
         assert response["Cache-Control"] == NO_CACHE
         for absent in ("Expires", "ETag", "Pragma"):
@@ -349,7 +351,8 @@ async def test_every_answer_is_what_its_content_type_says_and_leaks_no_address(
 
 # The origin policy.
 
-EVERYWHERE = [url for url in URLS if not any(name in url.path for name in ("iframe", "jsonp", "htmlfile"))]
+LOADED = ("iframe", "jsonp", "htmlfile")
+EVERYWHERE = [url for url in URLS if url != SCRIPT_URL and not any(name in url.path for name in LOADED)]
 
 
 @pytest.mark.parametrize("url", EVERYWHERE, ids=path_of)
@@ -465,7 +468,7 @@ async def test_other_headers_give_the_origin_too(
 
 @pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"]])
 @pytest.mark.parametrize("origin", ["https://example.com", "https://evil.example", "http://localhost", None])
-@pytest.mark.parametrize("url", [url for url in URLS if url not in EVERYWHERE], ids=path_of)
+@pytest.mark.parametrize("url", [url for url in URLS if url not in (*EVERYWHERE, SCRIPT_URL)], ids=path_of)
 async def test_urls_that_cannot_prove_an_origin_are_disabled_under_a_policy(
     serve: Serve, connect: Connect, url: Url, allowed: str | list[str], origin: str | None
 ) -> None:

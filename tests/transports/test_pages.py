@@ -1,17 +1,20 @@
-"""The URLs that belong to no session: the greeting, /info and the iframe page."""
+"""The URLs that belong to no session: the greeting, /info, the iframe page and sockjs-client."""
 
+import asyncio
 import base64
 import hashlib
 import json
 import re
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
 from application import Echo, Serve
-from client import Connect, request
+from client import Connect, request, until
+from programs import ROOT
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import SockJSRouter, browser_files
 
 NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 YEAR = 31_536_000
@@ -241,3 +244,94 @@ async def test_a_page_that_the_client_has_in_another_version_is_sent(
     response = await client.ask("GET", "/echo/iframe.html", f"If-None-Match: {known}")
     assert response.status == 200
     assert b"SockJS.bootstrap_iframe();" in response.body
+
+
+# sockjs-client.
+
+SCRIPT = "/echo/sockjs.min.js"
+
+
+async def test_sockjs_client_is_served_as_npm_has_installed_it(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": True})))
+    response = await client.ask("GET", SCRIPT)
+    assert (response.status, response.reason) == (200, "OK")
+    assert response.body == (ROOT / "node_modules/sockjs-client/dist/sockjs.min.js").read_bytes()
+    assert response["Content-Type"] == "text/javascript; charset=UTF-8"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Cache-Control"] == "public, max-age=86400"
+    assert re.fullmatch(r'"[0-9a-f]{32}"', response["ETag"])
+    assert response["Access-Control-Allow-Origin"] == "*"
+    assert response["Cross-Origin-Resource-Policy"] == "cross-origin"
+    for absent in ("Set-Cookie", "Vary", "Access-Control-Allow-Credentials"):
+        assert absent not in response
+    assert (await client.ask("GET", f"{SCRIPT}?v=1")).body == response.body
+
+
+@pytest.mark.parametrize("known", ["{}", 'W/{}, "other"', "*"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_sockjs_client_is_not_sent_again(serve: Serve, connect: Connect, known: str, method: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    etag = (await client.ask("GET", SCRIPT))["ETag"]
+    response = await client.ask(method, SCRIPT, f"If-None-Match: {known.format(etag)}")
+    assert (response.status, response.body, response["ETag"]) == (304, b"", etag)
+    assert response["Cache-Control"] == "public, max-age=86400"
+    assert (await client.ask("GET", SCRIPT, 'If-None-Match: "other"')).status == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Origin: https://page.example",),
+        ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: script"),
+        ("Origin: https://other.example",),
+        ("Origin: null",),
+    ],
+)
+async def test_sockjs_client_is_for_pages_of_every_origin(
+    serve: Serve, connect: Connect, fields: tuple[str, ...]
+) -> None:
+    router = SockJSRouter(Echo, "/echo", allowed_origins=["https://page.example"])
+    client = await connect(await serve(router))
+    response = await client.ask("GET", SCRIPT, *fields)
+    assert (response.status, response["Access-Control-Allow-Origin"]) == (200, "*")
+    assert router.stats.rejected == {}
+
+
+async def test_sockjs_client_is_served_while_the_router_drains(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    client = await connect(server)
+    assert (await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    draining = asyncio.ensure_future(router.drain(0))
+    await until(lambda: router.draining)
+    assert (await client.ask("GET", "/echo/info")).status == 503
+    assert (await client.ask("GET", SCRIPT)).status == 200
+    assert (await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")).body.startswith(b"c[1012,")
+    await draining
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        (browser_files.CDN_URL, browser_files.CDN_URL),
+        ("/ключ.js?a=1#b", "/%D0%BA%D0%BB%D1%8E%D1%87.js?a=1#b"),
+        ("../static/sockjs.min.js", "../static/sockjs.min.js"),
+        ("sockjs.min.js", None),
+        ("./sockjs.min.js", None),
+    ],
+)
+async def test_without_a_copy_it_leads_to_the_configured_url(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, location: str | None
+) -> None:
+    monkeypatch.setattr(browser_files, "_FOLDER", tmp_path)
+    assert browser_files.default_sockjs_url() == browser_files.CDN_URL
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", sockjs_url=url)))
+    response = await client.ask("GET", SCRIPT)
+    assert response["Cache-Control"] == NO_CACHE
+    if location is None:
+        assert (response.status, response.text) == (
+            404,
+            "This installation does not contain sockjs.min.js: set sockjs_url.\n",
+        )
+    else:
+        assert (response.status, response["Location"]) == (302, location)

@@ -213,14 +213,12 @@ def make_routers(options: argparse.Namespace, memory: Memory, cluster: Any) -> l
     ]
     if options.browser:
         sys.path[:0] = [str(ROOT / "tests/browser"), str(ROOT / "examples")]
-        from common import SOCKJS_URL
         from server import Talk
         from test_server import Close
 
-        page = {"sockjs_url": SOCKJS_URL}
-        routers.append(SockJSRouter(Talk, "/talk", {"response_limit": 4096, **page}, **more))
-        routers.append(SockJSRouter(Talk, "/idle", {"heartbeat_delay": 0.3, **page}, **more))
-        routers.append(SockJSRouter(Close, "/close", page, **more))
+        routers.append(SockJSRouter(Talk, "/talk", {"response_limit": 4096}, **more))
+        routers.append(SockJSRouter(Talk, "/idle", {"heartbeat_delay": 0.3}, **more))
+        routers.append(SockJSRouter(Close, "/close", **more))
     return routers
 
 
@@ -230,10 +228,7 @@ def make_specs(options: argparse.Namespace, memory: Memory, routers: list[SockJS
     specs.append(URLSpec("/control", Control, {"memory": memory, "routers": routers, "cluster": cluster}))
     specs.append(URLSpec("/control/ended", Ended, {"memory": memory}))
     if options.browser:
-        from common import sockjs_specs
-
         specs.append(URLSpec(r"/pages/(.*)", StaticFileHandler, {"path": str(ROOT / "tests/browser/pages")}))
-        specs += sockjs_specs()
     return specs
 
 
