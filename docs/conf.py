@@ -25,7 +25,7 @@ nitpick_ignore_regex = [
     # Documented by other projects.
     ("py:class", r"(asyncio|collections|os|pathlib|prometheus_client|socket|tornado|types)\..*"),
     # Internal types of documented attributes and parameters.
-    ("py:class", r"sockjs_tornado\.(cluster\.base\.CheckedRooms|observe\.stats\.\w+)"),
+    ("py:class", r"sockjs_tornado\.(client\.options\.ConnectOptions|cluster\.base\.CheckedRooms|observe\.stats\.\w+)"),
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # Pages link to each other's sections.

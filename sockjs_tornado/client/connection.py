@@ -112,6 +112,10 @@ class SockJSClient:
             self._session.resume()
         return message
 
+    def take_received(self) -> Any:
+        """Return the next message of a client whose event loop has ended; raise IndexError if there is none."""
+        return self._receive_queue.get()
+
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the messages: ``async for message in client``.
 
@@ -124,7 +128,7 @@ class SockJSClient:
         try:
             return await self.recv()
         except ConnectionClosed as error:
-            if self._requested_close is not None or error.code in _NORMAL_CODES:
+            if is_normal_end(self, error):
                 raise StopAsyncIteration from None
             raise
 
@@ -372,3 +376,8 @@ class SockJSClient:
             if self._send_queue.not_full.is_set():
                 return
             await self._send_queue.not_full.wait()
+
+
+def is_normal_end(client: SockJSClient, error: ConnectionClosed) -> bool:
+    """Return whether an iteration over the messages ends without an error, after ``recv`` has raised one."""
+    return client._requested_close is not None or error.code in _NORMAL_CODES

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
@@ -166,6 +166,26 @@ def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
             case _:
                 raise ConfigurationError("headers: expected pairs of a valid field name and a value")
     return tuple(pairs)
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The options of :func:`sockjs_tornado.client.connect` that its synchronous twin takes, too, as they are given."""
+
+    transports: Sequence[str]
+    headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    origin: str | None
+    ca_file: str | Path | None
+    client_cert: str | Path | tuple[str | Path, str | Path] | None
+    verify: bool
+    proxy: str | None
+    open_timeout: float
+    transport_timeout: float
+    heartbeat_timeout: float | None
+    close_timeout: float
+    max_message_size: int
+    max_queue_bytes: int
+    reconnect: bool | Backoff
+    final_codes: Collection[int]
 
 
 _BYTES = "a number of bytes above 0"
