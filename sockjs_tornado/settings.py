@@ -204,9 +204,9 @@ class Settings(Validated):
             before an ``on_message`` has ended.
         callback_timeout: Timeout in seconds of an ``async def`` callback. Then it is cancelled, and the session is
             closed with code 1011. Default 0, for no timeout.
-        slow_callback_duration: Seconds from which on a plain callback is logged and counted, because it blocks the
-            event loop, so that no client is served. So is any other delay of the router's timer. Default 0.1; 0 for
-            never.
+        slow_callback_duration: Seconds from which on a callback is logged and counted that blocks the event loop, so
+            that no client is served: a plain one as a whole, an ``async def`` one between two awaits. So is any other
+            delay of the router's timer. Default 0.1; 0 for never.
         network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
             example after a cable was cut. Linux only; a heartbeat suffices to detect it. Default 30; 0 for the
             system's timeout, which may be 15 minutes.

@@ -249,6 +249,9 @@ execute(PyObject *module)
     repeated_type = add_type(module, &repeated_spec);
     session_type = add_type(module, &session_spec);
     request_head_type = prepare_http() < 0 ? NULL : add_type(module, &request_head_spec);
+    timed_steps_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timed_steps_spec, NULL);
+    if (timed_steps_type == NULL)
+        return -1;
     if (request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL
         || budget_type == NULL || http_connection_type == NULL || repeated_type == NULL || session_type == NULL)
         return -1;
@@ -265,6 +268,7 @@ static PyMethodDef functions[] = {
     {"parse_head", FASTCALL(parse_head), "parse_head(data, start, end, max_size, max_fields, /)\n--\n\n"},
     {"read_messages", FASTCALL(read_messages), "read_messages(memory, size, max_size, messages, /)\n--\n\n"},
     {"read_text_frames", FASTCALL(read_text_frames), "read_text_frames(data, position, max_size, events, /)\n--\n\n"},
+    {"time_steps", FASTCALL(time_steps), "time_steps(coroutine, callbacks, name, slow_after, /)\n--\n\n"},
 #ifndef _WIN32
     {"write_buffered", FASTCALL(write_buffered), "write_buffered(connections, left, /)\n--\n\n"},
 #endif

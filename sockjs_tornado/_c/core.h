@@ -73,6 +73,7 @@
  *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
  *   parse_head         _parse_head_python       valid heads with at most MAX_HEAD_FIELDS    nothing
  *                                               fields, and what they begin with
+ *   time_steps         TimedSteps               everything                                  nothing
  *   format_response    _format_response_python  ASCII, a list of at most                    nothing
  *                                               MAX_RESPONSE_FIELDS tuples without CR, LF
  *                                               or NUL, and bytes
@@ -252,6 +253,14 @@ int handle_error(PyObject *handler);
 /* Return monotonic seconds. On Windows, the resolution is 16 ms. */
 double monotonic(void);
 
+/* Return monotonic seconds of a clock that is cheaper, and advances every 1 to 10 ms. */
+double coarse_monotonic(void);
+
+/* --- in timed_steps.c --- */
+
+extern PyType_Spec timed_steps_spec;
+extern PyTypeObject *timed_steps_type;
+
 /* --- in read_frames.c --- */
 
 /* Append the strings of a JSON array to a list. Return 1, or 0 if it is anything else or has white space or \u, or -1
@@ -305,6 +314,10 @@ PyObject *read_messages(PyObject *module, PyObject *const *args, Py_ssize_t coun
 /* Append the text of each complete frame from a position on to a list, and return the end position. Stop at the first
  * frame that is not complete, final, masked text, below 64 KiB and at most `max_size` bytes. */
 PyObject *read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Return an awaitable that awaits a coroutine, and calls report_slow(seconds, name) of its callbacks after each step
+ * that has taken `slow_after` seconds or longer. */
+PyObject *time_steps(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* Write the buffer of each connection to its socket, and append those that may have unwritten data to a list. */
 PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count);

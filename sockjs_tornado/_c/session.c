@@ -164,6 +164,12 @@ monotonic(void)
     return seconds(PRECISE);
 }
 
+double
+coarse_monotonic(void)
+{
+    return seconds(COARSE);
+}
+
 /* Charge the time since `start` to a budget, or do nothing if it is NULL. Return 0, or -1 with an exception set. */
 static int
 charge(PyObject *budget, double start)

@@ -111,7 +111,7 @@ class SockJSCollector(Collector):
                     for label_value, count in {**dict.fromkeys(_INITIAL_LABELS[label], 0), **value}.items():
                         family.add_metric([router, str(label_value)], count)
                 yield family
-        text = "Plain callbacks that took slow_callback_duration or longer, and so blocked the event loop."
+        text = "Callbacks that blocked the event loop for slow_callback_duration or longer."
         slow = HistogramMetricFamily("sockjs_slow_callback_seconds", text, labels=["router"])
         for label, watched in self._routers.items():
             limits = ("+Inf" if limit == math.inf else str(limit) for limit in SLOW_BUCKETS)

@@ -50,7 +50,7 @@ class Stats(CountersCore):
         bytes_received: Bytes received on websockets and in POST bodies.
         rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
         callback_errors: Callbacks that raised an exception or timed out, by name.
-        slow_callback_buckets: Plain callbacks that took ``slow_callback_duration`` or longer: how many took at most as
+        slow_callback_buckets: Callbacks that blocked for ``slow_callback_duration`` or longer: how many took at most as
             many seconds as each of ``SLOW_BUCKETS``; the last is the number of all.
         slow_callback_seconds: Seconds that they took together.
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
@@ -107,7 +107,7 @@ class Stats(CountersCore):
 
     @property
     def timer_lag_peak(self) -> float:
-        """Maximum timer lag, or time of a plain callback, of the last 30 to 60 seconds."""
+        """Maximum timer lag, or time of a blocking callback, of the last 30 to 60 seconds."""
         self._age()
         return max(self._peak, self._peak_before)
 

@@ -11,6 +11,7 @@ from functools import partial
 from inspect import isawaitable
 from math import inf
 from time import monotonic
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import Message
@@ -19,12 +20,13 @@ from .blocking import BlockingWatch
 from .callback_results import check_result, handle_failure
 from .concurrency import ConcurrentCallbacks
 from .deadlines import CallbackTimeout
-from .slow_callbacks import report_slow_callback
+from .slow_callbacks import TimedSteps, report_slow_callback
 from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
 try:
-    from .._speedups import CallbacksCore
+    from .._speedups import CallbacksCore, time_steps
 except ImportError:  # the C module was not built
+    time_steps = TimedSteps  # type: ignore[assignment]
 
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be delivered at once; C reads them for each message."""
@@ -147,7 +149,7 @@ class Callbacks(CallbacksCore):
         self.finish_delivery()
 
     def report_slow(self, seconds: float, name: str = "on_message") -> None:
-        """Report a plain callback, or several calls of it in one iteration, that took ``slow_callback_duration``."""
+        """Report a plain callback, several calls of it in one iteration, or a step of an ``async def`` callback."""
         report_slow_callback(self._session, name, seconds)
 
     def finish_delivery(self) -> None:
@@ -375,6 +377,8 @@ class Callbacks(CallbacksCore):
         timeout = None
         if self._timeout is not None and name:
             timeout = CallbackTimeout(self._session._container, self._timeout, partial(self._expire, name))
+        if name and type(awaitable) is CoroutineType and self._slow_after < inf:
+            awaitable = time_steps(awaitable, self, name, self._slow_after)
         try:
             return await awaitable
         except _CAUGHT as error:

@@ -1,16 +1,20 @@
-"""Report what blocks the event loop: plain callbacks, which are measured, and anything else that delays the timer."""
+"""Report what blocks the event loop: callbacks, which are measured, and anything else that delays the timer."""
 
 import logging
+from collections.abc import Callable, Coroutine, Generator
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..observe.logs import ThrottledLog, session_fields
 from ..observe.stats import Stats
 from ..settings import Settings
 
 if TYPE_CHECKING:
+    from .callbacks import Callbacks
     from .session import Session
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +43,61 @@ def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
         logger,
         logging.WARNING,
         ("slow", kind, name),
-        "%s.%s blocked the event loop for %.3f s, in which no client was served: use `async def`, and "
+        "%s.%s blocked the event loop for %.3f s, in which no client was served: use `async def`, and there "
         "`await asyncio.to_thread(...)` for blocking calls (slow_callback_duration)",
         kind.__qualname__,
         name,
         own,
         extra=session_fields(session.label, session.transport_name),
     )
+
+
+class TimedSteps:
+    """An awaitable that awaits a coroutine, and reports each step that takes too long: what runs between two awaits.
+
+    Args:
+        coroutine: What an ``async def`` callback has returned.
+        callbacks: The callbacks of the session.
+        name: The name of the callback.
+        slow_after: Seconds from which on a step is reported.
+    """
+
+    __slots__ = ("_callbacks", "_coroutine", "_name", "_slow_after")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, object], callbacks: "Callbacks", name: str, slow_after: float
+    ) -> None:
+        self._coroutine = coroutine
+        self._callbacks = callbacks
+        self._name = name
+        self._slow_after = slow_after
+
+    def __await__(self) -> "Generator[Any, Any, object]":
+        return self
+
+    def __iter__(self) -> "TimedSteps":
+        return self
+
+    def __next__(self) -> Any:
+        return self._step(self._coroutine.send, None)
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        self._step(self._coroutine.close)
+
+    def _step(self, function: Callable[..., _T], *args: Any) -> _T:
+        began = monotonic()
+        try:
+            return function(*args)
+        finally:
+            taken = monotonic() - began
+            if taken >= self._slow_after:
+                self._callbacks.report_slow(taken, self._name)
 
 
 class LagAlarm:
@@ -71,9 +123,9 @@ class LagAlarm:
                     logger,
                     logging.WARNING,
                     "lag",
-                    "the event loop was blocked or stopped for at least %.3f s, by an async callback, by other code of "
-                    "the application, or because the machine is overloaded: PYTHONASYNCIODEBUG=1 makes asyncio log "
-                    "which callback is slow (slow_callback_duration)",
+                    "the event loop was blocked or stopped for at least %.3f s, by other code of the application, such "
+                    "as its tasks and request handlers, or because the machine is overloaded: PYTHONASYNCIODEBUG=1 "
+                    "makes asyncio log which callback is slow (slow_callback_duration)",
                     unexplained,
                 )
         self._reported = self._stats.slow_callback_seconds
