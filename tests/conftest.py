@@ -25,8 +25,8 @@ from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve,
 from client import Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.session import blocking, slow_callbacks
+from sockjs_tornado.wire.tornado_internals import LoggedHandler
 
 # The time that hypothesis takes depends on the machine, not on the code.
 # Each run tries other examples; `make fuzz` tries many more.
@@ -177,7 +177,7 @@ def id_watch() -> Iterator[IdWatch]:
 def log_request(handler: tornado.web.RequestHandler) -> None:
     """Write the access log at DEBUG, for :func:`id_watch`."""
     # For a URL that is not found, which may contain anything, Tornado writes the record itself.
-    if isinstance(handler, SockJSHandler):
+    if isinstance(handler, LoggedHandler):
         logging.getLogger("tornado.access").debug("%d %s", handler.get_status(), handler._request_summary())
 
 

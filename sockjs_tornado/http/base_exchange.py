@@ -123,6 +123,17 @@ class BaseExchange(Port):
         log = self.endpoint.server.container.log
         log.write(self.logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
 
+    def fail(self, error: Exception) -> None:
+        """Respond to a request whose endpoint has raised an exception."""
+        status = 500
+        if isinstance(error, HTTPError):
+            # An application's callback may choose the status.
+            status = error.status_code
+        else:
+            self.log_error(error)
+        if not self.responded:
+            self.respond(status, [])
+
     def log_request(self, application: Application, handler: Any) -> None:
         """Write the access log of the application, which knows the request as a handler."""
         try:

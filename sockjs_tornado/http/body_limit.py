@@ -3,7 +3,8 @@
 The URL specs look at the head of each request. Most requests go to
 :class:`~sockjs_tornado.http.handlers.SockJSHandler`, which starts when the whole body is there. The others go to
 :class:`StreamedBodyHandler`, which reads the body piece by piece and rejects the request as soon as a limit
-is exceeded.
+is exceeded. It cannot replace the other one, because it serves the request in a task: Tornado calls it before the body
+has arrived.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from ..wire.budget import UNCOUNTED_BYTES
 from ..wire.chunked import ChunkedDecoder
 from ..wire.connection import Connection
 from ..wire.responses import response_head, write_and_close
-from ..wire.tornado_internals import decompresses_body
+from ..wire.tornado_internals import body_timeout, decompresses_body
 from .handlers import SockJSHandler, header_value, remove_header
 
 #: Maximum bytes per read.
@@ -112,22 +113,20 @@ class StreamedBodyHandler(SockJSHandler):
     (Tornado 6.6 joins small ones), and to free the body when the client disconnects.
     """
 
-    def initialize(self, endpoint: Endpoint) -> None:
-        super().initialize(endpoint)
-        self._is_passed_on = self._pass_on(StreamedBodyHandler)
+    def _start(self) -> None:
+        endpoint = self.endpoint
         self._body = LimitedBody(endpoint, self.method, is_compressed=decompresses_body(self.request))
         self._work = 0
         # `prepare` rejects unsupported methods. Tornado would respond and close the connection while the client may
         # still send the body.
         self.SUPPORTED_METHODS = (self.method,)
+        if not self._pass_on(StreamedBodyHandler):
+            self._waiting = self._receive()
 
-    async def prepare(self) -> None:
+    async def _receive(self) -> None:
         """Read the body or reject the request."""
-        if self._is_passed_on:
-            self.detach()
-            return
         try:
-            async with timeout(self._body_timeout):
+            async with timeout(body_timeout(self.request)):
                 await self._read()
         except BadRequest as error:
             self.release_body()
@@ -136,6 +135,14 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             self._stream.close()
             self.detach()
+
+    async def _serve_read(self, *args: str, **kwargs: str) -> None:
+        """Serve the request, whose body was read."""
+        waiting = self._serve()
+        if waiting is not None:
+            await waiting
+
+    head = get = post = delete = patch = put = options = _serve_read  # type: ignore[assignment]
 
     async def _reject(self, error: BadRequest) -> None:
         response = self._render_rejection(error)

@@ -1,11 +1,13 @@
 """The exchange port for Tornado: a ``RequestHandler`` that passes requests to an endpoint."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.web import HTTPError
@@ -18,7 +20,7 @@ from ..wire.fields import has_token
 from ..wire.responses import PendingWrite, response_head, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import BaseHandler, client_port
+from ..wire.tornado_internals import LoggedHandler, client_port, is_last_request
 from .base_exchange import MAX_FIELDS, BaseExchange
 
 #: Above these sizes, a waiting request frees what Tornado parsed: a list of the header lines, and four copies of the
@@ -48,11 +50,15 @@ def session_id_of(path: str) -> str:
     return unquote(session_id, errors="surrogateescape") if "%" in session_id else session_id
 
 
-class SockJSHandler(BaseExchange, BaseHandler):
+class SockJSHandler(BaseExchange, LoggedHandler):
     """Passes a request to ``endpoint``, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Tornado reads and routes the request, and keeps the connection alive after a complete response. The connections of
     streams and websockets are taken over from Tornado before the first byte of the response.
+
+    The request is served in :meth:`initialize`, which Tornado calls as soon as it has read the request. It calls
+    :meth:`prepare` and the method for the request method in a task, one iteration of the event loop later. By then, it
+    has closed the connection of a client that has closed its sending direction.
     """
 
     logger = logging.getLogger(__name__)
@@ -61,7 +67,10 @@ class SockJSHandler(BaseExchange, BaseHandler):
     take_back = None
 
     def initialize(self, endpoint: Endpoint) -> None:
-        super().initialize()
+        """Serve the request."""
+        self._connection: HTTP1Connection = self.request.connection  # type: ignore[assignment]
+        # Here, because Tornado's connection has no stream any more once it is detached.
+        self._stream: Any = self._connection.stream
         self.endpoint = endpoint
         if endpoint.server._application is not self.application:
             endpoint.server._set_application(self.application)
@@ -72,8 +81,6 @@ class SockJSHandler(BaseExchange, BaseHandler):
         self._on_disconnect: Callable[[], None] | None = None
         # Whether to close the connection after the response, regardless of the request's Connection header.
         self._close_after_response = False
-        # The complete response.
-        self._response = b""
         request = self.request
         self.method = request.method or ""
         self.uri = request.uri or ""
@@ -89,6 +96,9 @@ class SockJSHandler(BaseExchange, BaseHandler):
         if len(cookies) > 1:
             # Tornado would join the lines with a comma, but cookies are separated by "; " (RFC 9113, section 8.2.3).
             request.headers["Cookie"] = "; ".join(cookies)
+        # What prepare() waits for.
+        self._waiting: Awaitable[None] | None = None
+        self._start()
 
     def check_xsrf_cookie(self) -> None:
         """Accept every POST: SockJS clients send no XSRF cookie; the router checks the origin instead."""
@@ -101,21 +111,44 @@ class SockJSHandler(BaseExchange, BaseHandler):
         """Decode a part of the path. A session id may consist of any bytes."""
         return value.decode("utf-8", "surrogateescape")
 
-    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+    def _start(self) -> None:
+        """Serve the request, which Tornado has read completely."""
+        if not self._pass_on(SockJSHandler):
+            # Context variables that callbacks set must not leak into the next request of the connection.
+            self._waiting = contextvars.copy_context().run(self._serve)
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Return what the request waits for, as a stream for its takeover."""
+        waiting, self._waiting = self._waiting, None
+        return waiting
+
+    def _ignore(self, *args: str, **kwargs: str) -> None:
+        """Do nothing: the request was served."""
+
+    head = get = post = delete = patch = put = options = _ignore
+
+    def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
+        """Do nothing: called by Tornado after the request was served."""
+        finished = asyncio.get_running_loop().create_future()
+        finished.set_result(None)
+        return finished
+
+    def _serve(self) -> Awaitable[None] | None:
         count = len(self.request.headers)
         if count > MAX_FIELDS:
             error = f"The request has {count} header fields; the maximum is {MAX_FIELDS}."
             self.endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
             return None
-        if self._pass_on(SockJSHandler):
-            self._release()
+        try:
+            return self.endpoint.handle(self)
+        except Exception as error:
+            self.fail(error)
             return None
-        return self.endpoint.handle(self)
 
     def _pass_on(self, kind: type) -> bool:
         """Let the native server serve the request, if that is possible; return whether it does.
 
-        This must be called by Tornado, not in a task, when it has read all of the body or nothing.
+        This must be called in :meth:`initialize`, when Tornado has read all of the body or nothing.
 
         Args:
             kind: The class of the handler. A class of the application that derives from it may override anything.
@@ -125,41 +158,25 @@ class SockJSHandler(BaseExchange, BaseHandler):
             # It is a request of the native server, whose routes did not find the endpoint, for example because it
             # depends on the host.
             self._connection.serve_endpoint(endpoint, self.session_id)
-            return True
-        adopters = endpoint.server._adopters
-        return adopters is not None and type(self) is kind and adopters.adopt(self)
-
-    def compute_etag(self) -> None:
-        """Set no Etag."""
-
-    def flush(self, include_footers: bool = False) -> "asyncio.Future[None]":
-        """Write the complete response; called by :meth:`finish`."""
-        response, self._response = self._response, b""
-        self.pending = write_tracked(self._stream, response)
-        # finish() waits for this write, and so for the pending data before it.
-        written: asyncio.Future[None] = self._connection.write(b"" if self.pending else response)
-        return written
-
-    def on_finish(self) -> None:
-        """Called after the response."""
+        else:
+            adopters = endpoint.server._adopters
+            if adopters is None or type(self) is not kind or not adopters.adopt(self):
+                return False
+        # Tornado must not wait for the body.
+        self.detach()
+        self.responded = True
         self._release()
-
-    head = get = post = delete = patch = put = options = _serve
+        return True
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Respond without a body: clients only use the status."""
-        self.respond(status_code, [])
+        """Respond to a request that has raised an exception, without a body: clients only use the status."""
+        if not self.responded:
+            self.respond(status_code, [])
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log errors of the server, but not client errors."""
         if value is not None and not isinstance(value, HTTPError):
             self.log_error(value)
-
-    def log_as(self, status: int) -> None:
-        """Write the access log for a request that the native server has served."""
-        self.set_status(status)
-        self.log_request(self.application, self)
-        self._break_cycle()
 
     # The exchange port.
 
@@ -198,14 +215,18 @@ class SockJSHandler(BaseExchange, BaseHandler):
         # keep-alive but read to the end of the connection, and those with more than "close" in the Connection header.
         connection = self.header("Connection")
         close = self._close_after_response or not self.is_http11 or bool(connection and has_token(connection, "close"))
-        if close or self._is_last_request:
+        if close or is_last_request(self.request):
             headers.append(("Connection", "close"))
         response = response_head(status, headers, b"" if self.method == "HEAD" else body)
         if close:
             self.pending = write_and_close(self._detach_stream(), response)
         else:
-            self._response = response
-            self.finish()
+            self._connection.set_close_callback(None)
+            self.pending = write_tracked(self._stream, response)
+            # finish() waits for this write, and so for the pending data before it.
+            self._connection.write(b"" if self.pending else response)
+            self._connection.finish()
+            self._finish_request()
 
     def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
         self._on_disconnect = callback
@@ -252,7 +273,7 @@ class SockJSHandler(BaseExchange, BaseHandler):
         self.log_request(self.application, self)
 
     def _release(self) -> None:
-        self._break_cycle()
+        self.break_cycle()
         self._on_disconnect = None
         if self._response_future is not None and not self._response_future.done():
             self._response_future.set_result(None)

@@ -29,7 +29,7 @@ from ..wire.fields import has_token
 from ..wire.http_parser import RequestHead, parse_head
 from ..wire.responses import claim_slot
 from ..wire.stream import duplicate, read_unread
-from ..wire.tornado_internals import accepting_server, decompresses_body, open_connections
+from ..wire.tornado_internals import LoggedHandler, accepting_server, decompresses_body, open_connections
 from .access_log import AccessLogEntry
 from .connection import HTTPConnection
 from .connection_limits import LimitedServer
@@ -91,9 +91,20 @@ class Adopter(HTTPServer):
         if not _has_own_log(application):
             exchange.log_request(application, AccessLogEntry(application, exchange, status))
             return
-        request = exchange.tornado_request()
-        handler = SockJSHandler(application, request, endpoint=exchange.endpoint)
-        handler.log_as(status)
+        handler = _ServedHandler(application, exchange.tornado_request(), summary=exchange.summary(), status=status)
+        exchange.log_request(application, handler)
+        handler.break_cycle()
+
+
+class _ServedHandler(LoggedHandler):
+    """A request that an adopted connection has served, for a log function."""
+
+    def initialize(self, summary: str, status: int) -> None:
+        self._summary = summary
+        self.set_status(status)
+
+    def summary(self) -> str:
+        return self._summary
 
 
 def _has_own_log(application: Application) -> bool:

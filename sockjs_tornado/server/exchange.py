@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import HTTPError
 
 from ..http.base_exchange import BaseExchange
 from ..session.connection_info import MAX_FORWARDED_FIELDS, select_fields
@@ -141,17 +140,6 @@ class NativeExchange(BaseExchange):
             await waiting
         except Exception as error:
             self.fail(error)
-
-    def fail(self, error: Exception) -> None:
-        """Respond to a request whose endpoint has raised an exception."""
-        if isinstance(error, HTTPError):
-            # An application's callback may choose the status.
-            if not self.responded:
-                self.respond(error.status_code, [])
-            return
-        self.log_error(error)
-        if not self.responded:
-            self.respond(500, [])
 
     def set_body(self, body: bytearray, share: BudgetShare) -> None:
         """Set a body that was read after the head, and its share in the memory budget."""

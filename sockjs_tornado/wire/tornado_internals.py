@@ -3,17 +3,14 @@
 No other module uses such a name, except that ``wire/websocket.py`` uses ``tornado.speedups`` if it exists.
 """
 
-import asyncio
-import contextvars
 import inspect
 import socket
 import sys
 import time
-from collections.abc import Awaitable
 from types import FrameType
 from typing import Any
 
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection, _GzipMessageDelegate
+from tornado.http1connection import HTTP1ServerConnection, _GzipMessageDelegate
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
@@ -22,81 +19,20 @@ from tornado.util import ObjectDict
 from tornado.web import Application, RequestHandler
 
 
-class BaseHandler(RequestHandler):
-    """A request handler that runs as soon as Tornado has read the request, and writes the response itself.
-
-    With Tornado's ``stream_request_body``, it runs in a task that starts before the body has arrived: Tornado calls
-    ``prepare``, then the method for the request method.
-    """
-
-    #: Set before _execute() if it is for stream_request_body, else None.
-    _prepared_future: Any
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Set the connection and its stream."""
-        self._connection: HTTP1Connection = self.request.connection  # type: ignore[assignment]
-        # Here, because Tornado's connection has no stream any more once it is detached.
-        self._stream: Any = self._connection.stream
-
-    def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
-        """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
-        if self._prepared_future is not None:
-            return super()._execute(transforms, *args, **kwargs)
-        self.path_args = []
-        loop = asyncio.get_running_loop()
-        waiting: Awaitable[None] | None = None
-        try:
-            self.path_kwargs = {name: self.decode_argument(value) for name, value in kwargs.items()}
-            # Context variables that callbacks set must not leak into the next request of the connection.
-            waiting = contextvars.copy_context().run(self._serve, **self.path_kwargs)
-        except Exception as error:
-            self._handle_request_exception(error)
-        if isinstance(waiting, asyncio.Future):
-            return waiting
-        if waiting is not None:
-            return loop.create_task(self._wait(waiting))
-        done = loop.create_future()
-        done.set_result(None)
-        return done
-
-    async def _wait(self, waiting: Awaitable[None]) -> None:
-        try:
-            await waiting
-        except Exception as error:
-            self._handle_request_exception(error)
-
-    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
-        """Serve the request. If an awaitable is returned, the request is served when it is done."""
-        raise NotImplementedError
-
-    def _log(self) -> None:
-        # Tornado would pass an exception of the application's log function on.
-        self.log_request(self.application, self)
-
-    def log_request(self, application: Application, handler: Any) -> None:
-        """Write the access log of the application."""
-        raise NotImplementedError
+class LoggedHandler(RequestHandler):
+    """A request handler that says how the access log describes its request."""
 
     def _request_summary(self) -> str:
+        # Tornado's would contain the session id, and a log function may call Tornado's.
         return self.summary()
 
     def summary(self) -> str:
         """Return the request line for the access log."""
         raise NotImplementedError
 
-    def _break_cycle(self) -> None:
+    def break_cycle(self) -> None:
         """Break the reference cycle through the template namespace, so that the garbage collector is not needed."""
         self.ui = ObjectDict()
-
-    @property
-    def _is_last_request(self) -> bool:
-        """Whether Tornado closes the connection after this request."""
-        return self._connection.no_keep_alive
-
-    @property
-    def _body_timeout(self) -> float | None:
-        """Seconds that a body may take, or None for any."""
-        return self._connection.params.body_timeout
 
 
 class UnloggedHandler(RequestHandler):
@@ -146,6 +82,19 @@ def set_start_time(request: HTTPServerRequest, seconds: float) -> None:
 def parse_body(request: HTTPServerRequest) -> None:
     """Parse the arguments in the body, as Tornado does for servers that get a function."""
     request._parse_body()
+
+
+def is_last_request(request: HTTPServerRequest) -> bool:
+    """Return whether Tornado closes the connection after the request, whatever the client asks for."""
+    connection: Any = request.connection
+    return bool(connection.no_keep_alive)
+
+
+def body_timeout(request: HTTPServerRequest) -> float | None:
+    """Return the seconds that a body may take, or None if there is no limit."""
+    connection: Any = request.connection
+    timeout: float | None = connection.params.body_timeout
+    return timeout
 
 
 def client_port(request: HTTPServerRequest) -> int:

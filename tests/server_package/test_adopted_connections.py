@@ -177,7 +177,7 @@ async def test_the_access_log_gets_handlers(listen: Listen, routers: Routers, ki
 
     def note(handler: Any) -> None:
         request = handler.request
-        assert isinstance(handler, SockJSHandler)
+        assert isinstance(handler, RequestHandler)
         assert handler.application.settings is handler.settings
         assert handler.current_user is None
         assert request.request_time() >= 0

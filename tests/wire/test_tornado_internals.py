@@ -12,24 +12,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from application import LogWatch, TornadoServer
+from application import TornadoServer
 from client import within
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
-from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+from tornado.web import Application, RequestHandler, stream_request_body
 
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.wire.tornado_internals import (
-    BaseHandler,
+    LoggedHandler,
     accepting_server,
+    body_timeout,
     client_port,
     connection_stream,
     decompresses_body,
     is_buffer_empty,
+    is_last_request,
     open_connections,
 )
 
@@ -40,17 +42,18 @@ Ask = Callable[..., Awaitable[bytes]]
 HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-class Handler(BaseHandler):
-    """Writes the response itself."""
+class Handler(LoggedHandler):
+    """Calls ``look`` while Tornado calls the handler, then responds."""
 
-    def _serve(self, session_id: str = "") -> Any:
-        self.finish()
+    def initialize(self) -> None:
+        """Look at the request."""
+        self.look()
 
-    def flush(self, include_footers: bool = False) -> Any:
-        return self._stream.write(b"HTTP/1.1 %d X\r\nContent-Length: 4\r\n\r\nbody" % self.get_status())
+    def look(self) -> None:
+        """Called when Tornado has read the request."""
 
-    def log_request(self, application: Application, handler: Any) -> None:
-        application.log_request(handler)
+    def get(self, session_id: str) -> None:
+        self.write("body")
 
     def summary(self) -> str:
         return "a summary"
@@ -92,81 +95,10 @@ async def ask() -> Any:
         await server.close_all_connections()
 
 
-async def test_tornado_executes_a_handler_with_the_groups_of_the_path_as_bytes(ask: Ask) -> None:
-    seen: list[Any] = []
-
-    class Executed(Handler):
-        def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Any:
-            seen.append((transforms, args, kwargs, asyncio.current_task()))
-            return super()._execute(transforms, *args, **kwargs)
-
-        def _serve(self, session_id: str = "") -> Any:
-            seen.append((asyncio.current_task(), session_id))
-            super()._serve(session_id)
-
-    await ask(Executed)
-    (transforms, args, kwargs, task), (served_in, session_id) = seen
-    assert session_id == "x"
-    assert isinstance(transforms, list)
-    assert (args, kwargs) == ((), {"session_id": b"x"})
-    # The request is served by the task that has read it.
-    assert served_in is task
-
-
-async def test_a_handler_may_write_the_whole_response(ask: Ask) -> None:
-    """Tornado calls ``flush`` for it, and ``_log`` for the access log."""
-    logged: list[Any] = []
-
-    class Logging(Handler):
-        def log_request(self, application: Application, handler: Any) -> None:
-            logged.append((application is self.application, handler is self))
-
-    assert await ask(Logging) == b"HTTP/1.1 200 X\r\nContent-Length: 4\r\n\r\nbody"
-    assert logged == [(True, True)]
-
-
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-async def test_an_exception_is_answered_by_tornado(ask: Ask, later: bool, logged: LogWatch) -> None:
-    class Failing(Handler):
-        def _serve(self, session_id: str = "") -> Any:
-            if later:
-                return self.fail()
-            raise HTTPError(418)
-
-        async def fail(self) -> None:
-            await asyncio.sleep(0)
-            raise HTTPError(418)
-
-    assert (await ask(Failing)).startswith(b"HTTP/1.1 418 ")
-    logged.take("418 a summary")
-
-
 async def test_the_access_log_has_the_summary(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tornado.access"):
         await ask(Handler)
     assert "200 a summary " in caplog.text
-
-
-async def test_a_handler_that_starts_before_the_body_may_finish_the_request(ask: Ask) -> None:
-    """``_execute`` of Tornado awaits ``prepare``, and heeds ``_finished``."""
-    served: list[bool] = []
-
-    @stream_request_body
-    class Early(Handler):
-        async def prepare(self) -> None:
-            data = await self._stream.read_bytes(4)
-            self._stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + data)
-            self.detach()
-            with pytest.raises(RuntimeError, match="called twice"):
-                self.finish()
-            self._stream.close()
-
-        def get(self, session_id: str) -> None:
-            served.append(True)
-
-    head = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
-    assert await ask(Early, head=head, body=b"data") == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata"
-    assert not served
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -176,7 +108,7 @@ def test_a_handler_is_freed_at_once_if_its_cycle_is_broken(breaks: bool) -> None
     request = HTTPServerRequest(start_line=line, headers=HTTPHeaders({"Host": "a"}), connection=connection)
     handler = Handler(Application(), request)
     if breaks:
-        handler._break_cycle()
+        handler.break_cycle()
     gc.disable()
     try:
         alive = weakref.ref(handler)
@@ -191,16 +123,17 @@ async def test_the_connection_has_a_stream_and_the_options_of_the_server(ask: As
     seen: list[Any] = []
 
     class Looking(Handler):
-        def _serve(self, session_id: str = "") -> Any:
-            seen.append((type(self._connection), self._stream, self._is_last_request, self._body_timeout))
-            seen.append((client_port(self.request), self._stream.socket.getpeername()[1]))
-            super()._serve(session_id)
+        def look(self) -> None:
+            connection: Any = self.request.connection
+            options = is_last_request(self.request), body_timeout(self.request)
+            seen.append((type(connection), connection.stream, options))
+            seen.append((client_port(self.request), connection.stream.socket.getpeername()[1]))
 
     await ask(Looking, no_keep_alive=last, body_timeout=5.0)
-    (kind, stream, is_last, body_timeout), (port, real_port) = seen
+    (kind, stream, options), (port, real_port) = seen
     assert issubclass(kind, HTTP1Connection)
     assert isinstance(stream, IOStream)
-    assert (is_last, body_timeout) == (last, 5.0)
+    assert options == (last, 5.0)
     assert port == real_port
 
 
@@ -210,9 +143,8 @@ async def test_a_compressed_body_is_known(ask: Ask, decompress: bool, field: byt
     seen: list[bool] = []
 
     class Looking(Handler):
-        def _serve(self, session_id: str = "") -> Any:
+        def look(self) -> None:
             seen.append(decompresses_body(self.request))
-            super()._serve(session_id)
 
     body = gzip.compress(b"body")
     head = b"GET / HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n" % (field, len(body))
@@ -224,14 +156,15 @@ async def test_a_stream_knows_whether_it_has_read_ahead(ask: Ask) -> None:
     seen: list[bool] = []
 
     @stream_request_body
-    class Reading(Handler):
+    class Reading(RequestHandler):
         async def prepare(self) -> None:
-            await self._stream.read_bytes(2)
-            seen.append(is_buffer_empty(self._stream))
-            await self._stream.read_bytes(2)
-            seen.append(is_buffer_empty(self._stream))
-            self.detach().write(b"HTTP/1.1 200 OK\r\n\r\n")
-            self._stream.close()
+            stream: Any = self.detach()
+            await stream.read_bytes(2)
+            seen.append(is_buffer_empty(stream))
+            await stream.read_bytes(2)
+            seen.append(is_buffer_empty(stream))
+            stream.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            stream.close()
 
     await ask(Reading, head=b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", body=b"data")
     assert seen == [False, True]
@@ -248,13 +181,11 @@ async def test_the_server_of_a_request_and_its_connections_are_known(ask: Ask) -
             open_connections(seen[0]).discard(self)
 
     class Looking(Handler):
-        def _serve(self, session_id: str = "") -> Any:
+        def look(self) -> None:
             server = accepting_server()
             seen.extend([server, open_connections(server) == {self.request.server_connection}])
             open_connections(server).add(Extra())
             handlers.append(weakref.ref(self))
-            super()._serve(session_id)
-            self._break_cycle()
 
     gc.disable()
     try:
@@ -300,7 +231,7 @@ def names_of(kind: type) -> set[str]:
 def test_no_other_class_uses_a_private_name_of_its_base(kind: type, base: type) -> None:
     """Nor has it such a name by accident, also in Tornado's next release."""
     assert names_of(kind) & private_names(base) == set()
-    assert names_of(BaseHandler) & private_names(RequestHandler) >= {"_execute", "_log"}
+    assert names_of(LoggedHandler) & private_names(RequestHandler) == {"_request_summary"}
 
 
 def test_a_handler_can_keep_its_requests_out_of_the_access_log() -> None:
