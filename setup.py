@@ -108,7 +108,7 @@ setup(
             "ws4py",
             "wsproto",
         ],
-        "docs": [*CLIENT, *CLUSTER, *METRICS, "furo", "myst-parser", "sphinx"],
+        "docs": [*CLIENT, *CLUSTER, *METRICS, "furo", "myst-parser", "sphinx", "sphinx-copybutton"],
     },
     keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
     classifiers=[

@@ -7,7 +7,7 @@ author = "the sockjs_tornado authors"
 copyright = f"2026, {author}"
 version = release = installed("sockjs-tornado")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
 exclude_patterns: list[str] = []
 

@@ -79,8 +79,8 @@ def test_the_docs_have_every_package_that_the_documented_modules_import() -> Non
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 imported.add(node.module.partition(".")[0])
-    # Those of the extra `fast` are optional everywhere.
-    imported -= {*sys.stdlib_module_names, "sockjs_tornado", "msgspec", "uvloop"}
+    # Those of the extra `fast` are optional everywhere, and only pytest imports the fixtures.
+    imported -= {*sys.stdlib_module_names, "sockjs_tornado", "msgspec", "pytest_asyncio", "uvloop"}
     assert {"pycurl", "redis", "tornado"} <= imported
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(distributions[module][0]) for module in imported}
