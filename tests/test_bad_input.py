@@ -74,7 +74,12 @@ async def all_end_once(router: SockJSRouter, journal: Journal) -> None:
     while not journal.opened.empty():
         opened.append(journal.opened.get_nowait())
     closing = asyncio.ensure_future(router.close())
-    await until(lambda: expire_sessions(router) or closing.done())
+
+    def is_closed() -> bool:
+        expire_sessions(router)
+        return closing.done()
+
+    await until(is_closed)
     await closing
     assert len(router.container) == 0
     for connection in opened:
