@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
@@ -79,6 +79,18 @@ class CheckedRooms(Rooms):
         return super().join(session, room, presence)
 
 
+#: The names of the relay's counters, which :meth:`BaseCluster.counters` has from the start.
+RELAY_COUNTERS: Final = (
+    "relayed",
+    "relay_forged",
+    "relay_stale",
+    "relay_replayed",
+    "relay_misdirected",
+    "claims_lost",
+    "tombstones",
+)
+
+
 @dataclasses.dataclass(slots=True)
 class ClusterStats:
     """The counters of one node.
@@ -89,6 +101,7 @@ class ClusterStats:
         received: Messages received from other nodes. On Redis, this node's own messages count only if they have
             history or follow one that has.
         skipped: Received messages that could not be decoded.
+        rejected_commands: Commands that Redis rejected, for example because its memory is full.
         gaps: Losses of all subscriptions, during which messages of other nodes may have been missed.
         relay: The relay's counters by name: relayed requests, rejected requests by reason, lost claims, and tombstones.
     """
@@ -97,6 +110,7 @@ class ClusterStats:
     publish_failures: int = 0
     received: int = 0
     skipped: int = 0
+    rejected_commands: int = 0
     gaps: int = 0
     relay: Counter[str] = dataclasses.field(default_factory=Counter)
 
@@ -136,7 +150,20 @@ class BaseCluster(ABC):
         """Return the counters by name, those of the relay among them; for :mod:`~sockjs_tornado.observe.metrics`."""
         counters = {field.name: getattr(self.stats, field.name) for field in dataclasses.fields(self.stats)}
         relay = counters.pop("relay")
-        return {**counters, **relay}
+        return {**dict.fromkeys(RELAY_COUNTERS, 0), **counters, **relay}
+
+    @property
+    def available(self) -> bool:
+        """Whether the cluster is running and connected, so that messages reach the other nodes."""
+        return not self._unusable_reason
+
+    def gauges(self) -> list[tuple[str, str, float]]:
+        """Return the current state, for :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", value."""
+        return [
+            ("available", "", float(self.available)),
+            ("rooms", "", len(self.rooms)),
+            ("members", "", self.rooms.memberships),
+        ]
 
     @abstractmethod
     async def start(self) -> None:

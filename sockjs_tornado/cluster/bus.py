@@ -12,6 +12,7 @@ from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import batches, fail
 from .envelope import RedisKeys
+from .permissions import acl_rules, subscription_probes
 from .reconnecting import ReconnectingConnection
 from .redis_connection import RedisConnection, RedisURL, pack_command
 
@@ -49,9 +50,7 @@ class Bus(ReconnectingConnection):
         log: ThrottledLog,
         timeout: float,
     ) -> None:
-        super().__init__(url, timeout, log)
-        # The user may not be permitted to use the channels.
-        self.probes = ("SUBSCRIBE", keys.channel("")), ("UNSUBSCRIBE", keys.channel(""))
+        super().__init__(url, timeout, log, subscription_probes(keys), acl_rules(keys))
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed

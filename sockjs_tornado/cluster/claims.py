@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..exceptions import ClusterUnavailable
 from ..session.ended import ENDED_TIME
 from .base import batches
 from .commands import Commands
@@ -24,10 +25,12 @@ _BATCH_SIZE: Final = 500
 
 _TOMBSTONE: Final = b"-"
 
-#: A script that replaces or deletes a key if it has the expected value.
+#: A script that replaces or deletes a key if it has the expected value. If only the expiry changes, it also works while
+#: the memory of Redis is full.
 REPLACE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+if ARGV[2] == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
@@ -125,7 +128,15 @@ class Claims(Ownership):
             ClusterUnavailable: Redis became unavailable meanwhile.
         """
         for batch in batches(list(self._owned), _BATCH_SIZE):
-            await asyncio.gather(*map(self._refresh, batch))
+            failures = [
+                result
+                for result in await asyncio.gather(*map(self._refresh, batch), return_exceptions=True)
+                if isinstance(result, BaseException)
+            ]
+            for failure in failures:
+                # If Redis has rejected a command, as while its memory is full, refresh the others.
+                if not isinstance(failure, ClusterUnavailable) or not self._commands.available:
+                    raise failure
 
     async def _refresh(self, key: str) -> None:
         value = await self._commands.call("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from redis import ResponseError
@@ -13,7 +14,9 @@ from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import fail
 from .reconnecting import ReconnectingConnection
-from .redis_connection import TIMEOUT, RedisConnection, RedisURL, check_server, pack_command
+from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, check_server, mask_user, pack_command
+
+logger = logging.getLogger(__name__)
 
 #: The limit of the queue: the memory that its commands take. The last command may exceed it.
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
@@ -29,7 +32,16 @@ _BATCH_BYTES: Final = 1024 * 1024
 #: Why a command is rejected if the queue is full.
 FULL: Final = "the queue of commands for Redis is full"
 
-Args = tuple[str | bytes | int, ...]
+# What an operator does about a rejected command, by the beginning of the reply.
+_REMEDIES: Final = {
+    "NOPERM": "Grant the user the permissions that docs/scaling.md lists (ACL SETUSER).",
+    "NOAUTH": "Check the credentials in the URL.",
+    "WRONGPASS": "Check the credentials in the URL.",
+    "OOM": "New sessions, members and histories cannot be stored. Raise maxmemory, or delete other data.",
+    "MISCONF": "Redis cannot save its data to disk, and accepts no writes. Check its log and its disk.",
+    "NOREPLICAS": "Redis has too few replicas, and accepts no writes (min-replicas-to-write).",
+    "ERR unknown command": "The command was renamed or disabled in the configuration of Redis.",
+}
 
 
 class DeferredCommand:
@@ -62,22 +74,28 @@ class Commands(ReconnectingConnection):
     submitted when there is room, unless its caller has dropped it before.
 
     Args:
+        probes: Commands that Redis must permit, and ``rules`` that permit them; see :meth:`RedisURL.connect`.
         on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
         on_reconnect: Called after each reconnect.
+        on_rejected: Called after each command that Redis has rejected.
     """
 
     def __init__(
         self,
         url: RedisURL,
         *,
+        probes: Sequence[Args] = (),
+        rules: str = "",
         timeout: float = TIMEOUT,
         log: ThrottledLog | None = None,
         on_demoted: Callable[[], object] = lambda: None,
         on_reconnect: Callable[[], object] = lambda: None,
+        on_rejected: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(url, timeout, log or ThrottledLog())
+        super().__init__(url, timeout, log or ThrottledLog(), probes, rules)
         self._on_demoted = on_demoted
         self._on_reconnect = on_reconnect
+        self._on_rejected = on_rejected
         # Each command with its reply's future, and the future that it waits for.
         self._queue: deque[tuple[bytes, asyncio.Future[Any], asyncio.Future[Any] | None]] = deque()
         self._queued_bytes = 0
@@ -156,6 +174,11 @@ class Commands(ReconnectingConnection):
             await self.call("PING")
 
     @property
+    def queued(self) -> tuple[int, int]:
+        """The number of commands that wait for a reply, and the size of those that were not sent yet, in bytes."""
+        return len(self._queue) + len(self._in_flight) + len(self._deferred), self._queued_bytes
+
+    @property
     def is_full(self) -> bool:
         """Whether the queue has no room for another command. Later commands do not overtake those that wait."""
         return self._queued_bytes >= MAX_QUEUED_BYTES or bool(self._deferred)
@@ -222,10 +245,19 @@ class Commands(ReconnectingConnection):
             future = in_flight.popleft()
             if isinstance(reply, ResponseError):
                 fail(future, f"Redis rejected the command: {reply}")
+                self._on_rejected()
+                self._log_rejection(str(reply))
             elif not future.done():
                 future.set_result(reply)
             if not in_flight:
                 self._batch_done.set()
+
+    def _log_rejection(self, reply: str) -> None:
+        """Log a rejection that lasts until an operator acts: most commands are not awaited."""
+        for code, remedy in _REMEDIES.items():
+            if reply.startswith(code):
+                message = "Redis at %s rejects commands of this node: %s. %s"
+                self._log.write(logger, logging.WARNING, code, message, self._url.address, mask_user(reply), remedy)
 
     def _on_disconnect(self) -> None:
         self._reason = "is unavailable"

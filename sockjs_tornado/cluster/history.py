@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from ..session.ports import Position
 from .base import batches
-from .commands import Args, Commands
+from .commands import Commands
 from .envelope import RedisKeys, decode, value_of
+from .redis_connection import Args
 
 #: The default time in seconds for which a history is kept after its last message.
 TTL: Final = 24 * 60 * 60

@@ -153,16 +153,24 @@ class Membership:
                 raise ClusterError(f"Another node ({registered.decode()}) already advertises {self._address}.")
             await asyncio.sleep(_RETRY_INTERVAL)
 
+    @property
+    def claim_count(self) -> int:
+        """The number of sessions that this node owns."""
+        return len(self._claims)
+
     def refresh(self) -> None:
         """Refresh all keys now, after a reconnect to Redis."""
         self._wake.set()
 
     async def _refresh(self) -> None:
-        before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
+        # First what Redis accepts even while its memory is full, which it reports as an error of SET.
         await self._claims.refresh()
+        before = await self._commands.call("GETEX", self._key, "PX", CLAIM_TIME * 1000)
+        if before != self._id.encode():
+            before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
         if before not in (None, self._id.encode()):
             message = "Another node (%s) also advertises %s. Give every node its own address."
-            logger.error(message, before.decode(), self._address)
+            logger.error(message, before.decode(errors="replace"), self._address)
 
     async def close(self) -> None:
         """Release all claims and the address, and close the listener."""

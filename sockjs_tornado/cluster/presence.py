@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from ..session.rooms import Rooms
 from .base import batches, cancel, repeat
-from .commands import Args, Commands
+from .commands import Commands
 from .envelope import RedisKeys
+from .redis_connection import Args
 
 #: The default time in seconds after which the entries of a node expire if it does not refresh them.
 LIFETIME: Final = 15.0
@@ -109,7 +110,11 @@ class Presence:
 
     async def _refresh(self) -> None:
         """Refresh the expiry of all entries, and write again those that Redis does not have."""
-        known = await self._commands.call("SET", self._keys.alive(self._node), 1, "PX", self._lifetime, "GET")
+        alive = self._keys.alive(self._node)
+        # GETEX works even while the memory of Redis is full.
+        known = await self._commands.call("GETEX", alive, "PX", self._lifetime)
+        if known is None:
+            await self._commands.call("SET", alive, 1, "PX", self._lifetime)
         removals, self._failed_removals = self._failed_removals, {}
         for room, labels in removals.items():
             for label in labels - self._rooms.presence(room).keys():

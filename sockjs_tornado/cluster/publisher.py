@@ -21,10 +21,10 @@ from ..protocol import encode_message
 from ..session.ports import Position
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
-from .commands import Args, Commands
+from .commands import Commands
 from .envelope import RedisKeys, encode
 from .history import position_of, publish_command, publish_many_commands
-from .redis_connection import CONNECTION_ERRORS, TIMEOUT, RedisURL, translate_error
+from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, translate_error
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16

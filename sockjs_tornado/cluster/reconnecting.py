@@ -10,13 +10,13 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
-from ..exceptions import ClusterError, ConfigurationError
+from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from .base import cancel
-from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
+from .redis_connection import CONNECTION_ERRORS, Args, RedisConnection, RedisURL, translate_error
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,32 @@ _STABLE_AFTER: Final = 5.0
 class ReconnectingConnection(ABC):
     """A connection to Redis that is reopened whenever it is lost.
 
-    Attributes:
-        probes: Commands that Redis must accept when the connection is opened for the first time.
+    Args:
+        url: The URL of the server.
+        timeout: Seconds without data after which Redis is pinged.
+        log: The log.
+        probes: Commands that Redis must permit when the connection is opened for the first time.
+        rules: The rules that permit them.
     """
 
-    probes: tuple[tuple[str | bytes, ...], ...] = ()
-
-    def __init__(self, url: RedisURL, timeout: float, log: ThrottledLog) -> None:
+    def __init__(
+        self, url: RedisURL, timeout: float, log: ThrottledLog, probes: Sequence[Args] = (), rules: str = ""
+    ) -> None:
         self._url = url
+        self._probes = probes
+        self._rules = rules
         self._timeout = timeout
         self._log = log
         # Set while Redis is connected.
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        # The current or last connection.
+        self._connection: RedisConnection | None = None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since Redis has last sent something, also on an earlier connection; 0 before :meth:`start`."""
+        return 0.0 if self._connection is None else time.monotonic() - self._connection.received_at
 
     @property
     def available(self) -> bool:
@@ -55,7 +68,7 @@ class ReconnectingConnection(ABC):
 
     async def start(self) -> None:
         """Connect to Redis; see :meth:`RedisURL.connect` for the errors."""
-        connection = await self._url.connect(*self.probes)
+        connection = await self._url.connect(self._probes, self._rules)
         self._connected.set()
         self._task = asyncio.create_task(self._keep_connected(connection))
 
@@ -87,6 +100,7 @@ class ReconnectingConnection(ABC):
     async def _use(self, connection: RedisConnection) -> None:
         """Use a connection until it raises an error."""
         is_reconnect = not self._connected.is_set()
+        self._connection = connection
         self._connected.set()
         self._on_connect(is_reconnect)
         # The reader always runs, even if no reply is expected: only it notices that the connection was closed.
@@ -136,9 +150,12 @@ class ReconnectingConnection(ABC):
             await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
             try:
                 return await self._url.connect(), delay
-            except (ClusterError, ConfigurationError) as error:
-                # ConfigurationError: for example, the files of certificates are being replaced.
+            except ClusterUnavailable as error:
                 logger.debug("Cannot reconnect: %s", error)
+            except (ClusterError, ConfigurationError) as error:
+                # An operator must act: the password was changed, the user was revoked, or the server was replaced by
+                # one that cannot be used. ConfigurationError: the files of certificates are missing, for example.
+                self._log.write(logger, logging.WARNING, "refused", "Cannot reconnect to Redis: %s", error)
 
 
 async def _run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:

@@ -40,6 +40,7 @@ from .envelope import RedisKeys
 from .history import Recovered, recover
 from .membership import Membership
 from .messages import Messages, TransformMessage
+from .permissions import acl_rules, command_probes
 from .presence import LIFETIME, Presence
 from .redis_connection import TIMEOUT, RedisURL
 
@@ -178,10 +179,13 @@ class RedisCluster(BaseCluster):
         self.keys = RedisKeys(self._namespace, self._url.database)
         self.commands = Commands(
             self._url,
+            probes=command_probes(self.keys, relays=self._make_membership is not None),
+            rules=acl_rules(self.keys),
             timeout=self._timeout,
             log=self.log,
             on_demoted=lambda: self._bus.reconnect(),  # A lambda, because the bus is created below.
             on_reconnect=self._redis_reconnected,
+            on_rejected=self._command_rejected,
         )
         self._messages = Messages(
             self.node_id,
@@ -213,8 +217,8 @@ class RedisCluster(BaseCluster):
 
         Raises:
             ClusterUnavailable: Redis does not respond.
-            ClusterError: Redis requires a password, is too old, or does not permit the user to use the channels; or
-                another node advertises the same address.
+            ClusterError: Redis requires a password, is too old, or does not permit the user to run a command that the
+                cluster uses; or another node advertises the same address.
             ConfigurationError: The address to listen on is public, or is not an address of this host.
             RuntimeError: The cluster is closed.
         """
@@ -246,6 +250,24 @@ class RedisCluster(BaseCluster):
                 # If this task is cancelled, the exit stack still runs the remaining callbacks.
                 await self._exit_stack.aclose()
 
+    @property
+    def available(self) -> bool:
+        """Whether the cluster is running, and both connections to Redis are open."""
+        return super().available and self.commands.available and self._bus.available
+
+    def gauges(self) -> list[tuple[str, str, float]]:
+        """Return the current state, for :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", value."""
+        commands, size = self.commands.queued
+        links = (("commands", self.commands), ("bus", self._bus))
+        return [
+            *super().gauges(),
+            *(("connected", link, float(connection.available)) for link, connection in links),
+            *(("silence_seconds", link, connection.silence) for link, connection in links),
+            ("queued_commands", "", commands),
+            ("queued_bytes", "", size),
+            ("claims", "", 0 if self._membership is None else self._membership.claim_count),
+        ]
+
     # Events of the connections to Redis.
 
     def _redis_reconnected(self) -> None:
@@ -253,6 +275,9 @@ class RedisCluster(BaseCluster):
         self._presence.restore()
         if self._membership is not None:
             self._membership.refresh()
+
+    def _command_rejected(self) -> None:
+        self.stats.rejected_commands += 1
 
     def _gap_ended(self, rooms: frozenset[str]) -> None:
         self.stats.gaps += 1

@@ -3,8 +3,9 @@
 import asyncio
 import re
 import ssl
+import time
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import hiredis
@@ -18,6 +19,9 @@ from ..session.grace import timeout
 #: has as long again to reply. A half-open connection is detected within twice this time.
 TIMEOUT: Final = 2.0
 
+#: A command and its arguments. Text is encoded as UTF-8.
+Args = tuple[str | bytes | int, ...]
+
 _MIN_VERSION: Final = (7, 0)
 _EXPECTED_URL: Final = (
     'expected "redis://host:port/number", "rediss://..." (TLS) or "unix:///path", with "user:password@" before the '
@@ -26,6 +30,7 @@ _EXPECTED_URL: Final = (
 
 _ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
 _UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?([^?#@]*)")
+_USER_IN_REPLY: Final = re.compile("^NOPERM User .* has no", re.DOTALL)
 _INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"
 
 #: The largest number of bytes to read at once.
@@ -35,6 +40,7 @@ _READ_SIZE: Final = 64 * 1024
 # that closes the connection immediately.
 _CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "NOPERM", "WRONGPASS")
 _NOT_WRITABLE_ERRORS: Final = ("LOADING", "MASTERDOWN", "READONLY")
+_NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
 _REFUSED_ERROR: Final = "ERR max number of clients"
 
 #: The errors of a connection. ``TimeoutError`` is a subclass of ``OSError``.
@@ -69,11 +75,12 @@ class RedisURL:
         self._uses_tls = url.startswith("rediss:")
         self.database = int(self._options.get("db") or 0)
 
-    async def connect(self, *probes: tuple[str | bytes, ...]) -> "RedisConnection":
+    async def connect(self, probes: Sequence[Args] = (), rules: str = "") -> "RedisConnection":
         """Open a connection, log in, and check the server's version and role.
 
         Args:
-            probes: Commands that Redis must accept as well.
+            probes: Commands that Redis must permit as well. Other errors than those of permissions do not matter.
+            rules: The rules that permit them, for the error message.
 
         Raises:
             ClusterUnavailable: The server does not respond.
@@ -88,11 +95,13 @@ class RedisURL:
                 else:
                     streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls_context())
                 connection = RedisConnection(*streams)
-                await self._log_in(connection, probes)
+                await self._log_in(connection, probes, rules)
         except BaseException as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, CONNECTION_ERRORS):
+                # The event loop closes the socket in its next turn.
+                await asyncio.sleep(0)
                 raise translate_error(error, self.address) from error
             raise
         return connection
@@ -108,23 +117,37 @@ class RedisURL:
             raise ConfigurationError(f"url: {_INVALID_OPTION}; {_EXPECTED_URL}") from None
         return context
 
-    async def _log_in(self, connection: "RedisConnection", probes: Iterable[tuple[str | bytes, ...]]) -> None:
-        """Send the credentials, select the database, and check the server."""
-        commands: list[tuple[str | bytes | int, ...]] = []
+    async def _log_in(self, connection: "RedisConnection", probes: Sequence[Args], rules: str) -> None:
+        """Send the credentials, select the database, and check the server and the user's permissions."""
+        commands: list[Args] = []
         username, password = self._options.get("username"), self._options.get("password")
         if username or password:
             commands.append(("AUTH", *([username] if username else []), password or ""))
         if self.database:
             commands.append(("SELECT", self.database))
         # RESP2, which separates replies from published messages.
-        commands += [("HELLO", 2), *probes]
-        await connection.send(b"".join(map(pack_command, commands)))
+        commands.append(("HELLO", 2))
+        await connection.send(b"".join(map(pack_command, [*commands, *probes])))
         for name, *_ in commands:
             reply = await connection.receive()
             if name == "HELLO":
                 check_server(reply, self.address)
             elif isinstance(reply, redis.ResponseError):
                 raise reply
+        missing: list[str] = []
+        refused: list[str] = []
+        for name, *_ in probes:
+            reply = await connection.receive()
+            if str(reply).startswith(_NOT_PERMITTED) and isinstance(reply, redis.ResponseError):
+                refused.append(mask_user(str(reply)))
+                missing.append(str(name).lower())
+        if missing:
+            user = "<user>" if username else "default"
+            raise ClusterError(
+                f"Redis at {self.address} requires another user or password: {refused[0]}. The user must be permitted "
+                f"to run {', '.join(dict.fromkeys(missing))} on the cluster's keys and channels. Permit what the "
+                f"cluster uses: ACL SETUSER {user} {rules}"
+            )
 
 
 def _check_url(url: object) -> None:
@@ -164,7 +187,7 @@ def _find_fault(url: str) -> str | None:
     return None
 
 
-def pack_command(args: Sequence[str | bytes | int]) -> bytes:
+def pack_command(args: Args) -> bytes:
     """Encode a command for Redis. Text may contain lone surrogates."""
     parts = [b"*%d\r\n" % len(args)]
     for arg in args:
@@ -176,13 +199,18 @@ def pack_command(args: Sequence[str | bytes | int]) -> bytes:
     return b"".join(parts)
 
 
+def mask_user(reply: str) -> str:
+    """Return an error reply without the name of the user, which Redis repeats."""
+    return _USER_IN_REPLY.sub("NOPERM User *** has no", reply)
+
+
 def translate_error(error: Exception, address: str) -> ClusterError:
     """Return the exception of this package for an error of a connection to Redis."""
     if isinstance(error, ClusterError):
         return error
     is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
     if is_refused or str(error).startswith(_CREDENTIALS_ERRORS):
-        return ClusterError(f"Redis at {address} requires another user or password: {error}")
+        return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")
     if isinstance(error, redis.ResponseError):
         return ClusterError(f"Redis at {address} cannot be used: {error}")
     return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}")
@@ -193,6 +221,7 @@ class RedisConnection:
 
     Attributes:
         bytes_received: The number of bytes received. It grows while a long reply arrives.
+        received_at: The monotonic time at which data has last arrived, or at which the connection was opened.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,6 +229,7 @@ class RedisConnection:
         self._writer = writer
         self._parser = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=redis.ResponseError)
         self.bytes_received = 0
+        self.received_at = time.monotonic()
 
     async def send(self, commands: bytes) -> None:
         """Send encoded commands."""
@@ -219,6 +249,7 @@ class RedisConnection:
             if not data:
                 raise ConnectionResetError("the connection was closed")
             self.bytes_received += len(data)
+            self.received_at = time.monotonic()
             self._parser.feed(data)
         if isinstance(reply, redis.ResponseError):
             if str(reply).startswith(_NOT_WRITABLE_ERRORS):

@@ -8,6 +8,8 @@
 - ``/healthz`` responds with 200 while the event loop runs.
 - ``/readyz`` responds with 200, or with 503 if a router is draining or closed, so that a load balancer sends new
   clients to other servers. A server at one of its limits is still ready, because it serves its existing clients.
+  ``clusters`` has the state of each router's cluster: ``ok`` or ``unavailable``. The response is 503 for an unavailable
+  cluster only with ``require_cluster=True``: usually all servers lose Redis together, and none would be left.
 
 These URLs reveal how much the server is used. If the server has a public address, block the URLs in the proxy, or serve
 them from a separate application on a private port.
@@ -70,6 +72,17 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
+# The help text of each gauge of a cluster, and its label besides "router".
+_CLUSTER_GAUGES = {
+    "available": ("1 if messages reach the other nodes: all links are connected.",),
+    "rooms": ("Rooms with members on this node.",),
+    "members": ("Members of all rooms on this node; a session counts once for each of its rooms.",),
+    "connected": ("1 if the link to Redis is connected.", "link"),
+    "silence_seconds": ("Seconds since Redis has last sent something on the link.", "link"),
+    "queued_commands": ("Commands that wait for a reply of Redis.",),
+    "queued_bytes": ("Size of the commands that were not sent to Redis yet; the limit is 64 MiB.",),
+    "claims": ("Sessions that this node owns.",),
+}
 #: Values of the labels that every router has from the beginning, so that a query finds the first increase. The reasons
 #: of rejections appear when they occur.
 _INITIAL_LABELS: dict[str, tuple[str, ...]] = {
@@ -120,22 +133,33 @@ class SockJSCollector(Collector):
         yield slow
         text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."
         yield CounterMetricFamily("sockjs_rejected_connections", text, value=Admission.total_rejected)
+        # Without a cluster, these families have no values.
         clusters = {
             router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
         }
-        if clusters:
-            text = "Counters of the cluster. If several routers share one, it is exported for the first."
-            family = CounterMetricFamily("sockjs_cluster", text, labels=["router", "counter"])
-            for cluster, router in clusters.items():
-                for counter, count in cluster.counters().items():
-                    family.add_metric([router, counter], count)
-            yield family
+        text = "Counters of the cluster. If several routers share one, it is exported for the first."
+        counters = CounterMetricFamily("sockjs_cluster", text, labels=["router", "counter"])
+        gauges = {
+            gauge: GaugeMetricFamily(f"sockjs_cluster_{gauge}", text, labels=["router", *labels])
+            for gauge, (text, *labels) in _CLUSTER_GAUGES.items()
+        }
+        for cluster, router in clusters.items():
+            for counter, count in cluster.counters().items():
+                counters.add_metric([router, counter], count)
+            for gauge, link, value in cluster.gauges():
+                gauges[gauge].add_metric([router, link] if link else [router], value)
+        yield counters
+        yield from gauges.values()
 
     describe = collect  # the registry needs the names
 
 
 def monitoring_urls(
-    routers: Mapping[str, SockJSRouter], *, prefix: str = "", registry: CollectorRegistry | None = None
+    routers: Mapping[str, SockJSRouter],
+    *,
+    prefix: str = "",
+    registry: CollectorRegistry | None = None,
+    require_cluster: bool = False,
 ) -> list[URLSpec]:
     """Return URL specs for ``/metrics``, ``/healthz`` and ``/readyz``.
 
@@ -144,6 +168,7 @@ def monitoring_urls(
         prefix: Prefix of the three paths. Default: none.
         registry: Registry to which the routers' metrics are added. ``/metrics`` exports all metrics of the registry.
             Default: a new registry with the memory, CPU and file descriptor metrics of the process.
+        require_cluster: Whether ``/readyz`` responds with 503 while a router's cluster is unavailable. Default: False.
 
     Raises:
         ConfigurationError: ``routers`` is not a mapping of names to routers.
@@ -157,7 +182,7 @@ def monitoring_urls(
     return [
         URLSpec(f"{prefix}/metrics", _MetricsHandler, {"registry": registry}),
         URLSpec(f"{prefix}/healthz", _HealthHandler),
-        URLSpec(f"{prefix}/readyz", _ReadinessHandler, {"routers": dict(routers)}),
+        URLSpec(f"{prefix}/readyz", _ReadinessHandler, {"routers": dict(routers), "require": require_cluster}),
     ]
 
 
@@ -185,12 +210,20 @@ class _HealthHandler(_MonitoringHandler):
 
 
 class _ReadinessHandler(_MonitoringHandler):
-    def initialize(self, routers: dict[str, SockJSRouter]) -> None:
+    def initialize(self, routers: dict[str, SockJSRouter], require: bool) -> None:
         self._routers = routers
+        self._require_cluster = require
 
     def get(self) -> None:
         draining = [name for name, router in self._routers.items() if router.draining]
-        self.set_status(503 if draining else 200)
-        self.write({"status": "draining" if draining else "ok", "draining": draining})
+        clusters = {
+            name: "ok" if router.cluster.available else "unavailable"
+            for name, router in self._routers.items()
+            if router.cluster is not None
+        }
+        is_cut_off = self._require_cluster and "unavailable" in clusters.values()
+        self.set_status(503 if draining or is_cut_off else 200)
+        status = "draining" if draining else "cluster unavailable" if is_cut_off else "ok"
+        self.write({"status": status, "draining": draining, **({"clusters": clusters} if clusters else {})})
 
     head = get

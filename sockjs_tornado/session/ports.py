@@ -105,8 +105,15 @@ class Cluster(Protocol):
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of all members of a room, in all processes."""
 
+    @property
+    def available(self) -> bool:
+        """Whether messages reach the other processes."""
+
     def counters(self) -> Mapping[str, int]:
         """Return its counters by name."""
+
+    def gauges(self) -> Sequence[tuple[str, str, float]]:
+        """Return its current state: the name, the link that it is about or "", and the value of each gauge."""
 
     async def __aenter__(self) -> object:
         """Start the cluster."""

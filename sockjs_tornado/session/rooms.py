@@ -54,6 +54,11 @@ class Rooms:
     def __len__(self) -> int:
         return len(self._members)
 
+    @property
+    def memberships(self) -> int:
+        """The number of members of all rooms; a session counts once for each of its rooms."""
+        return sum(map(len, self._members.values()))
+
     def room_created(self, room: str) -> None:
         """Called when the first session has joined a room."""
 

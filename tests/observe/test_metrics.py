@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
+from sockjs_tornado.cluster.base import RELAY_COUNTERS, ClusterStats
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 from sockjs_tornado.serving import http_server
 from sockjs_tornado.settings import TRANSPORTS
@@ -216,3 +218,22 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     ]
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
+
+
+def test_each_alert_rule_is_about_metrics_and_counters_that_exist() -> None:
+    registry = CollectorRegistry()
+    registry.register(SockJSCollector({"a": SockJSRouter(Echo)}))
+    suffixes = {"counter": "_total", "histogram": "_bucket"}
+    metrics = {family.name + suffixes.get(family.type, "") for family in registry.collect()}
+    text = (DASHBOARD.parent / "alerts.yaml").read_text()
+    expressions = re.findall(r"^ +expr: (.*)$", text, re.MULTILINE)
+    assert len(expressions) == text.count("- alert: ") == len(set(re.findall(r"- alert: (\w+)", text))) > 5
+    counters = {field.name for field in fields(ClusterStats)} | set(RELAY_COUNTERS)
+    for expression in expressions:
+        assert set(re.findall(r"sockjs_\w+", expression)) <= metrics
+        assert expression.count("(") == expression.count(")")
+        for value in re.findall(r'counter=~?"([^"]*)"', expression):
+            assert set(value.split("|")) <= counters
+    # A colon in a plain scalar begins a mapping, and a brace a flow mapping.
+    for summary in re.findall(r"^ +summary: (.*)$", text, re.MULTILINE):
+        assert summary.startswith('"') or not (": " in summary or summary.startswith("{")), summary
