@@ -34,15 +34,17 @@ async def _read_all(visitor: Visitor) -> None:
 async def hold(host: str, port: int, specs: list[str]) -> None:
     """Open sessions, print `ready`, and keep them open."""
     visits = []
+    staying = []
     for spec in specs:
         transport, command, source = spec.split(":")
         visitor = Visitor(port, transport, source, host)
         await visitor.open()
         visits.append((visitor, command))
+        # However long the others take to open, no session times out without a poll.
+        staying.append(asyncio.create_task(_read_all(visitor)))
     # Send all commands together: floods are limited in time.
     for visitor, command in visits:
         await visitor.send(command)
-    staying = [asyncio.create_task(_read_all(visitor)) for visitor, _ in visits]
     print("ready", flush=True)
     await asyncio.wait([*staying, asyncio.ensure_future(asyncio.Event().wait())])
 
@@ -50,8 +52,7 @@ async def hold(host: str, port: int, specs: list[str]) -> None:
 def _specs(rng: random.Random, detected: str, undetected: str) -> list[str]:
     """Return transport, command and source address of the clients."""
     specs = []
-    # Polls come last: their sessions time out if the commands are not sent within disconnect_delay.
-    for transport in reversed(TRANSPORTS):
+    for transport in TRANSPORTS:
         if transport in WEBSOCKETS or transport in POLLING:
             specs += [f"{transport}:{rng.choice(['echo', 'pour', 'flood'])}:{detected}"]
             specs += [f"{transport}:echo:{detected}"]
