@@ -1,6 +1,8 @@
 """Free ports on loopback, for programs that get their port as an argument."""
 
 import contextlib
+import itertools
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -25,10 +27,23 @@ def reserved_port() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
+def _candidates() -> Iterator[int]:
+    """Return ports in an endless circle, those of each of pytest's workers apart, from a random one on."""
+    first = 15_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 * _PORTS
+    start = random.randrange(_PORTS)
+    for number in itertools.count(start):
+        yield first + number % _PORTS
+
+
+#: Ports of each worker; eight times as many lie below the range that the system assigns to connections.
+_PORTS = 2_000
+_ports = _candidates()
+
+
 def free_port() -> int:
-    """Return a free port outside the range that the system assigns to connections."""
+    """Return a free port outside the range that the system assigns to connections, and another one each time."""
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = next(_ports)
         with contextlib.suppress(OSError), socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
             return port
