@@ -95,11 +95,11 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
 
 
 async def serve(
-    routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int, *, first: Iterable[Rule] = ()
+    routers: Sequence[SockJSRouter], specs: Iterable[Rule], host: str, port: int, *, others: Iterable[SockJSRouter] = ()
 ) -> None:
     """Serve the routers and the URL specs until SIGINT or SIGTERM, then close all sessions.
 
-    The rules in `first` take precedence over all others.
+    The URLs of the routers in `others` are among `specs`.
     """
     async with contextlib.AsyncExitStack() as clusters:
         try:
@@ -115,10 +115,10 @@ async def serve(
 
         # Routers first: their URLs are below those of the pages.
         urls = [url for router in routers for url in router.urls]
-        application = Application([*first, *urls, *specs])
+        application = Application([*urls, *specs])
         print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
         await serve_application(
-            application, routers, sockets, drain_time=0, code=1001, reason="The server is going away"
+            application, [*routers, *others], sockets, drain_time=0, code=1001, reason="The server is going away"
         )
 
 

@@ -57,8 +57,8 @@ async def main() -> None:
     watch = dashboard.make_dashboard(routers)
     home = URLSpec("/", Home, {"has_recovery": options.redis is not None})
     try:
-        specs = [home, *pages, *watch.pages]
-        await serve([*routers.values(), watch.router], specs, options.host, options.port, first=[watch.guard])
+        specs = [home, *pages, *watch.urls]
+        await serve([*routers.values()], specs, options.host, options.port, others=[watch.router])
     finally:
         if ticking is not None:
             ticking.cancel()

@@ -5,7 +5,8 @@ A checkout contains them after `npm ci`, which `make` runs. An installation from
 
 from pathlib import Path
 
-_FOLDER = Path(__file__).with_name("static")
+#: Where the files are. If the package was built without them, it does not exist.
+FOLDER = Path(__file__).with_name("static")
 
 #: Where pages get sockjs-client if this package does not contain it.
 CDN_URL = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
@@ -16,7 +17,7 @@ SOCKJS_CLIENT = "sockjs.min.js"
 
 def find(name: str) -> Path | None:
     """Return the path of a file, or None if this package does not contain it."""
-    path = _FOLDER / name
+    path = FOLDER / name
     return path if path.is_file() else None
 
 

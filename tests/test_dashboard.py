@@ -1,30 +1,32 @@
-"""The dashboard example's server: the samples that it sends, and to which pages."""
+"""The dashboard: what it sends, to which pages, and what they may do."""
 
 import ast
-import importlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from application import Echo, Serve, close_router
+from application import Echo, LogWatch, Serve, close_router
 from client import HANDSHAKE, Client, Connect, Join, Peer, request, within
 from programs import ROOT
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
-from sockjs_tornado import CloseCode, SockJSRouter
+from sockjs_tornado import CloseCode, SockJSConnection, SockJSRouter
+from sockjs_tornado.dashboard import Dashboard, service
+from sockjs_tornado.dashboard.access import RateLimit, is_allowed_host, is_local
+from sockjs_tornado.dashboard.listing import listing
+from sockjs_tornado.exceptions import ConfigurationError
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.settings import Settings
 
 
-@pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The example's module, whose samples come without a wait."""
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    module = importlib.import_module("dashboard.watch")
-    monkeypatch.setattr(module, "INTERVAL", 0.01)
-    return module
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let samples come without a wait."""
+    monkeypatch.setattr(service, "INTERVAL", 0.01)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def echo() -> SockJSRouter:
 
 def table_of(name: str) -> set[str]:
     """Return the keys of a table in the page's script."""
-    script = (ROOT / "examples/dashboard/dashboard.js").read_text()
+    script = (ROOT / "sockjs_tornado/dashboard/page/dashboard.js").read_text()
     found = re.search(rf"^const {name} = {{\n(.*?)^}};$", script, re.MULTILINE | re.DOTALL)
     assert found
     return set(re.findall(r"^  (\w+): ", found[1], re.MULTILINE))
@@ -72,10 +74,10 @@ def test_the_page_explains_every_close_code() -> None:
     assert {str(int(code)) for code in CloseCode} <= table_of("CODES")
 
 
-async def enter(peer: Peer, token: str = "", run: str = "", clock: float = 0) -> None:
+async def enter(peer: Peer, password: str = "", run: str = "", clock: float = 0) -> None:
     """Come as the page does."""
     assert await peer.frame() == "o"
-    await peer.send(json.dumps({"token": token, "run": run, "clock": clock}))
+    await peer.send(json.dumps({"password": password, "run": run, "clock": clock}))
 
 
 async def samples(peer: Peer) -> list[dict[str, Any]]:
@@ -84,10 +86,8 @@ async def samples(peer: Peer) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_page_receives_the_counters_of_the_routers(
-    watch: Any, echo: SockJSRouter, serve: Serve, join: Join
-) -> None:
-    dashboard = watch.Dashboard({"echo": echo, "none": SockJSRouter(Echo, "/none")})
+async def test_a_page_receives_the_counters_of_the_routers(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo, "none": SockJSRouter(Echo, "/none")})
     server = await serve(dashboard.router, echo)
     page, guest = join(server, "websocket", prefix="/dashboard/sockjs"), join(server, "xhr")
     await enter(page)
@@ -106,8 +106,8 @@ async def test_a_page_receives_the_counters_of_the_routers(
     assert last["routers"]["none"]["sessions"] == {}
 
 
-async def test_a_later_page_gets_the_earlier_samples(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = watch.Dashboard({"echo": echo})
+async def test_a_later_page_gets_the_earlier_samples(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo})
     server = await serve(dashboard.router)
     first, second, third = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(3))
     await enter(first)
@@ -119,41 +119,41 @@ async def test_a_later_page_gets_the_earlier_samples(watch: Any, echo: SockJSRou
     assert (await samples(third))[0] == seen[2]
 
 
-async def test_nothing_runs_while_no_page_is_open(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = watch.Dashboard({"echo": echo})
+async def test_nothing_runs_while_no_page_is_open(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo})
     server = await serve(dashboard.router)
     for _ in range(2):
-        assert dashboard.timer is None
+        assert dashboard._timer is None
         page = join(server, "xhr", prefix="/dashboard/sockjs")
         await enter(page)
         await samples(page)
-        assert dashboard.timer is not None
-        (viewer,) = dashboard.viewers
+        assert dashboard._timer is not None
+        (viewer,) = dashboard._viewers
         viewer.close()
-    assert dashboard.timer is None
+    assert dashboard._timer is None
 
 
-async def test_the_history_is_bounded(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "INTERVAL", 1.0)
-    assert watch.Dashboard({}).history.maxlen == 300
+async def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "INTERVAL", 1.0)
+    assert Dashboard({})._history.maxlen == 300
 
 
 HOUR = 3600.0
 
 
-def remember(watch: Any, dashboard: Any, *sizes: int) -> None:
+def remember(dashboard: Dashboard, *sizes: int) -> None:
     """Have samples of these sizes from before, the last of which is the newest."""
-    dashboard.history.clear()
+    dashboard._history.clear()
     for size in sizes:
-        dashboard.history.append((watch.time.monotonic(), json.dumps("x" * (size - 2))))
+        dashboard._history.append((time.monotonic(), json.dumps("x" * (size - 2))))
 
 
 async def test_a_client_that_reconnects_often_gets_little_history(
-    watch: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dashboard = watch.Dashboard({})
-    monkeypatch.setattr(watch, "INTERVAL", HOUR)
-    monkeypatch.setattr(watch, "ADDRESS_LIMIT", (3, HOUR))
+    dashboard = Dashboard({})
+    monkeypatch.setattr(service, "INTERVAL", HOUR)
+    dashboard._samples_limit = RateLimit((3, HOUR), (100, HOUR))
     server = await serve(dashboard.router)
     sizes = []
     for _ in range(10):
@@ -161,25 +161,21 @@ async def test_a_client_that_reconnects_often_gets_little_history(
         await enter(page)
         sizes.append(len(await samples(page)))
         # Behind the one sample that the first page brings about.
-        remember(watch, dashboard, *[1000] * 300)
+        remember(dashboard, *[1000] * 300)
     assert sizes == [1, 300, 300, *[0] * 7]
-    # What an address may have says nothing of another one, unless all of them together ask for too much.
-    assert dashboard.consume_rate_limit("192.0.2.1")
-    monkeypatch.setattr(watch, "TOTAL_LIMIT", (0, HOUR))
-    assert not dashboard.consume_rate_limit("192.0.2.2")
 
 
 async def test_an_answer_is_bounded_and_has_the_newest(
-    watch: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dashboard = watch.Dashboard({})
-    monkeypatch.setattr(watch, "INTERVAL", HOUR)
-    monkeypatch.setattr(watch, "MAX_RESPONSE", 1000)
+    dashboard = Dashboard({})
+    monkeypatch.setattr(service, "INTERVAL", HOUR)
+    monkeypatch.setattr(service, "MAX_RESPONSE", 1000)
     server = await serve(dashboard.router)
     first, second = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(2))
     await enter(first)
     await samples(first)
-    remember(watch, dashboard, 700, 400, 300, 200)
+    remember(dashboard, 700, 400, 300, 200)
     await enter(second)
     assert [len(sample) + 2 for sample in await samples(second)] == [400, 300, 200]
 
@@ -192,12 +188,12 @@ async def first_close(page: Peer) -> AsyncIterator[str]:
             break
 
 
-async def test_a_page_asks_once(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = watch.Dashboard({"echo": echo})
+async def test_a_page_asks_once(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo})
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     await enter(page)
     await samples(page)
-    await page.send(json.dumps({"token": "", "run": "", "clock": 0}))
+    await page.send(json.dumps({"password": "", "run": "", "clock": 0}))
     # Some more samples may have been on their way.
     frames = [frame async for frame in first_close(page)]
     assert frames[-1] == 'c[4000,"Invalid message"]'
@@ -206,51 +202,52 @@ async def test_a_page_asks_once(watch: Any, echo: SockJSRouter, serve: Serve, jo
 @pytest.mark.parametrize(
     ("said", "closed"),
     [
-        ('{"token": "", "run": "", "clock": 0}', 'c[4001,"A token is required"]'),
-        ('{"token": "sesam", "run": "", "clock": 0}', 'c[4001,"Wrong token"]'),
-        ('{"token": "\\ud800", "run": "", "clock": 0}', 'c[4001,"Wrong token"]'),
+        ('{"password": "", "run": "", "clock": 0}', 'c[4001,"A password is required"]'),
+        ('{"password": "open sesam", "run": "", "clock": 0}', 'c[4001,"Wrong password"]'),
+        ('{"password": "\\ud800", "run": "", "clock": 0}', 'c[4001,"Wrong password"]'),
         ('{"run": "", "clock": 0}', 'c[4000,"Invalid message"]'),
-        ('{"token": "sesame", "run": "", "clock": "x"}', 'c[4000,"Invalid message"]'),
+        ('{"password": "open sesame", "run": "", "clock": "x"}', 'c[4000,"Invalid message"]'),
         ("[" * 2000, 'c[4000,"Invalid message"]'),
     ],
 )
-async def test_a_client_without_a_token_gets_no_data(
-    watch: Any, echo: SockJSRouter, serve: Serve, join: Join, said: str, closed: str
+async def test_a_client_without_a_password_gets_no_data(
+    echo: SockJSRouter, serve: Serve, join: Join, logged: LogWatch, said: str, closed: str
 ) -> None:
-    dashboard = watch.Dashboard({"echo": echo}, token="sesame")
+    dashboard = Dashboard({"echo": echo}, password="open sesame")
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     assert await page.frame() == "o"
     await page.send(said)
     assert await page.frame() == closed
-    assert dashboard.timer is None
+    assert dashboard._timer is None
+    if "Wrong" in closed:
+        logged.take("wrong password")
 
 
-def test_an_empty_token_is_rejected(watch: Any) -> None:
-    with pytest.raises(ValueError, match="token"):
-        watch.Dashboard({}, token="")
+@pytest.mark.parametrize("password", ["", "sesame", "1234567"])
+def test_a_short_password_is_rejected(password: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^password: expected at least 8 characters"):
+        Dashboard({}, password=password)
 
 
-async def test_a_client_with_the_token_gets_the_data(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = watch.Dashboard({"echo": echo}, token="sesame")
+async def test_a_client_with_the_password_gets_the_data(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo}, password="open sesame")
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
-    await enter(page, token="sesame")
+    await enter(page, password="open sesame")
     assert await samples(page)
 
 
 async def test_a_page_that_sends_no_message_is_closed(
-    watch: Any, echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+    echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "REQUEST_TIMEOUT", 0)
-    dashboard = watch.Dashboard({"echo": echo})
+    monkeypatch.setattr(service, "REQUEST_TIMEOUT", 0)
+    dashboard = Dashboard({"echo": echo})
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     assert await page.frame() == "o"
     assert await page.frame() == 'c[4000,"No message in time"]'
 
 
-async def test_pages_of_other_sites_may_not_connect(
-    watch: Any, echo: SockJSRouter, serve: Serve, connect: Connect
-) -> None:
-    dashboard = watch.Dashboard({"echo": echo})
+async def test_pages_of_other_sites_may_not_connect(echo: SockJSRouter, serve: Serve, connect: Connect) -> None:
+    dashboard = Dashboard({"echo": echo})
     client = await connect(await serve(dashboard.router))
     client.write(
         b"POST /dashboard/sockjs/000/s/xhr HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n"
@@ -274,9 +271,9 @@ async def test_pages_of_other_sites_may_not_connect(
         ),
     ],
 )
-async def test_names_that_are_not_ours_are_rejected(watch: Any, host: str, status: int) -> None:
+async def test_names_that_are_not_ours_are_rejected(host: str, status: int) -> None:
     # A page of such a name may have had it lead here, and would read everything.
-    dashboard = watch.Dashboard({}, hosts=["stats.example"])
+    dashboard = Dashboard({}, password="open sesame", hosts=["stats.example"])
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
@@ -297,6 +294,252 @@ async def test_names_that_are_not_ours_are_rejected(watch: Any, host: str, statu
         await close_router(dashboard.router)
 
 
-async def test_any_name_may_be_ours(watch: Any) -> None:
-    hosts = importlib.import_module("dashboard.hosts")
-    assert hosts.is_allowed_host("evil.example", {"*"})
+async def test_any_name_may_be_ours() -> None:
+    assert is_allowed_host("evil.example", {"*"})
+
+
+# Without a password.
+
+
+def from_client(ip: str, host: str, *fields: str) -> HTTPServerRequest:
+    """Return a request of a client with this address."""
+    headers = HTTPHeaders(dict(field.split(": ") for field in fields) | {"Host": host})
+    request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("GET", "/dashboard/", "HTTP/1.1"))
+    request.remote_ip = ip
+    return request
+
+
+@pytest.mark.parametrize(
+    ("ip", "host", "fields", "expected"),
+    [
+        ("127.0.0.1", "localhost:8080", (), True),
+        ("127.9.9.9", "127.0.0.1", (), True),
+        ("::1", "[::1]:8080", (), True),
+        ("::ffff:127.0.0.1", "a.localhost.", (), True),
+        ("192.0.2.1", "localhost", (), False),
+        ("::ffff:192.0.2.1", "localhost", (), False),
+        ("127.0.0.1", "192.0.2.1", (), False),
+        ("127.0.0.1", "stats.example", (), False),
+        # A proxy on the same computer.
+        ("127.0.0.1", "127.0.0.1", ("X-Forwarded-For: 192.0.2.1",), False),
+        ("127.0.0.1", "127.0.0.1", ("X-Real-IP: 127.0.0.1",), False),
+        ("127.0.0.1", "127.0.0.1", ("Via: 1.1 proxy",), False),
+        ("127.0.0.1", "127.0.0.1", ("Forwarded: for=192.0.2.1",), False),
+        # A Unix socket.
+        ("", "localhost", (), False),
+    ],
+)
+def test_without_a_password_only_this_computer_has_access(
+    ip: str, host: str, fields: tuple[str, ...], expected: bool
+) -> None:
+    request = from_client(ip, host, *fields)
+    assert is_local(request) is expected
+    (rule, *_) = Dashboard({}, hosts=["stats.example"]).urls
+    assert (rule.matcher.match(request) is None) is expected
+    (rule, *_) = Dashboard({}, password="open sesame", hosts=["stats.example"]).urls
+    assert rule.matcher.match(request) is None
+
+
+async def test_a_proxy_gets_nothing_without_a_password() -> None:
+    dashboard = Dashboard({})
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
+        for path in ("/dashboard", "/dashboard/", "/dashboard/sockjs/info", "/dashboard/sockjs/000/a/websocket"):
+            client = await within(Client.connect(port))
+            response = await client.ask("GET", path, "X-Forwarded-For: 192.0.2.1")
+            assert response.status == 403
+            assert response.text.startswith("This dashboard has no password")
+            await client.leave()
+        await close_router(dashboard.router)
+
+
+# Rate limits.
+
+
+def test_a_network_has_a_burst_and_all_of_them_have_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("sockjs_tornado.dashboard.access.time.monotonic", lambda: now)
+    limit = RateLimit((2, 10.0), (5, 1.0))
+    assert [limit.consume("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert [limit.consume(f"2001:db8::{host}") for host in range(3)] == [True, True, False]
+    assert [limit.consume(f"198.51.100.{host}") for host in range(3)] == [True, False, False]
+    now += 10.0
+    assert limit.allows("192.0.2.1")
+    assert [limit.consume("192.0.2.1") for _ in range(2)] == [True, False]
+
+
+def test_the_memory_of_a_limit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("sockjs_tornado.dashboard.access.time.monotonic", lambda: now)
+    limit = RateLimit((5, 10.0), (50, 1.0))
+    for number in range(5000):
+        limit.consume(f"10.0.{number // 250}.{number % 250}")
+        now += 0.5
+    assert len(limit._until) <= 1001
+
+
+async def test_passwords_are_not_looked_at_after_too_many_wrong_ones(
+    serve: Serve, join: Join, logged: LogWatch
+) -> None:
+    dashboard = Dashboard({}, password="open sesame")
+    dashboard._wrong_passwords = RateLimit((3, HOUR), (100, HOUR))
+    server = await serve(dashboard.router)
+    closed = []
+    for password in ["", "a", "b", "c", "open sesame", "d"]:
+        page = join(server, "websocket", prefix="/dashboard/sockjs")
+        await enter(page, password)
+        closed.append(await page.frame())
+    wrong, late = 'c[4001,"Wrong password"]', 'c[4001,"Too many wrong passwords: try again later"]'
+    assert closed == ['c[4001,"A password is required"]', wrong, wrong, wrong, late, late]
+    # Once in ten seconds, and without the password.
+    record = logged.take("wrong password")
+    assert record.getMessage() == "A client at 127.0.0.1 has sent a wrong password to the dashboard"
+    assert logged.records == []
+
+
+# Sessions and rooms.
+
+
+async def answer(page: Peer, request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request, and return the response; samples may come before it."""
+    await page.send(json.dumps(request))
+    while isinstance(found := json.loads(await page.message()), list):
+        pass
+    return dict(found)
+
+
+class Roomy(SockJSConnection):
+    """Joins rooms."""
+
+    def on_message(self, message: str) -> None:
+        self.join(message)
+        self.send(message)
+
+
+async def test_a_page_lists_sessions_and_rooms(serve: Serve, join: Join) -> None:
+    chat, echo = SockJSRouter(Roomy, "/chat"), SockJSRouter(Echo, "/echo")
+    dashboard = Dashboard({"chat": chat, "echo": echo})
+    server = await serve(dashboard.router, chat, echo)
+    page = join(server, "websocket", prefix="/dashboard/sockjs")
+    first, second, third = join(server, "xhr"), join(server, "websocket", prefix="/chat"), join(server, "websocket")
+    assert await first.frame() == await second.frame() == await third.frame() == "o"
+    rooms = [f"room {number}" for number in range(7)] + ["x" * 200]
+    for room in rooms:
+        await second.send(room)
+        assert await second.message() == room
+    await enter(page)
+    await samples(page)
+    found = await answer(page, {"list": "", "search": ""})
+    assert (found["total"], found["all_rooms"]) == (3, 8)
+    assert {(row["router"], row["transport"], row["ip"]) for row in found["sessions"]} == {
+        ("chat", "websocket", "127.0.0.1"),
+        ("echo", "websocket", "127.0.0.1"),
+        ("echo", "xhr", "127.0.0.1"),
+    }
+    (row,) = (row for row in found["sessions"] if row["router"] == "chat")
+    assert row["rooms"] == rooms[:5]
+    assert row["more_rooms"] == 3
+    assert {room["room"] for room in found["rooms"]} == {*rooms[:7], "x" * 100}
+    assert all((room["router"], room["members"]) == ("chat", 1) for room in found["rooms"])
+
+    async def searched(router: str, search: str) -> list[str]:
+        found = await answer(page, {"list": router, "search": search})
+        return sorted(f"{row['router']} {row['transport']}" for row in found["sessions"])
+
+    assert await searched("echo", "") == ["echo websocket", "echo xhr"]
+    assert await searched("", "websocket") == ["chat websocket", "echo websocket"]
+    assert await searched("", "room 6") == ["chat websocket"]
+    assert await searched("", "127.0.0.1") == ["chat websocket", "echo websocket", "echo xhr"]
+    assert await searched("none", "") == []
+    # The ids, with which others could take sessions over, are secret.
+    assert all(str(session.session_id) not in json.dumps(found) for session in echo.container)
+
+
+async def test_a_listing_is_bounded(serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockjs_tornado.dashboard.listing.MAX_ROWS", 2)
+    router = SockJSRouter(Roomy, "/echo")
+    server = await serve(router)
+    for number in range(4):
+        peer = join(server, "websocket")
+        assert await peer.frame() == "o"
+        for room in range(number):
+            await peer.send(str(room))
+            assert await peer.message() == str(room)
+    found = listing({"echo": router}, "")
+    assert (len(found["sessions"]), found["total"], found["all_rooms"]) == (2, 4, 3)
+    assert [(room["room"], room["members"]) for room in found["rooms"]] == [("0", 3), ("1", 2)]
+    monkeypatch.setattr("sockjs_tornado.dashboard.listing.MAX_SEARCHED", 3)
+    (last,) = (session.label for session in list(router.container)[-1:])
+    assert listing({"echo": router}, "websocket")["total"] == 4
+    assert router.container.rooms.largest(1) == [("0", 3)]
+    assert last
+
+
+async def test_listings_are_rate_limited(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo}, settings={"max_inbound_rate": None})
+    dashboard._listing_limit = RateLimit((2, HOUR), (100, HOUR))
+    page = join(await serve(dashboard.router, echo), "websocket", prefix="/dashboard/sockjs")
+    await enter(page)
+    await samples(page)
+    found = [await answer(page, {"list": "", "search": ""}) for _ in range(4)]
+    assert [bool(each) for each in found] == [True, True, False, False]
+
+
+async def test_a_page_disconnects_a_session(echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = Dashboard({"echo": echo})
+    server = await serve(dashboard.router, echo)
+    page, guest, other = join(server, "websocket", prefix="/dashboard/sockjs"), join(server, "xhr"), join(server, "xhr")
+    assert await guest.frame() == "o"
+    assert await other.frame() == "o"
+    await enter(page)
+    await samples(page)
+    first, second = (await answer(page, {"list": "echo", "search": ""}))["sessions"]
+    label = min(first["label"], second["label"], key=int)
+    request = {"disconnect": label, "router": "echo"}
+    assert await answer(page, request) == {"disconnected": label, "router": "echo", "found": True}
+    assert await guest.frame() == 'c[3000,"Closed by the operator"]'
+    assert await answer(page, request) == {"disconnected": label, "router": "echo", "found": False}
+    assert (await answer(page, {"disconnect": label, "router": "none"}))["found"] is False
+    assert len(echo.connections) == 1
+
+
+@pytest.mark.parametrize("request_", [{"list": "", "search": ""}, {"disconnect": "1", "router": "echo"}])
+async def test_a_client_without_the_password_neither_lists_nor_disconnects(
+    echo: SockJSRouter, serve: Serve, join: Join, request_: dict[str, str]
+) -> None:
+    dashboard = Dashboard({"echo": echo}, password="open sesame")
+    server = await serve(dashboard.router, echo)
+    guest = join(server, "websocket")
+    assert await guest.frame() == "o"
+    page = join(server, "websocket", prefix="/dashboard/sockjs")
+    assert await page.frame() == "o"
+    await page.send(json.dumps(request_))
+    assert await page.frame() == 'c[4000,"Invalid message"]'
+    assert len(echo.connections) == 1
+
+
+async def test_the_pages_files_have_a_strict_policy_and_nothing_else_is_served() -> None:
+    dashboard = Dashboard({}, "/admin/stats")
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
+        for name in ("", "dashboard.js", "dashboard.css", "uPlot.iife.min.js", "uPlot.min.css"):
+            client = await within(Client.connect(port))
+            response = await client.ask("GET", f"/admin/stats/{name}")
+            assert response.status == 200
+            policy = response["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; ")
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            await client.leave()
+        for path in (
+            "/admin/stats/index.html",
+            "/admin/stats/../service.py",
+            "/dashboard/",
+            "/admin/stats/sockjs.min.js",
+        ):
+            client = await within(Client.connect(port))
+            assert (await client.ask("GET", path)).status == 404
+            await client.leave()
+        await close_router(dashboard.router)

@@ -36,7 +36,7 @@ PAGES = {
         "/dashboard/dashboard.js",
         "/dashboard/dashboard.css",
         "/dashboard/sockjs",
-        "/dashboard/sockjs.min.js",
+        "/dashboard/sockjs/sockjs.min.js",
         "/dashboard/uPlot.iife.min.js",
         "/dashboard/uPlot.min.css",
     ],

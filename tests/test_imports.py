@@ -78,8 +78,9 @@ USERS = {
     "pycurl": "cli.probe client",
     "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.node cluster.relayed_exchange event_loop http observe.metrics router "
-    "server serving session.callback_results testing wire.responses wire.stream wire.tornado_internals wire.websocket",
+    "tornado": "cli client.websocket cluster.node cluster.relayed_exchange dashboard event_loop http observe.metrics "
+    "router server serving session.callback_results testing wire.responses wire.stream wire.tornado_internals "
+    "wire.websocket",
     "uvloop": "cli.serve_process",
 }
 

@@ -1,11 +1,11 @@
-"""Dashboard: a page with live charts of a running server, here of an echo service.
+"""Dashboard: a page with live charts of a running server, here of an echo service, and with its sessions.
 
 Run `python examples/dashboard/server.py`, open the URL that it prints, and put load on the server:
 
     python benchmarks/loadtest.py http://127.0.0.1:8080/echo --sessions 200 --rate 2000 --duration 30
 
-If the environment variable DASHBOARD_TOKEN is set, the page requires that token. DASHBOARD_HOSTS has the allowed host
-names, separated by commas, in addition to IP addresses and localhost.
+If the environment variable DASHBOARD_PASSWORD is set, the page requires that password; without it, only this computer
+has access. DASHBOARD_HOSTS has the allowed host names, separated by commas, in addition to IP addresses and localhost.
 """
 
 import asyncio
@@ -18,26 +18,26 @@ from tornado.routing import URLSpec
 from tornado.web import RedirectHandler
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.dashboard import Dashboard
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from common import arguments, serve
-from dashboard.watch import Dashboard
 from echo.server import Echo
 
 
 def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
     """Create the dashboard of these routers, at /dashboard/."""
     hosts = os.environ.get("DASHBOARD_HOSTS", "").replace(",", " ").split()
-    return Dashboard(routers, token=os.environ.get("DASHBOARD_TOKEN") or None, hosts=hosts)
+    return Dashboard(routers, password=os.environ.get("DASHBOARD_PASSWORD") or None, hosts=hosts)
 
 
 async def main() -> None:
     """Serve this example."""
     options = arguments("A dashboard over SockJS, and an echo service that it shows.").parse_args()
     echo = SockJSRouter(Echo, "/echo")
-    watch = make_dashboard({"echo": echo})
+    dashboard = make_dashboard({"echo": echo})
     home = URLSpec("/", RedirectHandler, {"url": "/dashboard/", "permanent": False})
-    await serve([echo, watch.router], [home, *watch.pages], options.host, options.port, first=[watch.guard])
+    await serve([echo], [home, *dashboard.urls], options.host, options.port, others=[dashboard.router])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Rooms: named groups of sessions. A message that is published in a room is sent to all its members."""
 
+import heapq
 import json
 from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -121,6 +122,11 @@ class Rooms:
         if not members:
             del self._members[room]
             self.room_deleted(room)
+
+    def largest(self, count: int) -> list[tuple[str, int]]:
+        """Return the rooms with the most members, at most ``count``, each with its number of members."""
+        sizes = ((room, len(members)) for room, members in self._members.items())
+        return heapq.nlargest(count, sizes, key=lambda size: size[1])
 
     def rooms_of(self, session: "Session") -> frozenset[str]:
         """Return the rooms that a session is in, or was in when it closed."""

@@ -1,4 +1,4 @@
-"""The page of the dashboard example: it updates, fits on a phone, and reconnects after a restart of the server."""
+"""The page of the dashboard: it updates, disconnects sessions, fits on a phone, and reconnects after a restart."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from deployment.proxies import Node, proxy
 from free_ports import free_port
-from programs import ROOT, Ended, ServerProgram
+from programs import ROOT, TIMEOUT, Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from .conftest import Chromium
@@ -41,11 +42,19 @@ class Restartable:
         self.program = ServerProgram("examples/dashboard/server.py", "--port", str(self.port))
 
 
+def enter(chromium: Chromium, password: str) -> None:
+    """Enter a password."""
+    chromium.sees("This dashboard requires a password")
+    field = chromium.driver.find_element(By.ID, "password")
+    field.send_keys(password)
+    field.submit()
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restartable]:
-    if not (ROOT / "node_modules/uplot/dist/uPlot.iife.min.js").is_file():
-        pytest.fail("uPlot is missing: `npm ci` installs it.")
-    monkeypatch.delenv("DASHBOARD_TOKEN", raising=False)
+    if not (ROOT / "sockjs_tornado/static/uPlot.iife.min.js").is_file():
+        pytest.fail("uPlot is missing: run `npm ci` and `scripts/browser-files`.")
+    monkeypatch.delenv("DASHBOARD_PASSWORD", raising=False)
     server = Restartable()
     yield server
     server.program.stop()
@@ -82,7 +91,7 @@ def test_the_numbers_move_and_survive_a_restart(chromium: Chromium, server: Rest
 
 
 def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DASHBOARD_TOKEN", raising=False)
+    monkeypatch.delenv("DASHBOARD_PASSWORD", raising=False)
     program = ServerProgram("examples/demo.py", "--port", "0")
     try:
         window = chromium.open(f"http://localhost:{program.ports[0]}/")
@@ -104,8 +113,12 @@ def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: p
 
 
 def test_behind_a_proxy_that_gathers_answers_it_says_what_is_wrong(
-    chromium: Chromium, server: Restartable, tmp_path: Path
+    chromium: Chromium, server: Restartable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Without a password, nobody behind a proxy has access.
+    server.program.stop()
+    monkeypatch.setenv("DASHBOARD_PASSWORD", "open sesame")
+    server.start()
     changes = [
         ("location /sockjs/ {", "location / {"),
         # HTTP/1.0 keeps no connections, and Tornado says nothing of it.
@@ -118,6 +131,7 @@ def test_behind_a_proxy_that_gathers_answers_it_says_what_is_wrong(
     complaints = ["buffered to a temporary file"]
     with proxy("nginx", "path", nodes, tmp_path, changes=changes, complaints=complaints) as port:
         window = chromium.open(f"http://localhost:{port}/dashboard/")
+        enter(chromium, "open sesame")
         chromium.sees("Live over xhr-polling")
         chromium.sees("Neither websockets nor streaming work for this page")
         chromium.sees(f"python -m sockjs_tornado info http://localhost:{port}/dashboard/sockjs")
@@ -140,19 +154,47 @@ def test_it_fits_on_a_phone(chromium: Chromium, server: Restartable, scheme: str
     chromium.close_windows([window])
 
 
-def test_the_token_is_asked_for(chromium: Chromium, server: Restartable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_is_asked_for(chromium: Chromium, server: Restartable, monkeypatch: pytest.MonkeyPatch) -> None:
     server.program.stop()
-    monkeypatch.setenv("DASHBOARD_TOKEN", "open sesame")
+    monkeypatch.setenv("DASHBOARD_PASSWORD", "open sesame")
     server.start()
     window = chromium.open(server.page)
-    chromium.sees("This dashboard requires a token")
-    field = chromium.driver.find_element(By.ID, "token")
-    field.send_keys("open wheat")
-    field.submit()
-    chromium.sees("Wrong token")
-    field.clear()
-    field.send_keys("open sesame")
-    field.submit()
+    chromium.sees("This dashboard requires a password")
+    enter(chromium, "open wheat")
+    chromium.sees("Wrong password")
+    chromium.driver.find_element(By.ID, "password").clear()
+    enter(chromium, "open sesame")
     chromium.sees("Live over websocket")
     assert chromium.complaints() == []
     chromium.close_windows([window])
+
+
+def test_a_session_is_found_and_disconnected(chromium: Chromium, server: Restartable) -> None:
+    with (
+        connect(f"ws://127.0.0.1:{server.port}/echo/websocket", proxy=None) as echo,
+        connect(f"ws://127.0.0.1:{server.port}/echo/000/a/websocket", proxy=None) as other,
+    ):
+        assert other.recv() == "o"
+        window = chromium.open(server.page)
+        chromium.sees("2 in total")
+        chromium.sees("rawwebsocket from 127.0.0.1")
+        field = chromium.driver.find_element(By.ID, "term")
+        field.send_keys("rawwebsocket")
+        field.submit()
+        chromium.sees("1 shown, 2 in total")
+        chromium.driver.find_element(By.CSS_SELECTOR, "#open button").click()
+        chromium.driver.switch_to.alert.dismiss()
+        chromium.driver.find_element(By.CSS_SELECTOR, "#open button").click()
+        question = chromium.driver.switch_to.alert
+        assert question.text.startswith("Disconnect session 1 of echo")
+        question.accept()
+        with pytest.raises(ConnectionClosed) as caught:
+            echo.recv(timeout=TIMEOUT)
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (3000, "Closed by the operator")
+        chromium.sees("Session 1 of echo was disconnected.")
+        chromium.sees("0 shown, 1 in total")
+        other.send('["hello"]')
+        assert other.recv(timeout=TIMEOUT) == 'a["hello"]'
+        assert chromium.complaints() == []
+        chromium.close_windows([window])

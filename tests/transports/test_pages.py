@@ -323,7 +323,7 @@ async def test_sockjs_client_is_served_while_the_router_drains(serve: Serve, con
 async def test_without_a_copy_it_leads_to_the_configured_url(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, location: str | None
 ) -> None:
-    monkeypatch.setattr(browser_files, "_FOLDER", tmp_path)
+    monkeypatch.setattr(browser_files, "FOLDER", tmp_path)
     assert browser_files.default_sockjs_url() == browser_files.CDN_URL
     client = await connect(await serve(SockJSRouter(Echo, "/echo", sockjs_url=url)))
     response = await client.ask("GET", SCRIPT)

@@ -1,4 +1,4 @@
-// The dashboard page. The messages are described in watch.py.
+// The dashboard page. The messages are described in service.py.
 
 const SPAN = 300; // seconds that the charts show
 const MINUTE = 60;
@@ -7,11 +7,12 @@ const MAX_DELAY = 30_000; // ms between reconnect attempts
 const SAMPLE_TIMEOUT = 15_000; // ms; the server sends a sample every second
 const STABLE = 10_000; // ms that a connection must last to reset the reconnect delay
 const UNAUTHENTICATED = 4001; // the close code
+const LISTING_EVERY = 5_000; // ms between two lists of sessions and rooms; the server limits their rate
 
 const $ = (id) => document.getElementById(id);
 
 let socket = null; // the current connection
-let token = loadToken();
+let password = loadPassword();
 let attempts = 0; // reconnect attempts since the last stable connection
 let firstSampleAt = 0; // 0 before the first message of this connection
 let lastActivity = 0;
@@ -354,6 +355,65 @@ function tableRow([name, meaning, ...numbers]) {
   return row;
 }
 
+// --- sessions and rooms
+
+let askedAt = 0;
+
+// Ask for the sessions and rooms of the chosen router, unless it was a moment ago; then the next time is soon enough.
+function askForListing() {
+  if (document.hidden || !firstSampleAt || Date.now() - askedAt < 600) return;
+  askedAt = Date.now();
+  socket.send(JSON.stringify({ list: $("router").value, search: $("term").value.trim() }));
+}
+
+const duration = (seconds) =>
+  seconds < 60 ? `${seconds}\u00a0s` : seconds < 3600 ? `${Math.floor(seconds / 60)}\u00a0min` : `${short(seconds / 3600)}\u00a0h`;
+
+function showListing({ sessions, total: all, rooms, all_rooms: allRooms }) {
+  setText($("open-count"), sessions.length < all ? `${sessions.length} shown, ${all} in total` : `${all} in total`);
+  setText($("rooms-count"), rooms.length < allRooms ? `${rooms.length} of ${allRooms}` : `${allRooms} in total`);
+  const several = Object.keys(samples.at(-1)?.routers ?? {}).length > 1;
+  const focused = document.activeElement?.dataset?.session;
+  const rows = sessions.map((session) => sessionRow(session, several));
+  $("open").replaceChildren(...(rows.length ? rows : [emptyRow(4)]));
+  if (focused) $("open").querySelector(`button[data-session=${CSS.escape(focused)}]`)?.focus();
+  $("rooms").replaceChildren(
+    ...(rooms.length ? rooms.map(({ router, room, members }) => tableRow([room, several ? router : "", short(members)])) : [emptyRow(2)]),
+  );
+}
+
+function sessionRow({ router, label, ip, transport, seconds, queued, rooms, more_rooms: more }, several) {
+  const inRooms = rooms.length ? ` in ${rooms.join(", ")}${more ? ` and ${more} more` : ""}` : "";
+  const ofRouter = several ? `${router} ` : "";
+  const row = tableRow([`#${label}`, `${ofRouter}${transport} from ${ip}${inRooms}`, duration(seconds), short(queued)]);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Disconnect";
+  button.dataset.session = `${router} ${label}`;
+  button.setAttribute("aria-label", `Disconnect session ${label} of ${router}`);
+  button.addEventListener("click", () => {
+    if (!confirm(`Disconnect session ${label} of ${router}, from ${ip}?`)) return;
+    if (firstSampleAt) socket.send(JSON.stringify({ disconnect: label, router }));
+  });
+  row.insertCell().append(button);
+  return row;
+}
+
+function showDisconnected({ disconnected, router, found }) {
+  setText($("answer"), found ? `Session ${disconnected} of ${router} was disconnected.` : `Session ${disconnected} of ${router} has already ended.`);
+  askedAt = 0;
+  askForListing();
+}
+
+function emptyRow(columns) {
+  const row = document.createElement("tr");
+  const cell = row.insertCell();
+  cell.colSpan = columns;
+  cell.className = "none";
+  cell.textContent = "None";
+  return row;
+}
+
 // --- page
 
 const charts = CHARTS.map((definition) => new Chart(definition));
@@ -419,9 +479,14 @@ function connect() {
   socket.onopen = () => {
     const { run = "", clock = 0 } = samples.at(-1) ?? {};
     lastActivity = Date.now();
-    socket.send(JSON.stringify({ token, run, clock }));
+    socket.send(JSON.stringify({ password, run, clock }));
   };
-  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  socket.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    if (Array.isArray(message)) receive(message);
+    else if (message.sessions) showListing(message);
+    else if (message.disconnected) showDisconnected(message);
+  };
   socket.onclose = onDisconnect;
 }
 
@@ -450,6 +515,7 @@ function receive(received) {
     $("figures").hidden = false;
     show("connected", `Live over ${socket.transport}`);
     showFallback(socket.transport);
+    askForListing();
   }
   if (samples.length) listRouters(Object.keys(samples.at(-1).routers));
   drawAll();
@@ -468,7 +534,7 @@ function onDisconnect(event) {
   if (firstSampleAt && Date.now() - firstSampleAt > STABLE) attempts = 0;
   disconnect();
   if (event.code === UNAUTHENTICATED) {
-    askForToken(token && event.reason);
+    askForPassword(password && event.reason);
     return;
   }
   const last = samples.at(-1);
@@ -489,12 +555,12 @@ function countDown() {
   if (seconds <= 0) connect();
 }
 
-function askForToken(error) {
+function askForPassword(error) {
   show("", "Not connected");
   $("figures").hidden = true;
   $("door").hidden = false;
   setText($("refused"), error);
-  $("token").focus();
+  $("password").focus();
 }
 
 // If the network is lost, or after a laptop slept, the browser may take many minutes to notice.
@@ -503,15 +569,15 @@ setInterval(() => {
 }, 1_000);
 
 // If storage is disabled in the browser, access raises an exception.
-function storeToken() {
+function storePassword() {
   try {
-    sessionStorage.setItem("dashboard.token", token);
+    sessionStorage.setItem("dashboard.password", password);
   } catch {}
 }
 
-function loadToken() {
+function loadPassword() {
   try {
-    return sessionStorage.getItem("dashboard.token") ?? "";
+    return sessionStorage.getItem("dashboard.password") ?? "";
   } catch {
     return "";
   }
@@ -521,15 +587,28 @@ function loadToken() {
 
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = $("token").value.trim();
-  storeToken();
+  password = $("password").value;
+  storePassword();
   attempts = 0;
   connect();
 });
 
 $("retry").addEventListener("click", connect);
-$("router").addEventListener("change", drawAll);
-document.addEventListener("visibilitychange", drawAll);
+$("router").addEventListener("change", () => {
+  drawAll();
+  askForListing();
+});
+$("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  askForListing();
+});
+// The button of the field that clears it.
+$("term").addEventListener("search", askForListing);
+document.addEventListener("visibilitychange", () => {
+  drawAll();
+  askForListing();
+});
+setInterval(askForListing, LISTING_EVERY);
 addEventListener("online", () => $("waiting").hidden || connect());
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
