@@ -23,6 +23,7 @@ import tornado.web
 import uvloop
 from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve, close_router
 from client import Client, Connect, Join, Peer, peer, session_ids
+from http_proxies import HttpProxy, running_proxy
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.session import blocking, slow_callbacks
@@ -47,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STDERR] = os.dup(2)
     before = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     os.environ["PYTHONPATH"] = os.pathsep.join([str(programs.ROOT / "tests/quiet"), *before])
+    # Clients use the environment's proxies.
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.upper(), None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -249,3 +254,10 @@ def join(connect: Connect) -> Join:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Create a certificate for localhost and its key."""
     return programs.create_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def http_proxy() -> AsyncIterator[HttpProxy]:
+    """Return a running HTTP proxy. A test must request it before its clients, so that they are closed first."""
+    async with running_proxy() as proxy:
+        yield proxy

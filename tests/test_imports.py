@@ -28,6 +28,8 @@ PURE = {
     "": "",
     "client.framing": "",
     "client.options": "ssl",
+    # The environment.
+    "client.proxies": "os",
     "cluster.envelope": "",
     "cluster.ownership": "",
     "cluster.signing": "",
@@ -78,9 +80,9 @@ USERS = {
     "pycurl": "cli.probe client",
     "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.node cluster.relayed_exchange dashboard event_loop http observe.metrics "
-    "router server serving session.callback_results testing wire.responses wire.stream wire.tornado_internals "
-    "wire.websocket",
+    "tornado": "cli client.tunnel client.websocket cluster.node cluster.relayed_exchange dashboard event_loop http "
+    "observe.metrics router server serving session.callback_results testing wire.responses wire.stream "
+    "wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve_process",
 }
 

@@ -29,7 +29,11 @@ _FAILURES: Final = (
         "wrong version number|packet length too long|record layer|http request",
         "The port does not speak TLS: use http://.",
     ),
-    ("resolve proxy|proxy connect|from proxy", "The proxy does not let the request through: check --proxy."),
+    ("response 407", "The proxy requires other credentials: --proxy http://user:password@host:port."),
+    (
+        "resolve proxy|proxy connect|from proxy|over proxy|CONNECT tunnel",
+        "The proxy does not let the request through: check --proxy, or the variables http_proxy and https_proxy.",
+    ),
     ("resolve host", "The host name is unknown: check its spelling, and DNS."),
 )
 
@@ -68,6 +72,8 @@ def explain_status(status: int, location: str, body: bytes, url: str, origin: st
             "Credentials are required: use a URL with them (https://user:password@host/...), or --header "
             "'Authorization: ...'. A page of another site cannot send them."
         )
+    if status == 407:
+        return "The proxy requires other credentials: --proxy http://user:password@host:port."
     if status == 400 and _EXPECTS_TLS.search(body):
         return _PLAIN_REQUEST
     if status == 403 and origin:

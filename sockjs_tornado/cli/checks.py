@@ -40,6 +40,15 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
+def describe_proxy(prober: Prober) -> list[Finding]:
+    """Return a finding if the requests go through a proxy."""
+    proxy = prober.options.find_proxy(prober.service)
+    if proxy is None:
+        return []
+    source, advice = (proxy.variable, "Use --no-proxy to check without it.") if proxy.variable else ("--proxy", "")
+    return [Finding(Level.NOTE, "proxy", f"all requests go through {proxy.url} ({source})", advice)]
+
+
 def milliseconds(seconds: float) -> str:
     """Return a duration as text."""
     return f"{seconds * 1000:.0f} ms"

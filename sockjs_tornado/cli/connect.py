@@ -67,6 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run_client(connector: connect, linger: float) -> int:
+    proxy = connector.options.find_proxy(connector.service)
+    if proxy is not None and proxy.variable:
+        note(f"Using the proxy {proxy.url} ({proxy.variable}); --no-proxy connects without it")
     started = time.monotonic()
     waiting = f"Still connecting; this may take {connector.options.open_timeout:g} seconds"
     timer = asyncio.get_running_loop().call_later(_SLOW, note, waiting)

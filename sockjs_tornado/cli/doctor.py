@@ -14,7 +14,7 @@ from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
 from . import printable
-from .checks import Finding, Level, check_info
+from .checks import Finding, Level, check_info, describe_proxy
 from .options import add_client_arguments, create_connector
 from .probe import Prober
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
@@ -56,6 +56,7 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
     try:
         prober = Prober(service, service, options, multi)
         info, findings = await check_info(prober, arguments.timeout)
+        findings = [*describe_proxy(prober), *findings]
         if info is not None:
             try:
                 prober.service = resolve_base_url(service, info.get("base_url"))

@@ -33,7 +33,9 @@ def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ca-file", metavar="FILE", help="file with the trusted certificates, in PEM")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
-    parser.add_argument("--proxy", metavar="URL", help="HTTP proxy for all requests; websockets are not tried then")
+    proxies = parser.add_mutually_exclusive_group()
+    proxies.add_argument("--proxy", metavar="URL", help="proxy for all requests (default: that of the environment)")
+    proxies.add_argument("--no-proxy", action="store_true", help="ignore the proxies of the environment")
 
 
 def service_url(url: str) -> str:
@@ -67,6 +69,6 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
         origin=arguments.origin,
         ca_file=arguments.ca_file,
         verify=not arguments.insecure,
-        proxy=arguments.proxy,
+        proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
         **more,
     )

@@ -29,7 +29,7 @@ class Response:
         ended_after: Seconds from the request to the end of the response.
     """
 
-    def __init__(self, multi: Multi, request: Any) -> None:
+    def __init__(self, multi: Multi, request: Any, *, has_tunnel: bool = False) -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.headers_after = 0.0
@@ -37,6 +37,8 @@ class Response:
         self.failure: str | None = None
         self.ended_after = 0.0
         self._request = request
+        # Whether the response to CONNECT is expected, which opens the tunnel.
+        self._is_connecting = has_tunnel
         self._multi = multi
         self._started = time.monotonic()
         self._changed = asyncio.Event()
@@ -81,6 +83,11 @@ class Response:
         elif text:
             name, _, value = text.partition(":")
             self.headers.append((name.strip().lower(), value.strip()))
+        elif self._is_connecting:
+            # This was the response of a proxy.
+            self._is_connecting = not 200 <= self.status < 300
+            self.status = 0
+            self.headers.clear()
         else:
             self.headers_after = self.elapsed
 
@@ -122,7 +129,9 @@ class Prober:
         request.setopt(pycurl.HTTP_CONTENT_DECODING, 0)
         if body is not None:
             request.setopt(pycurl.POSTFIELDS, body)
-        return Response(self.multi, request)
+        proxy = self.options.find_proxy(self.service)
+        has_tunnel = proxy is not None and proxy.scheme.startswith("http") and self.service.origin[0] == "https"
+        return Response(self.multi, request, has_tunnel=has_tunnel)
 
     async def fetch(self, path: str, seconds: float, **more: Any) -> Response:
         """Send a request and wait for the end of its response, for so many seconds at most."""

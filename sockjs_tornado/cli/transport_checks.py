@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
 from ..client.fallback import create_session_path
+from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .checks import Finding, Level, milliseconds
@@ -36,6 +37,10 @@ _REJECTED_ADVICE = "/info is allowed, so this is not about origins: a proxy reje
 _UPGRADE_ADVICE = (
     "A proxy does not forward the upgrade. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
+)
+_TUNNEL_ADVICE = (
+    "Websockets cannot be used through this proxy: it must speak HTTP and allow CONNECT to this port (some allow only "
+    "443). Clients behind it fall back to HTTP."
 )
 _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
@@ -116,13 +121,13 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
     if info.get("websocket") is False:
         return Finding(Level.NOTE, "websocket", "disabled (/info)")
-    if prober.options.proxy is not None:
-        return Finding(Level.NOTE, "websocket", "not checked through --proxy")
     started = time.monotonic()
     try:
         websocket, frame = await _open_websocket(prober, seconds)
     except (TimeoutError, HTTPTimeoutError):
         return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _UPGRADE_ADVICE)
+    except TunnelError as error:
+        return Finding(Level.BAD, "websocket", f"failed: {error}", _TUNNEL_ADVICE)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
         return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
     except HTTPClientError as error:
@@ -224,8 +229,6 @@ async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
 
 
 async def _wait_on_websocket(prober: Prober, seconds: float) -> Finding:
-    if prober.options.proxy is not None:
-        return Finding(Level.NOTE, "websocket, idle", "not checked through --proxy")
     try:
         websocket, _ = await _open_websocket(prober, seconds)
     except (OSError, HTTPClientError, WebSocketError):  # OSError includes TimeoutError

@@ -48,7 +48,7 @@ from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .connection import SockJSClient
 from .fallback import open_session
 from .multi import Multi
-from .options import TRANSPORTS, Backoff, Options, ServiceURL, parse_headers, parse_transports
+from .options import TRANSPORTS, Backoff, Options, ServiceURL, parse_headers, parse_proxy, parse_transports
 
 __all__ = [
     "TRANSPORTS",
@@ -64,8 +64,7 @@ __all__ = [
 class connect:  # noqa: N801 - used like a function
     """Connect to a SockJS service: ``async with connect(url) as client``, or ``client = await connect(url)``.
 
-    The context manager closes the connection when it exits. Redirects are not followed, and proxies from the
-    environment are not used.
+    The context manager closes the connection when it exits. Redirects are not followed.
 
     Args:
         url: URL of the service, such as ``"https://example.com/chat"``. Credentials in it are sent as basic
@@ -79,8 +78,10 @@ class connect:  # noqa: N801 - used like a function
         client_cert: File with a client certificate and its key, or a pair of files. Default None.
         verify: Whether to verify the server's certificate and host name. Default True. If False, anybody on the network
             path can read and change the messages.
-        proxy: URL of an HTTP proxy, such as ``"http://proxy.example.com:3128"``. Websockets are not tried through a
-            proxy. Default None.
+        proxy: URL of a proxy, such as ``"http://user:password@proxy.example:3128"``, or None for a direct connection.
+            True for the proxies of the environment, by curl's rules: ``http_proxy``, ``https_proxy``, ``all_proxy`` and
+            ``no_proxy``. Websockets use CONNECT, which needs a proxy with ``http://``; the other transports also work
+            with ``https://`` and ``socks5h://``. Default True.
         open_timeout: Timeout in seconds for connecting, over all transports. Default 20.
         transport_timeout: Minimum timeout in seconds for opening each transport. On slow connections it is longer, as
             in sockjs-client: with t the duration of the ``/info`` request, it is 8 t if t is above 0.1 seconds, and
@@ -125,7 +126,7 @@ class connect:  # noqa: N801 - used like a function
         ca_file: str | Path | None = None,
         client_cert: str | Path | tuple[str | Path, str | Path] | None = None,
         verify: bool = True,
-        proxy: str | None = None,
+        proxy: str | bool | None = True,
         open_timeout: float = 20,
         transport_timeout: float = 2,
         heartbeat_timeout: float | None = 60,
@@ -145,7 +146,7 @@ class connect:  # noqa: N801 - used like a function
             ca_file=ca_file,
             client_cert=client_cert,
             verify=verify,
-            proxy=proxy,
+            proxy=parse_proxy(proxy),
             open_timeout=open_timeout,
             transport_timeout=transport_timeout,
             heartbeat_timeout=heartbeat_timeout,
@@ -158,6 +159,7 @@ class connect:  # noqa: N801 - used like a function
             on_disconnect=on_disconnect,
         )
         self.options.check()
+        self.options.find_proxy(self.service)  # raises an error if a variable of the environment is invalid
         if self.service.authorization and any(name.lower() == "authorization" for name, _ in self.options.headers):
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"

@@ -9,6 +9,7 @@ import pycurl
 
 from .multi import Multi
 from .options import Options, ServiceURL
+from .proxies import Proxy
 from .session import OpenFailed
 
 #: Header fields that are only sent to the origin of the URL that the application gave, not to a ``base_url`` elsewhere.
@@ -55,8 +56,7 @@ class CurlFactory:
         request.setopt(pycurl.TCP_KEEPALIVE, 1)
         # Node.js closes idle connections after 5 seconds, others later. Do not reuse one that is about to be closed.
         request.setopt(pycurl.MAXAGE_CONN, _MAX_IDLE_TIME)
-        request.setopt(pycurl.PROXY, options.proxy or "")  # an empty string also disables the environment's proxies
-        request.setopt(pycurl.NOPROXY, "")
+        self._set_proxy_options(request, options.find_proxy(service))
         request.setopt(pycurl.SHARE, self._share)
         request.setopt(pycurl.COOKIEFILE, "")
 
@@ -76,6 +76,21 @@ class CurlFactory:
         if service.origin[0] == "https":
             self._set_tls_options(request)
         return request
+
+    def _set_proxy_options(self, request: Any, proxy: Proxy | None) -> None:
+        # Without a URL, and without hosts that need no proxy, libcurl would use those of the environment.
+        request.setopt(pycurl.NOPROXY, "")
+        request.setopt(pycurl.PROXY, "" if proxy is None else proxy.url)
+        if proxy is None:
+            return
+        if proxy.username is not None:
+            request.setopt(pycurl.PROXYUSERNAME, proxy.username)
+            request.setopt(pycurl.PROXYPASSWORD, proxy.password or "")
+        if proxy.scheme == "https":
+            trusted = ssl.get_default_verify_paths()
+            for option, path in ((pycurl.PROXY_CAINFO, trusted.cafile), (pycurl.PROXY_CAPATH, trusted.capath)):
+                if path:
+                    request.setopt(option, path)
 
     def _set_tls_options(self, request: Any) -> None:
         options = self.options

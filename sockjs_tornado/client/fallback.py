@@ -38,7 +38,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
             status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
         round_trip = loop.time() - started
         if status != 200:
-            raise OpenFailed(f"status {status}")
+            raise OpenFailed(f"status {status}{', the proxy requires other credentials' if status == 407 else ''}")
         info = decode_info(body)
         if info is None:
             raise OpenFailed("the response is not a JSON object")
@@ -100,8 +100,6 @@ def create_session_path() -> str:
 
 
 async def _open_transport(name: str, factory: CurlFactory, service: ServiceURL, seconds: float) -> ClientSession:
-    if name == "websocket" and factory.options.proxy is not None:
-        raise OpenFailed("not supported through a proxy")
     session_class = WebSocketSession if name == "websocket" else HttpSession
     session: ClientSession = session_class(name, factory, service, create_session_path())
     try:

@@ -1,6 +1,5 @@
 """The options of a client, the delays between its reconnect attempts and the URL of its service, validated."""
 
-import base64
 import random
 import re
 import ssl
@@ -24,6 +23,7 @@ from ..validation import (
     safe_repr,
 )
 from ..wire.fields import TOKEN
+from .proxies import Proxy, basic_auth, find_proxy
 
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
@@ -78,14 +78,15 @@ class ServiceURL(NamedTuple):
         if parts.fragment:
             raise ConfigurationError("url: expected no fragment")
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
-        return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _basic_auth(parts), parts.query)
+        return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _url_auth(parts), parts.query)
+
+    def __repr__(self) -> str:
+        # Credentials and the query may be secret.
+        return f"<{type(self).__name__} {self.url}>"
 
 
-def _basic_auth(parts: SplitResult) -> str:
-    if parts.username is None:
-        return ""
-    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
+def _url_auth(parts: SplitResult) -> str:
+    return "" if parts.username is None else basic_auth(unquote(parts.username), unquote(parts.password or ""))
 
 
 @named_fields
@@ -168,6 +169,17 @@ def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def parse_proxy(proxy: object) -> Proxy | bool | None:
+    """Return the option ``proxy`` with its URL parsed, or raise ConfigurationError, which contains no credentials."""
+    if proxy is None or proxy is True:
+        return proxy
+    if not isinstance(proxy, str) or not _URL.fullmatch(proxy):
+        raise ConfigurationError(
+            f"proxy: expected True for the environment's proxies, a URL, or None, got {Options._describe(proxy)}"
+        )
+    return Proxy.parse(proxy)
+
+
 class ConnectOptions(TypedDict, total=False):
     """The options of :func:`sockjs_tornado.client.connect` that its synchronous twin takes, too, as they are given."""
 
@@ -177,7 +189,7 @@ class ConnectOptions(TypedDict, total=False):
     ca_file: str | Path | None
     client_cert: str | Path | tuple[str | Path, str | Path] | None
     verify: bool
-    proxy: str | None
+    proxy: str | bool | None
     open_timeout: float
     transport_timeout: float
     heartbeat_timeout: float | None
@@ -191,7 +203,8 @@ class ConnectOptions(TypedDict, total=False):
 _BYTES = "a number of bytes above 0"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Without a repr: header fields may be secret.
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Options(Validated):
     """The options of a client, as :func:`sockjs_tornado.client.connect` describes them."""
 
@@ -203,7 +216,7 @@ class Options(Validated):
         "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)
     )
     verify: bool = option("True or False", is_flag)
-    proxy: str | None = option("a URL or None", or_none(_matches(_URL)))
+    proxy: Proxy | bool | None = option("parsed", lambda value: not isinstance(value, str))
     open_timeout: float = option(SECONDS, is_positive)
     transport_timeout: float = option(SECONDS, is_positive)
     heartbeat_timeout: float | None = option(f"{SECONDS} or None", or_none(is_positive))
@@ -228,6 +241,12 @@ class Options(Validated):
         if isinstance(self.reconnect, Backoff):
             return self.reconnect
         return Backoff() if self.reconnect else None
+
+    def find_proxy(self, service: ServiceURL) -> Proxy | None:
+        """Return the proxy for the requests to a service; raise ConfigurationError if the environment's is invalid."""
+        if self.proxy is True:
+            return find_proxy(*service.origin[:2])
+        return self.proxy or None
 
     @property
     def certificate_files(self) -> tuple[str, ...]:

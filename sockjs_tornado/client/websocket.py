@@ -18,9 +18,11 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
+from ..wire.tornado_internals import open_websocket
 from .curl import CurlFactory
 from .options import ServiceURL
 from .session import ClientSession, OpenFailed
+from .tunnel import TunnelClient
 
 
 def _get_stream(socket: WebSocketClientConnection) -> IOStream:
@@ -72,12 +74,20 @@ async def connect_websocket(
         body_producer=send_no_body,
         allow_nonstandard_methods=True,  # otherwise a GET request may not have a body_producer
     )
-    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=options.max_message_size))
+    proxy = options.find_proxy(service)
+    tunnel = None if proxy is None else TunnelClient(proxy)
+    connecting: asyncio.Future[WebSocketClientConnection]
+    if tunnel is None:
+        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=options.max_message_size))
+    else:
+        connecting = open_websocket(tunnel, request, options.max_message_size)
     try:
         await asyncio.wait((connecting,))
     except asyncio.CancelledError:
         connecting.add_done_callback(_abort_when_connected)
-        # Before the request has been sent, an attempt cannot be cancelled: Tornado's timeouts end it.
+        # Before the request has been sent, an attempt without a proxy cannot be cancelled: Tornado's timeouts end it.
+        if tunnel is not None:
+            tunnel.abort()
         for connection in connections:
             connection.close()
         raise

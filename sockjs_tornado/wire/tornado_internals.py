@@ -10,13 +10,17 @@ import time
 from types import FrameType
 from typing import Any
 
+from tornado.concurrent import Future
 from tornado.http1connection import HTTP1ServerConnection, _GzipMessageDelegate
+from tornado.httpclient import HTTPRequest, _RequestProxy
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.routing import Rule
+from tornado.tcpclient import TCPClient
 from tornado.util import ObjectDict
 from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketClientConnection
 
 
 class LoggedHandler(RequestHandler):
@@ -142,6 +146,33 @@ def accepting_server() -> Any:
         # Before Python 3.13, it is a copy that lives as long as the frame. It must not keep the request.
         variables.clear()
     return server
+
+
+class _WebSocketClient(WebSocketClientConnection):
+    """A websocket whose connection is opened by the TCPClient of ``connect``."""
+
+    def __init__(self, tcp_client: TCPClient, request: Any, max_message_size: int) -> None:
+        self._given_client = tcp_client
+        super().__init__(request, max_message_size=max_message_size)
+
+    @property
+    def tcp_client(self) -> TCPClient:
+        """The given TCPClient, instead of the one that the base class creates."""
+        return self._given_client
+
+    @tcp_client.setter
+    def tcp_client(self, client: TCPClient) -> None:
+        if client is not self._given_client:
+            client.close()
+
+
+def open_websocket(
+    tcp_client: TCPClient, request: HTTPRequest, max_message_size: int
+) -> "Future[WebSocketClientConnection]":
+    """Do the same as Tornado's ``websocket_connect``, over a connection that a TCPClient opens."""
+    request.headers = HTTPHeaders(request.headers)
+    with_defaults = _RequestProxy(request, HTTPRequest._DEFAULTS)
+    return _WebSocketClient(tcp_client, with_defaults, max_message_size).connect_future
 
 
 def open_connections(server: HTTPServer) -> set[Any]:

@@ -13,6 +13,8 @@ import pytest
 import tornado.httpserver
 from application import Echo, Serve, close_router
 from client import SESSION_URLS
+from free_ports import free_port
+from http_proxies import HttpProxy
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -20,9 +22,9 @@ from tornado.websocket import WebSocketHandler
 
 import sockjs_tornado
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cli import doctor
+from sockjs_tornado.cli import doctor, main
 from sockjs_tornado.cli.advice import explain_failure
-from sockjs_tornado.cli.checks import Finding, Level, check_info
+from sockjs_tornado.cli.checks import Finding, Level, check_info, describe_proxy
 from sockjs_tornado.cli.options import service_url
 from sockjs_tornado.cli.probe import Prober
 from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_stickiness, check_transports
@@ -60,7 +62,7 @@ async def probing() -> AsyncIterator[Callable[..., Prober]]:
     multis: list[Multi] = []
 
     def make(port: int, **options: Any) -> Prober:
-        connector = connect(f"http://127.0.0.1:{port}/echo", **options)
+        connector = connect(f"{options.pop('scheme', 'http')}://127.0.0.1:{port}/echo", **options)
         multis.append(Multi())
         return Prober(connector.service, connector.service, connector.options, multis[-1])
 
@@ -119,6 +121,7 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
         (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
         (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
+        (reply(407), {}, "status 407", "The proxy requires other credentials"),
         (reply(502), {}, "status 502", "A proxy cannot reach the server"),
         (reply(503), {}, "status 503", "A proxy cannot reach the server"),
         (reply(504), {}, "status 504", "A proxy cannot reach the server"),
@@ -160,6 +163,9 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
         ("http://a/b", "Received HTTP/0.9 when not allowed", "If the port expects TLS, use https://"),
         ("http://a/b", "Could not resolve host: a", "DNS"),
         ("http://a/b", "Could not resolve proxy: p", "check --proxy"),
+        ("https://a/b", "Failed to connect to a:1 over proxy p after 0 ms", "check --proxy"),
+        ("https://a/b", "CONNECT tunnel failed, response 403", "check --proxy"),
+        ("https://a/b", "CONNECT tunnel failed, response 407", "requires other credentials"),
         ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
     ],
 )
@@ -258,16 +264,60 @@ def test_a_url_of_a_client_leads_to_its_service(url: str, service: str) -> None:
     assert service_url(url) == service
 
 
-async def test_a_proxy_is_used_for_all_but_websockets(scripted: Scripted, probing: Callable[..., Prober]) -> None:
-    proxy = await scripted(info_reply(1))
-    prober = probing(1, proxy=proxy.service.url.removesuffix("/echo"))
+@pytest.mark.parametrize("refusal", [200, 403])
+async def test_a_proxy_is_used_for_all_requests(
+    serve: Serve, http_proxy: HttpProxy, probing: Callable[..., Prober], refusal: int
+) -> None:
+    http_proxy.refusal = refusal
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    prober = probing(server.port, proxy=http_proxy.url)
+    assert describe_proxy(prober) == [
+        Finding(Level.NOTE, "proxy", f"all requests go through {http_proxy.url} (--proxy)")
+    ]
     info, _ = await check_info(prober, LONG)
     assert info is not None
     findings = by_subject(await check_transports(prober, info, LONG))
-    assert findings["websocket"][:3] == (Level.NOTE, "websocket", "not checked through --proxy")
-    assert "status" not in findings["xhr"].text
+    assert findings["xhr"].level is Level.GOOD
+    websocket = findings["websocket"]
+    if refusal == 200:
+        assert websocket.level is Level.GOOD
+    else:
+        assert websocket.text == f"failed: the proxy refuses a tunnel to port {server.port} (status 403)"
+        assert "allow CONNECT" in websocket.advice
     idle = by_subject(await check_idle_timeouts(prober, 0.05))
-    assert idle["websocket, idle"].text == "not checked through --proxy"
+    assert ("still open" in idle["websocket, idle"].text) == (refusal == 200)
+
+
+async def test_the_response_to_connect_is_not_the_server_s(
+    http_proxy: HttpProxy, probing: Callable[..., Prober]
+) -> None:
+    """The tunnel ends at a server that closes the connection."""
+    closing = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = closing.sockets[0].getsockname()[1]
+    prober = probing(port, scheme="https", proxy=http_proxy.url)
+    response = await prober.fetch("/info", LONG)
+    closing.close()
+    assert http_proxy.targets == [f"CONNECT 127.0.0.1:{port}"]
+    assert (response.status, response.headers) == (0, [])
+    assert response.failure
+
+
+def test_a_proxy_of_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("http_proxy", f"http://user:hidden@127.0.0.1:{port}")
+    url = "http://127.0.0.1:1/echo"
+    assert main(["info", url]) == 1
+    output = capsys.readouterr().out
+    assert f"note  proxy  all requests go through http://127.0.0.1:{port} (http_proxy)" in output
+    assert "over proxy" in output
+    assert main(["info", url, "--no-proxy"]) == 1
+    assert "proxy" not in capsys.readouterr().out
+    assert main(["connect", url]) == 1
+    errors = capsys.readouterr().err
+    assert f"Using the proxy http://127.0.0.1:{port} (http_proxy); --no-proxy connects without it" in errors
+    assert "hidden" not in output + errors
 
 
 def info_reply(

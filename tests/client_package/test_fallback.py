@@ -280,34 +280,6 @@ async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) ->
     assert "Cookie" not in server.headers[-2]
 
 
-async def test_no_proxy_is_used_but_the_one_given(
-    serve: Serve, stub: MakeStub, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    server = await serve(SockJSRouter(Echo, "/echo"))
-    for transport in ("websocket", "xhr"):
-        await works(await dial(server, transport))
-
-    proxy = await stub({}, xhr_streaming=[line("o", 'a["by way of the proxy"]')])
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    # The client sends the whole URL to the proxy, and the stub responds to that with 404.
-    with pytest.raises(ConnectError) as caught:
-        await dial(server, proxy=f"http://127.0.0.1:{proxy.port}")
-    assert caught.value.failures == {"info": "status 404"}
-
-
-async def test_websockets_do_not_go_through_a_proxy(
-    serve: Serve, dial: Dial, proxied: Callable[[], Awaitable[int]]
-) -> None:
-    server = await serve(SockJSRouter(Echo, "/echo"))
-    client = await dial(server, proxy=f"http://127.0.0.1:{await proxied()}")
-    assert client.transport == "xhr_streaming"
-    await works(client)
-    with pytest.raises(ConnectError, match="websocket: not supported through a proxy"):
-        await dial(server, "websocket", proxy=f"http://127.0.0.1:{await proxied()}")
-
-
 async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "xhr")

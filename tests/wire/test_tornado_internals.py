@@ -12,14 +12,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from application import TornadoServer
+from application import Echo, Serve, TornadoServer
 from client import within
 from tornado.http1connection import HTTP1Connection
+from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.iostream import IOStream
+from tornado.tcpclient import TCPClient
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler, stream_request_body
 
+from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server.connection_limits import LimitedServer
@@ -33,6 +36,7 @@ from sockjs_tornado.wire.tornado_internals import (
     is_buffer_empty,
     is_last_request,
     open_connections,
+    open_websocket,
 )
 
 #: Returns the response to a request, from a server with one handler and the options for HTTPServer.
@@ -238,3 +242,22 @@ def test_a_handler_can_keep_its_requests_out_of_the_access_log() -> None:
     """``_log`` is called for every response, and calls the application's log function."""
     assert "_log" in vars(RequestHandler)
     assert "self._log()" in inspect.getsource(RequestHandler.finish)
+
+
+async def test_a_websocket_is_opened_by_a_given_client(serve: Serve) -> None:
+    """Tornado's own is closed."""
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    connected: list[tuple[str, int]] = []
+
+    class Client(TCPClient):
+        async def connect(self, host: str, port: int, *rest: Any, **more: Any) -> IOStream:
+            connected.append((host, port))
+            return await super().connect("127.0.0.1", server.port, *rest, **more)
+
+    request = HTTPRequest("ws://elsewhere:5/echo/websocket", headers={"X": "1"})
+    socket = await within(open_websocket(Client(), request, 1000))
+    assert connected == [("elsewhere", 5)]
+    await socket.write_message("x")
+    assert await within(socket.read_message()) == "x"
+    socket.close()
+    assert await within(socket.read_message()) is None
