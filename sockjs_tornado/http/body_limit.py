@@ -10,6 +10,7 @@ has arrived.
 import asyncio
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
-from ..exceptions import BadRequest
+from ..exceptions import BadRequest, ConfigurationError
 from ..session.grace import timeout
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, Endpoint, retry_after
@@ -48,7 +49,26 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
     # These come last: the matchers above skip requests with a body that must be streamed.
-    return specs + [_EndpointURL(path, StreamedBodyHandler, endpoint) for path, endpoint in endpoints]
+    specs += [_EndpointURL(path, StreamedBodyHandler, endpoint) for path, endpoint in endpoints]
+    return _URLSpecs(specs)
+
+
+class _URLSpecs(list[URLSpec]):
+    """The URL specs of a router. If an application gets the list as one of its own URL specs, it is an error."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        # Tornado asks for the length of each URL spec that is a list. Otherwise it would raise AssertionError without a
+        # text.
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "add_rules" and caller.f_globals.get("__name__") == "tornado.routing":
+            raise ConfigurationError(
+                "router.urls is a list of URL specs, got it as a single one: pass Application(router.urls), or with "
+                "other URL specs Application([*router.urls, ...])"
+            )
+        return super().__len__()
 
 
 class _EndpointURL(URLSpec, Sequence[Any]):
@@ -174,6 +194,7 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def _read(self) -> None:
         if not self.endpoint.is_origin_allowed(self):
+            self.endpoint.log_rejected_origin(self)
             raise BadRequest(403, ORIGIN_REFUSED.decode(), "allowed_origins")
         if self.method not in RequestHandler.SUPPORTED_METHODS:
             raise BadRequest(405)

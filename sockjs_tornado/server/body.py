@@ -53,6 +53,7 @@ class BodyReader:
         exchange = self._exchange
         try:
             if not exchange.endpoint.is_origin_allowed(exchange):
+                exchange.endpoint.log_rejected_origin(exchange)
                 raise BadRequest(403, ORIGIN_REFUSED.decode(), "allowed_origins")
             self._body.check_size(size)
         except BadRequest as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from typing import TYPE_CHECKING
 
 from tornado.web import HTTPError
@@ -48,10 +49,36 @@ def handle_failure(session: "Session", name: str, error: BaseException) -> None:
         session.close(CloseCode.GOING_AWAY, "Going away")
     else:
         session._stats.callback_errors[name] += 1
-        log = session._container.log
-        fields = session_fields(session.label, session.transport_name)
-        log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
+        _log_failure(session, name, error)
         session.close(CloseCode.INTERNAL_ERROR, "Internal error")
+
+
+def _log_failure(session: "Session", name: str, error: BaseException) -> None:
+    log = session._container.log
+    fields = session_fields(session.label, session.transport_name)
+    if name == "on_close" and session._has_open_failed:
+        # Usually since on_open had not set what on_close uses. A second traceback would hide the first.
+        log.write(
+            logger,
+            logging.ERROR,
+            (name, type(session.conn)),
+            "on_close of %r failed, too, after on_open had failed: %s: %s (%s)",
+            session,
+            type(error).__name__,
+            error,
+            _place(error),
+            extra=fields,
+        )
+        return
+    if name == "on_open":
+        session._has_open_failed = True
+    log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and the line where an exception was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _is_cancelled() -> bool:

@@ -78,6 +78,9 @@ class Session(Inbox, LegacySession):
         "session_id",
     )
 
+    #: Set if on_open has raised an exception that was logged. In the __dict__, since few sessions need it.
+    _has_open_failed = False
+
     def __init__(
         self,
         connection: Callable[["Session"], SockJSConnection],

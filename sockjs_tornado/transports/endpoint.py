@@ -98,6 +98,7 @@ class Endpoint:
                 exchange.respond(404, [])
         elif self.server.origins.restricted and not self.is_origin_allowed(exchange):
             self.server.stats.rejected["allowed_origins"] += 1
+            self.log_rejected_origin(exchange)
             exchange.respond(403, [PLAIN_TEXT], ORIGIN_REFUSED)
         elif exchange.method == self.method or (self.supports_head and exchange.method == "HEAD"):
             return self.serve(exchange)
@@ -149,6 +150,19 @@ class Endpoint:
             return True
         host, fetch_site = exchange.header("Host"), exchange.header("Sec-Fetch-Site")
         return self.server.origins.allows(request_origin(exchange.header), host, fetch_site)
+
+    def log_rejected_origin(self, exchange: Exchange) -> None:
+        """Log a request that the origin policy rejects."""
+        server = self.server
+        origin = request_origin(exchange.header)
+        # A client chooses its origin: do not show all of a long one, or characters that control a terminal.
+        page = f"a page of {origin!a:.200}" if origin else "a page of another site, which the browser does not name,"
+        message = (
+            "Rejected %s at the prefix %r with status 403: the setting allowed_origins does not allow it; if the page "
+            "is yours, add its origin"
+        )
+        # At INFO, since any site may cause it.
+        server.container.log.write(logger, logging.INFO, "rejected origin", message, page, server.prefix)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Return whether the request is served although the router is closing."""

@@ -396,6 +396,27 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
 
 
 @any_way
+async def test_an_exception_in_on_close_after_one_in_on_open_does_not_hide_it(
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
+) -> None:
+    def use_what_is_missing(connection: Any) -> None:
+        connection.missing.discard(connection)
+
+    session, _ = opened(container, on_open=way(fail), on_close=way(use_what_is_missing))
+    await container.settle()
+    record = logged.take("on_open of <KeptSession 1 xhr ")
+    assert type(exception_of(record)) is LookupError
+    record = logged.take("on_close of <KeptSession 1 xhr ")
+    assert record.exc_info is None
+    assert record.levelname == "ERROR"
+    assert (
+        " failed, too, after on_open had failed: AttributeError: 'Notes' object has no attribute" in record.getMessage()
+    )
+    assert f"({__file__}:{use_what_is_missing.__code__.co_firstlineno + 1})" in record.getMessage()
+    assert session._stats.callback_errors == {"on_open": 1, "on_close": 1}
+
+
+@any_way
 async def test_an_exception_in_on_message_is_logged_and_closes(
     container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:

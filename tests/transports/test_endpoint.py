@@ -1,5 +1,6 @@
 """Features of all URLs: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
 
+import logging
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -351,8 +352,36 @@ async def test_every_answer_is_what_its_content_type_says_and_leaks_no_address(
 
 # The origin policy.
 
+#: Part of a record.
+ORIGIN = "the setting allowed_origins does not allow it"
+
 LOADED = ("iframe", "jsonp", "htmlfile")
 EVERYWHERE = [url for url in URLS if url != SCRIPT_URL and not any(name in url.path for name in LOADED)]
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+@pytest.mark.parametrize(
+    ("field", "page"),
+    [
+        ("Origin: https://evil.example/" + "x" * 300, "Rejected a page of 'https://evil.example/xxx"),
+        ("Sec-Fetch-Site: cross-site", "Rejected a page of another site, which the browser does not name,"),
+    ],
+)
+async def test_the_log_says_why_an_origin_was_rejected(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture, field: str, page: str, size: int
+) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.transports")
+    server = await serve(SockJSRouter(Echo, "/echo", allowed_origins=["https://example.com"]))
+    # The second record is suppressed.
+    for _ in range(2):
+        path, body = "/echo/000/session/xhr_send", b"x" * size
+        response = await (await connect(server)).ask("POST", path, field, body=body)
+        assert response.status == 403
+    (text,) = [record.getMessage() for record in caplog.records if ORIGIN in record.getMessage()]
+    assert text.startswith(page)
+    assert " at the prefix '/echo' with status 403" in text
+    assert "if the page is yours, add its origin" in text
+    assert len(text) < 400
 
 
 @pytest.mark.parametrize("url", EVERYWHERE, ids=path_of)
