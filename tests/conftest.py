@@ -71,6 +71,7 @@ SLOW = (
     "tests/applications/",
     "tests/benchmarks/",
     "tests/browser/",
+    "tests/cli/test_supervisor.py",
     "tests/cluster/",
     "tests/deployment/",
     "tests/server_package/test_tornado_suite.py",

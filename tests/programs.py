@@ -1,5 +1,6 @@
 """Programs that tests start: servers in processes of their own, and programs that must be installed."""
 
+import contextlib
 import os
 import re
 import select
@@ -7,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -73,6 +74,22 @@ class Ended(NamedTuple):
 
 #: What runs the programs, in place of Python alone; ``native.py`` sets it.
 RUNNER: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def serve_commands() -> Iterator[Callable[..., "ServerProgram"]]:
+    """Yield a function that runs the command ``serve`` with arguments; stop at the end what is still running."""
+    programs: list[ServerProgram] = []
+
+    def start(*arguments: str, **more: Any) -> ServerProgram:
+        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--drain-time", "0.1", *arguments, **more))
+        return programs[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]), prepend=os.pathsep)
+        yield start
+    for program in programs:
+        program.stop()
 
 
 class ServerProgram:

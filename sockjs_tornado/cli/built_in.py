@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..protocol import Message
+from ..session.connection_info import ConnectionInfo
 
 
 class Echo(SockJSConnection):
@@ -20,12 +21,16 @@ class Echo(SockJSConnection):
 
 
 class Chat(SockJSConnection):
-    """Broadcasts messages to all clients."""
+    """Sends messages to all clients, of all workers and servers."""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        """Join the only room."""
+        self.join("chat")
 
     def on_message(self, message: Message) -> None:
         """Send the message to all clients, including the sender."""
         if isinstance(message, str):
-            self.broadcast(self.session.server.connections, message)
+            self.publish("chat", message)
 
 
 BUILT_IN: Final[dict[str, Callable[[Any], SockJSConnection]]] = {"echo": Echo, "chat": Chat}

@@ -4,50 +4,68 @@ import argparse
 import contextlib
 import os
 
-from ..exceptions import ConfigurationError
+from ..server import HTTPServer
 from . import note
 from .serve_logs import configure_logging
 from .serve_options import add_arguments, resolve
 from .serve_process import (
-    CannotListen,
+    STARTUP_ERRORS,
+    create_cluster,
     create_router,
     create_tls,
+    describe_error,
     greet,
     loop_factory,
     monitoring_application,
     open_monitoring_sockets,
     open_sockets,
+    ports_of,
     removed_at_end,
     run_process,
 )
+from .systemd import notify
 
 __all__ = ["add_arguments", "run"]
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve until a signal arrives."""
+    """Serve until a signal arrives; return the exit code."""
+    try:
+        return _run(given)
+    except STARTUP_ERRORS as error:
+        note(describe_error(error))
+        return 1
+
+
+def _run(given: argparse.Namespace) -> int:
+    options = resolve(given, os.environ)
+    # Before the application is imported: its own basicConfig() has no effect then.
+    configure_logging(options)
+    # Fail before anything is opened.
+    router = create_router(options, create_cluster(options))
+    create_tls(options)
+    loop_factory(options.uvloop)
+    monitoring_application(options, router)
     with contextlib.ExitStack() as stack:
-        try:
-            options = resolve(given, os.environ)
-            # Before the application is imported: its own basicConfig() has no effect then.
-            configure_logging(options)
-            # Fail before anything is opened.
-            router = create_router(options)
-            create_tls(options)
-            loop_factory(options.uvloop)
-            monitoring_application(options, router)
-            sockets = open_sockets(options)
-            for sock in sockets:
-                stack.callback(sock.close)
-            stack.enter_context(removed_at_end(options.uds))
-            monitoring = open_monitoring_sockets(options)
-        except ConfigurationError as error:
-            note(f"Cannot serve: {error}")
-            return 1
-        except CannotListen as error:
-            note(str(error))
-            return 1
-        greeting = greet(options, router, sockets, monitoring)
-        # Not before it listens for signals: one would end the process without draining.
-        run_process(options, router, sockets, monitoring, on_start=lambda http: print(greeting, flush=True))
+        sockets = open_sockets(options)
+        for sock in sockets:
+            stack.callback(sock.close)
+        stack.enter_context(removed_at_end(options.uds))
+        if options.workers > 1:
+            # Not at the beginning: it requires a POSIX system.
+            from .serve_workers import run_workers
+
+            return run_workers(options, router, sockets)
+        monitoring = open_monitoring_sockets(options)
+        greeting = greet(options, router, sockets, ports_of(monitoring))
+
+        def on_start(http: HTTPServer) -> None:
+            # Not before it listens for signals: one would end the process without draining.
+            print(greeting, flush=True)
+            notify("READY=1")
+
+        def on_drain(http: HTTPServer, number: int) -> None:
+            notify("STOPPING=1")
+
+        run_process(options, router, sockets, monitoring, on_start=on_start, on_drain=on_drain)
     return 0

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import ipaddress
 import json
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -130,6 +131,15 @@ class ServeOptions:
         NETWORKS, None, "trust these headers of proxies at these addresses only, and of those on --uds", "ADDRESS,..."
     )
     drain_time: float = _option(SECONDS, 5.0, "seconds over which the sessions are closed after SIGTERM", "SECONDS")
+    workers: int = _option(_whole(1), 1, "number of processes, of which any serves any session", "N")
+    redis: str | None = _option(TEXT, None, "URL of a Redis server through which all servers share their rooms", "URL")
+    advertise: str | None = _option(
+        TEXT,
+        None,
+        "private address of this server, such as http://10.0.0.1:9080, where the others reach it to serve each other's "
+        "sessions; requires --redis, and SOCKJS_SECRET in the environment",
+        "URL",
+    )
     metrics_port: int | None = _option(
         _whole(0, 65535), None, "port for /metrics, /healthz and /readyz (requires the extra `metrics`)", "PORT"
     )
@@ -225,5 +235,14 @@ def _check_combinations(options: ServeOptions) -> None:
         raise ConfigurationError("--uds: cannot be combined with --fd")
     if options.keyfile is not None and options.certfile is None:
         raise ConfigurationError("--keyfile: requires --certfile")
+    if options.advertise is not None and options.redis is None:
+        raise ConfigurationError("--advertise: requires --redis")
+    if options.workers > 1:
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigurationError("--workers: expected 1, since this system has no Unix sockets")
+        if options.redis is not None and options.advertise is None:
+            raise ConfigurationError("--workers: with --redis, requires --advertise: a worker serves any session")
+        if options.metrics_port is not None and options.metrics_port + options.workers > 65536:
+            raise ConfigurationError("--metrics-port: too high, since each worker has the next port")
     if options.origins is not None and "allowed_origins" in options.set:
         raise ConfigurationError("--origins: cannot be combined with --set allowed_origins")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from ..exceptions import ConfigurationError
+from ..exceptions import ClusterError, ConfigurationError
 from ..extras import install_command
 from ..router import SockJSRouter
 from ..server import HTTPServer
@@ -37,7 +37,47 @@ class CannotListen(Exception):
     """A listening socket cannot be opened; the text says why."""
 
 
-def create_router(options: ServeOptions) -> SockJSRouter:
+#: The errors that keep a process from serving.
+STARTUP_ERRORS: Final = (CannotListen, ClusterError, ConfigurationError)
+
+
+def describe_error(error: Exception) -> str:
+    """Return the text that ``serve`` prints for one of the ``STARTUP_ERRORS``."""
+    return str(error) if isinstance(error, CannotListen) else f"Cannot serve: {error}"
+
+
+def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None = None) -> Any:
+    """Create the cluster, or return None if there is none.
+
+    Args:
+        options: The options.
+        worker: The number of the worker.
+        directory: The directory of the workers; None if this process is not one of several.
+
+    Raises:
+        ConfigurationError: An option is not valid.
+    """
+    if options.redis is not None:
+        try:
+            from ..cluster import RedisCluster
+        except ImportError as error:
+            raise ConfigurationError(f"--redis: {error}") from None
+        if options.advertise is None:
+            return RedisCluster(options.redis)
+        address = options.advertise
+        if worker:
+            # The address is valid: the parent process has checked that of the first worker.
+            host, _, port = address.rstrip("/").rpartition(":")
+            address = f"{host}:{int(port) + worker}"
+        return RedisCluster(options.redis, advertise=address, secret=os.environ.get("SOCKJS_SECRET"))
+    if directory is None:
+        return None
+    from ..cluster.unix import UnixCluster
+
+    return UnixCluster(directory, options.workers, worker)
+
+
+def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
     """Create the router, or raise ConfigurationError."""
     settings = dict(options.set)
     if options.origins is not None:
@@ -46,7 +86,7 @@ def create_router(options: ServeOptions) -> SockJSRouter:
     prefix = options.prefix
     if prefix is None:
         prefix = f"/{options.connection}" if options.connection in BUILT_IN else "/sockjs"
-    return SockJSRouter(load_connection(options.connection), prefix, settings)
+    return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
 
 
 def create_tls(options: ServeOptions) -> ssl.SSLContext | None:
@@ -88,9 +128,16 @@ def open_sockets(options: ServeOptions) -> list[socket.socket]:
     return listen_on(options.host, options.port)
 
 
-def open_monitoring_sockets(options: ServeOptions) -> list[socket.socket]:
-    """Return the listening sockets for the metrics and health checks, or raise CannotListen."""
-    return [] if options.metrics_port is None else listen_on(options.metrics_host, options.metrics_port)
+def open_monitoring_sockets(options: ServeOptions, worker: int = 0) -> list[socket.socket]:
+    """Return a worker's listening sockets for the metrics and health checks, or raise CannotListen."""
+    if options.metrics_port is None:
+        return []
+    return listen_on(options.metrics_host, options.metrics_port and options.metrics_port + worker)
+
+
+def ports_of(sockets: Sequence[socket.socket]) -> list[int]:
+    """Return the port of the sockets, if there is any, in a list."""
+    return [sock.getsockname()[1] for sock in sockets[:1]]
 
 
 def listen_on(host: str, port: int) -> list[socket.socket]:
@@ -159,7 +206,7 @@ def greet(
     options: ServeOptions,
     router: SockJSRouter,
     sockets: Sequence[socket.socket],
-    monitoring_sockets: Sequence[socket.socket],
+    monitoring_ports: Sequence[int],
 ) -> str:
     """Return the line that says what is served where."""
     address = sockets[0].getsockname()
@@ -172,9 +219,9 @@ def greet(
         place = f"{scheme}://{describe_address((host, address[1]))}{router.prefix}"
     offered = ", ".join(name for name in TRANSPORTS if router.settings.is_enabled(name))
     line = f"Serving {options.connection} on {place} ({offered})"
-    if monitoring_sockets:
-        monitored = describe_address((options.metrics_host, monitoring_sockets[0].getsockname()[1]))
-        line += f"; metrics on http://{monitored}/metrics"
+    if monitoring_ports:
+        places = (describe_address((options.metrics_host, port)) for port in monitoring_ports)
+        line += f"; metrics on {', '.join(f'http://{place}/metrics' for place in places)}"
     return line
 
 

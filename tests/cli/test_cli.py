@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,11 @@ from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
 from sockjs_tornado.cli.built_in import Chat, load_connection
 from sockjs_tornado.cli.connect import _run_client
+from sockjs_tornado.cli.serve_options import ServeOptions
+from sockjs_tornado.cli.serve_process import create_cluster
+from sockjs_tornado.cli.serve_workers import _exit_with_parent, _run_worker
 from sockjs_tornado.client import connect
+from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.extras import install_command
 from sockjs_tornado.settings import TRANSPORTS
 
@@ -187,6 +192,15 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
         (("--origins", "example.com"), 'allowed_origins: expected "*", "same-origin", or a list of origins'),
         (("--set", "transports=5"), "transports: expected None for all, or a list of"),
+        (("--workers", "0"), "--workers: expected 1 or more, got '0'"),
+        (("--advertise", "http://10.0.0.1:80"), "--advertise: requires --redis"),
+        (("--workers", "2", "--redis", "redis://a"), "--workers: with --redis, requires --advertise"),
+        (
+            ("--workers", "2", "--metrics-port", "65535"),
+            "--metrics-port: too high, since each worker has the next port",
+        ),
+        (("--redis", "http://a"), "url: "),
+        (("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"), "secret: "),
         (("--prefix", "("), "prefix: got '('"),
         (("--port", "99999"), "--port: expected 0 to 65535, got '99999'"),
         (
@@ -228,6 +242,14 @@ def test_serve_reports_what_the_system_lacks(refused: Callable[..., Refusal], mo
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Cannot serve: --uvloop: ")
     assert ended.stderr.endswith(f"; {install_command('fast')}\n")
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "sockjs_tornado.cluster.redis", raising=False)
+    monkeypatch.delitem(sys.modules, "sockjs_tornado.cluster.redis_connection", raising=False)
+    ended = refused("serve", "--port", "0", "--redis", "redis://127.0.0.1")
+    assert ended.stderr.startswith("Cannot serve: --redis: sockjs_tornado.cluster.RedisCluster requires redis-py")
+    monkeypatch.delattr(socket, "AF_UNIX")
+    ended = refused("serve", "--port", "0", "--workers", "2")
+    assert ended.stderr == "Cannot serve: --workers: expected 1, since this system has no Unix sockets\n"
 
 
 def serve_here(*arguments: str, visit: Callable[[int], None]) -> Refusal:
@@ -244,7 +266,7 @@ def serve_here(*arguments: str, visit: Callable[[int], None]) -> Refusal:
 
     def visiting() -> None:
         greeted.wait(TIMEOUT)
-        (port,) = re.findall(r":(\d+)/", output.getvalue())
+        port, *_ = re.findall(r":(\d+)/", output.getvalue())
         try:
             visit(int(port))
         finally:
@@ -284,6 +306,111 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     names = ", ".join(TRANSPORTS)
     ended = serve_here(*more, visit=visit)
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
+def test_several_workers_greet_once_and_end_with_a_signal() -> None:
+    answers: list[bytes] = []
+
+    def visit(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+            sock.sendall(request("GET", "/echo", "Connection: close"))
+            with sock.makefile("rb") as file:
+                answers.append(file.read())
+
+    ended = serve_here("--workers", "2", "--metrics-port", "0", visit=visit)
+    assert answers[0].endswith(b"Welcome to SockJS!\n")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    metrics = r"http://127\.0\.0\.1:\d+/metrics"
+    assert re.fullmatch(
+        rf"Serving echo on http://127\.0\.0\.1:\d+/echo \(.*\); metrics on {metrics}, {metrics}\n", ended.stdout
+    )
+
+
+# A worker.
+
+
+@pytest.fixture
+def in_worker(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let this process be a worker; what it would serve is in the list."""
+    served: list[Any] = []
+
+    def run(options: Any, router: Any, sockets: Any, monitoring: list[socket.socket], **callbacks: Any) -> None:
+        served.append(router)
+        callbacks["on_start"](None)
+        server = SimpleNamespace(stop=lambda: served.append("stopped"))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            callbacks["on_drain"](server, number)
+            served.append(number)
+        for sock in monitoring:
+            sock.close()
+
+    monkeypatch.setattr("os.setpgid", lambda process, group: None)
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: SimpleNamespace(sentinel=-1))
+    monkeypatch.setattr("sockjs_tornado.cli.serve_workers._exit_with_parent", lambda parent: None)
+    monkeypatch.setattr("sockjs_tornado.cli.serve_workers.configure_logging", lambda options: None)
+    monkeypatch.setattr("sockjs_tornado.cli.serve_workers.run_process", run)
+    return served
+
+
+def test_a_worker_accepts_no_clients_while_it_drains_for_a_restart(in_worker: list[Any], tmp_path: Path) -> None:
+    sent: list[Any] = []
+    sender: Any = SimpleNamespace(send=sent.append)
+    options = ServeOptions(workers=2, metrics_port=0)
+    _run_worker(1, sender, options, str(tmp_path / "cluster"), [])
+    router, *rest = in_worker
+    assert isinstance(router.cluster, UnixCluster)
+    assert rest == [signal.SIGTERM, "stopped", signal.SIGHUP]
+    ((port,),) = sent
+    assert port > 0
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
+def test_the_metrics_of_each_worker_have_the_next_port(
+    in_worker: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sender: Any = None
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServeOptions(workers=4, metrics_port=port - 3)
+        with pytest.raises(SystemExit) as ended:
+            _run_worker(3, sender, options, str(tmp_path / "cluster"), [])
+    assert (ended.value.code, in_worker) == (1, [])
+    assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+
+
+def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("sockjs_tornado.cluster.RedisCluster", lambda *url, **more: made.append((*url, more)))
+    monkeypatch.setenv("SOCKJS_SECRET", "0123456789abcdef")
+    options = ServeOptions(redis="redis://a", advertise="http://[::1]:9080/", workers=3)
+    create_cluster(options)
+    create_cluster(options, 2, "directory")
+    create_cluster(ServeOptions(redis="redis://a"))
+    secret = {"secret": "0123456789abcdef"}
+    assert made == [
+        ("redis://a", {"advertise": "http://[::1]:9080/", **secret}),
+        ("redis://a", {"advertise": "http://[::1]:9082", **secret}),
+        ("redis://a", {}),
+    ]
+
+
+def test_a_worker_stops_when_its_parent_exits() -> None:
+    stopped: list[int] = []
+    reading, writing = os.pipe()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(_exit_with_parent, reading)
+            assert not stopped
+            # The system closes the parent's end of the pipe however the parent exits.
+            os.close(writing)
+            waiting.result(TIMEOUT)
+        # The handler runs in this thread, but another one may receive the signal.
+        while not stopped:
+            time.sleep(0.001)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.close(reading)
 
 
 # connect.

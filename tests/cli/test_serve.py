@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from client import Client, Connect, Join, Peer, new_session
-from programs import ROOT, Ended, ServerProgram, create_certificate, join_files
+from programs import Ended, ServerProgram, create_certificate, join_files, serve_commands
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection
 from sockjs_tornado.cli import main
@@ -33,18 +33,10 @@ class Address(SockJSConnection):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Return a function that runs ``serve`` with arguments; all that still run are stopped at the end."""
-    programs: list[ServerProgram] = []
-
-    def start(*arguments: str, **more: Any) -> ServerProgram:
-        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--drain-time", "0.1", *arguments, **more))
-        return programs[-1]
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]), prepend=os.pathsep)
-    yield start
-    for program in programs:
-        program.stop()
+def run() -> Iterator[Run]:
+    """Return a function that runs ``serve`` with arguments."""
+    with serve_commands() as start:
+        yield start
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "xheaders": ("yes", "true", True),
     "proxy_trust": ("127.0.0.1,10.0.0.0/8", '["127.0.0.1", "10.0.0.0/8"]', ("127.0.0.1", "10.0.0.0/8")),
     "drain_time": ("2.5", "2.5", 2.5),
+    "workers": ("4", "4", 4),
+    "redis": ("redis://a", '"redis://a"', "redis://a"),
+    "advertise": ("http://a:80", '"http://a:80"', "http://a:80"),
     "metrics_port": ("9100", "9100", 9100),
     "metrics_host": ("::1", '"::1"', "::1"),
     "log_level": ("Debug", '"debug"', "debug"),
@@ -36,7 +39,7 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "uvloop": ("ON", "true", True),
 }
 #: Options that are given with another one, which it requires.
-WITH = {"keyfile": "certfile"}
+WITH = {"keyfile": "certfile", "advertise": "redis"}
 
 
 def read(

@@ -1,0 +1,76 @@
+"""``serve --workers``: several processes that share their sockets, and of which any can serve any session."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+
+from ..router import SockJSRouter
+from ..server import HTTPServer
+from . import note
+from .serve_logs import configure_logging
+from .serve_options import ServeOptions
+from .serve_process import (
+    STARTUP_ERRORS,
+    create_cluster,
+    create_router,
+    describe_error,
+    greet,
+    open_monitoring_sockets,
+    ports_of,
+    run_process,
+)
+from .supervisor import Supervisor
+
+
+def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[socket.socket]) -> int:
+    """Run the workers until a signal arrives; return the exit code."""
+
+    def on_start(ports: list[list[int]]) -> None:
+        print(greet(options, router, sockets, [port for worker_ports in ports for port in worker_ports]), flush=True)
+
+    async def run(directory: str) -> int:
+        arguments = (options, f"{directory}/cluster", list(sockets))
+        return await Supervisor(options.workers, _run_worker, arguments, on_start).run()
+
+    # The directory of the Unix sockets through which the workers reach each other.
+    with tempfile.TemporaryDirectory(prefix="sockjs-") as directory:
+        return asyncio.run(run(directory))
+
+
+def _run_worker(
+    number: int, started: Connection, options: ServeOptions, directory: str, sockets: Sequence[socket.socket]
+) -> None:
+    """Run a worker; send the ports of its metrics through the pipe when it serves."""
+    # Leave the process group of the terminal: the parent process receives Ctrl-C and signals each worker once.
+    os.setpgid(0, 0)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
+    configure_logging(options)
+
+    def on_drain(http: HTTPServer, signal_number: int) -> None:
+        if signal_number == signal.SIGHUP:
+            # The other workers accept its new clients.
+            http.stop()
+
+    try:
+        router = create_router(options, create_cluster(options, number, directory))
+        monitoring = open_monitoring_sockets(options, number)
+        ports = ports_of(monitoring)
+        run_process(options, router, sockets, monitoring, on_start=lambda http: started.send(ports), on_drain=on_drain)
+    except STARTUP_ERRORS as error:
+        note(describe_error(error))
+        sys.exit(1)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """Stop this process when the parent process exits for any reason."""
+    wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
