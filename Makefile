@@ -61,9 +61,17 @@ help: ## print this list
 
 .PHONY: demo
 demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
-	@{ command -v npm && $(MAKE) -s --no-print-directory $(NODE_MODULES); } >/dev/null || \
-		echo "npm could not install sockjs-client: the pages load it from a CDN, and the dashboard is not available."
-	$(PY) examples/demo.py --port $(PORT)
+	@# Not with apt-get, which would take longer than everything else.
+	@if ! command -v npm >/dev/null; then \
+		echo "npm is missing: the pages load sockjs-client from a CDN, and the dashboard is not available. To change"; \
+		echo "that: scripts/system-packages node"; \
+	elif [ ! $(NODE_MODULES) -nt package-lock.json ]; then \
+		echo "Installing sockjs-client ..."; \
+		$(MAKE) -s --no-print-directory $(NODE_MODULES) >/dev/null || \
+			echo "npm has failed: the pages load sockjs-client from a CDN, and the dashboard is not available."; \
+	fi
+	@echo "Starting the examples. Stop them with Ctrl-C."
+	@$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
@@ -162,13 +170,15 @@ dist-system: # the same
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
-	$(PYTHON) -m venv --clear $(VENV)
+	@echo "Creating a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/.demo: requirements/demo.txt setup.py $(SPEEDUPS) | $(VENV)/.created
-	$(PIP) install --no-deps -r requirements/demo.txt
-	$(PIP) install --no-deps --no-build-isolation -e .
-	@scripts/system-packages node || true
+	@echo "Installing Tornado ..."
+	@$(PIP) install --no-deps -r requirements/demo.txt
+	@echo "Building the package ..."
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt setup.py $(SPEEDUPS) | $(VENV)/.created

@@ -275,7 +275,7 @@ class Chart {
 const CODES = {
   1000: "closed by the client",
   1001: "going away: the page or the server",
-  1002: "connection interrupted: the client left",
+  1002: "over HTTP: closed by the page, or connection lost",
   1003: "unsupported type of data",
   1005: "closed by the client, without a code",
   1006: "timeout, or connection lost",
