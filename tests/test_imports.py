@@ -80,8 +80,8 @@ USERS = {
     "pycurl": "cli.probe client",
     "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
-    "tornado": "cli client.tunnel client.websocket cluster.node cluster.relayed_exchange dashboard event_loop http "
-    "observe.metrics router server serving session.callback_results testing wire.responses wire.stream "
+    "tornado": "cli client.tls_request client.tunnel client.websocket cluster.node cluster.relayed_exchange dashboard "
+    "event_loop http observe.metrics router server serving session.callback_results testing wire.responses wire.stream "
     "wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve_process",
 }

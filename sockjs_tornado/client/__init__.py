@@ -40,6 +40,7 @@ except ImportError as error:
         f"sockjs_tornado.client requires pycurl ({error}): {install_command('client')}", name=error.name
     ) from error
 
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class connect:  # noqa: N801 - used like a function
         client_cert: File with a client certificate and its key, or a pair of files. Default None.
         verify: Whether to verify the server's certificate and host name. Default True. If False, anybody on the network
             path can read and change the messages.
+        ssl_context: Context for TLS, in place of the three options above. Only the transport ``websocket`` can use it;
+            if that does not open, ``ConnectError`` says so. Default None.
         proxy: URL of a proxy, such as ``"http://user:password@proxy.example:3128"``, or None for a direct connection.
             True for the proxies of the environment, by curl's rules: ``http_proxy``, ``https_proxy``, ``all_proxy`` and
             ``no_proxy``. Websockets use CONNECT, which needs a proxy with ``http://``; the other transports also work
@@ -126,6 +129,7 @@ class connect:  # noqa: N801 - used like a function
         ca_file: str | Path | None = None,
         client_cert: str | Path | tuple[str | Path, str | Path] | None = None,
         verify: bool = True,
+        ssl_context: ssl.SSLContext | None = None,
         proxy: str | bool | None = True,
         open_timeout: float = 20,
         transport_timeout: float = 2,
@@ -146,6 +150,7 @@ class connect:  # noqa: N801 - used like a function
             ca_file=ca_file,
             client_cert=client_cert,
             verify=verify,
+            ssl_context=ssl_context,
             proxy=parse_proxy(proxy),
             open_timeout=open_timeout,
             transport_timeout=transport_timeout,
@@ -158,7 +163,7 @@ class connect:  # noqa: N801 - used like a function
             on_reconnect=on_reconnect,
             on_disconnect=on_disconnect,
         )
-        self.options.check()
+        self.options.check(self.service)
         self.options.find_proxy(self.service)  # raises an error if a variable of the environment is invalid
         if self.service.authorization and any(name.lower() == "authorization" for name, _ in self.options.headers):
             raise ConfigurationError(

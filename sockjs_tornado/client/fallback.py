@@ -17,6 +17,7 @@ from .http import HttpSession
 from .multi import Multi
 from .options import Options, ServiceURL
 from .session import ClientSession, OpenFailed
+from .tls_request import fetch_with_context
 from .websocket import WebSocketSession
 
 #: Maximum size of the response to /info in bytes.
@@ -35,7 +36,10 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     factory = CurlFactory(multi, options, service)
     try:
         async with timeout(options.open_timeout):
-            status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
+            if options.ssl_context is None:
+                status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
+            else:
+                status, body = await fetch_with_context(factory, service, "/info", _MAX_INFO_SIZE)
         round_trip = loop.time() - started
         if status != 200:
             raise OpenFailed(f"status {status}{', the proxy requires other credentials' if status == 407 else ''}")
@@ -100,6 +104,8 @@ def create_session_path() -> str:
 
 
 async def _open_transport(name: str, factory: CurlFactory, service: ServiceURL, seconds: float) -> ClientSession:
+    if name != "websocket" and factory.options.ssl_context is not None:
+        raise OpenFailed("not possible with ssl_context, only websocket is")
     session_class = WebSocketSession if name == "websocket" else HttpSession
     session: ClientSession = session_class(name, factory, service, create_session_path())
     try:

@@ -189,6 +189,7 @@ class ConnectOptions(TypedDict, total=False):
     ca_file: str | Path | None
     client_cert: str | Path | tuple[str | Path, str | Path] | None
     verify: bool
+    ssl_context: ssl.SSLContext | None
     proxy: str | bool | None
     open_timeout: float
     transport_timeout: float
@@ -216,6 +217,9 @@ class Options(Validated):
         "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)
     )
     verify: bool = option("True or False", is_flag)
+    ssl_context: ssl.SSLContext | None = option(
+        "an ssl.SSLContext or None", or_none(lambda value: isinstance(value, ssl.SSLContext))
+    )
     proxy: Proxy | bool | None = option("parsed", lambda value: not isinstance(value, str))
     open_timeout: float = option(SECONDS, is_positive)
     transport_timeout: float = option(SECONDS, is_positive)
@@ -255,8 +259,20 @@ class Options(Validated):
             return ()
         return tuple(map(str, self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert,)))
 
-    def check(self) -> None:
+    def check(self, service: ServiceURL) -> None:
         """Raise ConfigurationError if an option has no effect, or a file with certificates is not usable."""
+        if self.ssl_context is not None:
+            if service.origin[0] != "https":
+                raise ConfigurationError("ssl_context: the URL begins with http://, so that no TLS would be used")
+            if "websocket" not in self.transports:
+                raise ConfigurationError("ssl_context: only the transport websocket can use it")
+            for name, is_given in (
+                ("ca_file", self.ca_file is not None),
+                ("client_cert", self.client_cert is not None),
+                ("verify", not self.verify),
+            ):
+                if is_given:
+                    raise ConfigurationError(f"{name}: cannot be combined with ssl_context, set it in the context")
         for name, callback in (("on_reconnect", self.on_reconnect), ("on_disconnect", self.on_disconnect)):
             if callback is not None and self.backoff is None:
                 raise ConfigurationError(f"{name}: it is never called without reconnect=True or a Backoff")
@@ -269,7 +285,9 @@ class Options(Validated):
                     raise ConfigurationError(f"{name}: {files} cannot be used: {error}") from error
 
     def create_ssl_context(self) -> ssl.SSLContext:
-        """Return an SSL context for the websocket transport; raise OSError if a file is not usable."""
+        """Return the SSL context for websockets; raise OSError if a file is not usable."""
+        if self.ssl_context is not None:
+            return self.ssl_context
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         if not self.verify:
             context.check_hostname = False

@@ -1,5 +1,6 @@
 """Validation of the client's options."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def test_credentials_are_given_once() -> None:
         ),
         ({"verify": None}, "verify: expected True or False, got NoneType"),
         ({"proxy": "a b"}, "proxy: expected True for the environment's proxies, a URL, or None, got str"),
+        ({"ssl_context": True}, "ssl_context: expected an ssl.SSLContext or None, got True"),
+        ({"ssl_context": ssl.create_default_context()}, "ssl_context: the URL begins with http://"),
         ({"proxy": False}, "proxy: expected True for the environment's proxies, a URL, or None, got False"),
         ({"proxy": "ftp://user:secret@proxy"}, "proxy: expected a URL such as 'http://proxy.example:3128', without"),
         ({"proxy": "http://user:secret@proxy:x"}, "proxy: expected a URL such as 'http://proxy.example:3128', without"),
@@ -136,6 +139,15 @@ def test_an_invalid_option_is_rejected(options: Any, complaint: str) -> None:
         connect("http://host/", **options)
     assert complaint in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["ca_file", "client_cert", "verify", "transports"])
+def test_an_ssl_context_cannot_be_combined(certificate: tuple[Path, Path], other: str) -> None:
+    value = {"verify": False, "transports": ["xhr"]}.get(other, certificate[0])
+    with pytest.raises(
+        ConfigurationError, match="only the transport" if other == "transports" else f"^{other}: cannot"
+    ):
+        connect("https://host/", ssl_context=ssl.create_default_context(), **{other: value})  # type: ignore[arg-type]
 
 
 def options(**given: Any) -> Options:
