@@ -131,7 +131,8 @@ class SockJSConnection:
         """Called exactly once for every ``on_open``, when the connection is closed.
 
         ``close_code`` and ``close_reason`` are the arguments of :meth:`close`, those of the websocket client's close
-        frame, or 1002 (connection interrupted) or 1006 (timeout, or network failure).
+        frame, or those of the server (:class:`CloseCode`), such as 1002 (connection interrupted) and 1006 (timeout, or
+        network failure).
         """
 
     def send(self, message: Any, binary: bool = False) -> Awaitable[None]:

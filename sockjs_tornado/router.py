@@ -72,16 +72,15 @@ class SockJSRouter:
             ``websocket_ping_timeout``.
         prefix: URL prefix, without a trailing slash.
         urls: URL specs for ``tornado.web.Application``.
-        endpoints: The endpoints, each with the regular expression of its path.
-        relay: Forwards requests for sessions of other processes; None if there is none.
-        stats: Counters; ``stats.dump()`` returns them.
-        origins: The origin policy.
-        container: The sessions.
-        body_budget: Limits the memory for request bodies and incomplete websocket messages.
+        stats: The counters; ``stats.snapshot()`` returns them.
         cluster: The cluster, or None.
         websockets_enabled: Whether the websocket transport is offered.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
     """
+
+    # For the other modules: `endpoints`, each with the regular expression of its path; `relay`, which forwards requests
+    # for sessions of other processes, or None; `origins`, the origin policy; `container`, which has the sessions; and
+    # `body_budget`, which limits the memory for request bodies and incomplete websocket messages.
 
     def __init__(
         self,

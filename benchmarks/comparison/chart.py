@@ -60,7 +60,8 @@ def draw(report: Report, directory: Path, name: str) -> list[Path]:
         figure.suptitle(_title(report, loads, cells), x=0.01, ha="left", fontsize=11)
         files = [directory / f"{name}.svg", directory / f"{name}.png"]
         for file in files:
-            figure.savefig(file, dpi=130, facecolor="white")
+            # "tight": titles may be longer than their panels.
+            figure.savefig(file, dpi=130, facecolor="white", bbox_inches="tight")
         pyplot.close(figure)
     return files
 

@@ -40,8 +40,6 @@ class JSONFormatter(logging.Formatter):
     such as ``sockjs_session`` and ``sockjs_transport``. A value that JSON cannot represent appears as its ``repr()``.
 
     If a record contains the URL of a session, the session id in it is ``***``, because it is a secret of the client.
-
-    .. versionadded:: 2.0
     """
 
     def format(self, record: logging.LogRecord) -> str:

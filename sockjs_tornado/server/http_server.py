@@ -54,8 +54,6 @@ class HTTPServer(AcceptingServer):
     - After :meth:`stop`, each connection closes after its current response.
 
     Like Tornado's server, it must be used from the thread of its event loop.
-
-    .. versionadded:: 2.0
     """
 
     #: Seconds from the first byte of a request to the end of its head.
@@ -183,7 +181,7 @@ class HTTPServer(AcceptingServer):
         return self.decompress_request and head.header("Content-Encoding").lower() == "gzip"
 
     def stop(self) -> None:
-        """Stop to accept connections. Those that are open close after their current response."""
+        """Stop accepting connections. Those that are open close after their current response."""
         self.is_stopped = True
         super().stop()
         for listener in self._listeners:
