@@ -33,7 +33,8 @@ NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py))
 # Tests of requests that both HTTP servers serve alike: Tornado's in the first part of `make test`, the native one in the
 # other parts.
 ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE))) \
-	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py)
+	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py) \
+	$(addprefix tests/test_,bad_requests.py security.py)
 
 # Tests of requests that Tornado's handlers serve if its connections are not adopted.
 BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
