@@ -22,6 +22,7 @@ from setuptools import Extension, find_packages, setup
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
 CLIENT = ["pycurl>=7.45.7"]
 METRICS = ["prometheus_client>=0.20"]
+OPENTELEMETRY = ["opentelemetry-api>=1.30"]
 # The next major version is excluded: this package uses private members of Tornado.
 TORNADO = ["tornado>=6.5,<7"]
 CLUSTER = ["hiredis>=3.0", "redis>=5.0.8,<9"]
@@ -86,16 +87,19 @@ setup(
         "client": CLIENT,
         "bench": BENCH,
         "metrics": METRICS,
+        "opentelemetry": OPENTELEMETRY,
         "cluster": CLUSTER,
         "test": [
             *BENCH,
             *CLUSTER,
             *METRICS,
+            *OPENTELEMETRY,
             # There are no wheels for other platforms, and it does not build on all of them.
             'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
             "h11",
             "hypothesis",
             "mypy",
+            "opentelemetry-sdk>=1.30",
             "pip-audit",
             "pytest>=9.0",
             "pytest-asyncio>=1.5",
@@ -108,7 +112,7 @@ setup(
             "ws4py",
             "wsproto",
         ],
-        "docs": [*CLIENT, *CLUSTER, *METRICS, "furo", "myst-parser", "sphinx", "sphinx-copybutton"],
+        "docs": [*CLIENT, *CLUSTER, *METRICS, *OPENTELEMETRY, "furo", "myst-parser", "sphinx", "sphinx-copybutton"],
     },
     keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
     classifiers=[

@@ -23,7 +23,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
     # Documented by other projects.
-    ("py:class", r"(asyncio|collections|os|pathlib|prometheus_client|socket|ssl|tornado|types)\..*"),
+    ("py:class", r"(asyncio|collections|opentelemetry|os|pathlib|prometheus_client|socket|ssl|tornado|types)\..*"),
     # Internal types of documented attributes and parameters.
     ("py:class", r"sockjs_tornado\.(client\.options\.ConnectOptions|cluster\.base\.CheckedRooms|observe\.stats\.\w+)"),
 ]

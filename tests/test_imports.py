@@ -76,13 +76,14 @@ PURE = {
 USERS = {
     "hiredis": "cluster.redis_connection",
     "msgspec": "protocol wire.payloads",
+    "opentelemetry": "observe.opentelemetry",
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
     "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
     "tornado": "cli client.tls_request client.tunnel client.websocket cluster.node cluster.relayed_exchange dashboard "
-    "event_loop http observe.metrics router server serving session.callback_results testing wire.responses wire.stream "
-    "wire.tornado_internals wire.websocket",
+    "event_loop http observe.metrics observe.opentelemetry router server serving session.callback_results testing "
+    "wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve_process",
 }
 

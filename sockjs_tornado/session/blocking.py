@@ -60,7 +60,7 @@ class BlockingWatch:
         return self._session._outbox_above_high_water or getattr(connection, "_is_carrier", False)
 
     def _warn(self, name: str) -> None:
-        kind = type(self._callbacks.connection)
+        kind = type(self._session.conn)
         self._container.log.write_once(
             logger,
             logging.WARNING,

@@ -38,7 +38,7 @@ def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
         return
     stats.recent_slow.append((now - seconds / 2, own))
     stats.record_slow_callback(own)
-    kind = type(connection)
+    kind = type(session.conn)
     session._container.log.write(
         logger,
         logging.WARNING,

@@ -1,0 +1,189 @@
+"""OpenTelemetry: a span for each session and for each callback, and the trace context in log records::
+
+    from sockjs_tornado.observe.opentelemetry import TraceContextFilter, instrument
+
+    router = SockJSRouter(Chat, "/chat")
+    instrument(router)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(TraceContextFilter())
+
+The span of a session begins when a client opens it, and ends after ``on_close``. It has the attributes
+``sockjs.prefix``, ``sockjs.transport``, ``sockjs.session`` (the number of the session in log records),
+``client.address`` and, at the end, ``sockjs.close_code``. The spans of its callbacks are its children:
+``Chat.on_open``, ``Chat.on_message`` and so on. Each is the current span while the callback runs, so that spans of
+other instrumented libraries are its children. An exception that closes the session is recorded. No span has a message
+or a session id, which are secrets.
+
+A session continues the trace of its opening request if the application sees the header field ``traceparent``: that is
+so if the setting ``trusted_headers`` has it, since any page could send one.
+
+Sessions over channels of :mod:`sockjs_tornado.multiplex` have no spans of their own. Routers that are not instrumented
+have no overhead.
+
+This module requires the extra ``opentelemetry``, which installs opentelemetry-api. Your program configures the SDK and
+the exporter, or runs under ``opentelemetry-instrument``.
+"""
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
+from typing import Any, Final
+
+from ..extras import install_command
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.context import Context
+except ImportError as error:
+    raise ImportError(
+        f"sockjs_tornado.observe.opentelemetry requires opentelemetry-api ({error}): "
+        f"{install_command('opentelemetry')}",
+        name=error.name,
+    ) from error
+
+from tornado.web import HTTPError
+
+from ..connection import SockJSConnection
+from ..exceptions import ConnectionClosed
+from ..router import SockJSRouter
+from ..session.connection_info import ConnectionInfo
+from ..session.session import Session
+
+__all__ = ["TraceContextFilter", "instrument"]
+
+#: The attribute of an exception with the context of the callback's span. The exception is logged after the callback.
+_CONTEXT: Final = "_sockjs_span_context"
+
+
+def instrument(router: SockJSRouter, tracer_provider: trace.TracerProvider | None = None) -> None:
+    """Create spans for the sessions of a router that are opened from now on, and for their callbacks.
+
+    Args:
+        router: The router. If it is instrumented already, nothing is changed.
+        tracer_provider: The provider of the tracer. Default None: the global one.
+
+    .. versionadded:: 2.0
+    """
+    if not getattr(router._session_class, "_is_traced", False):
+        tracer = trace.get_tracer("sockjs_tornado", tracer_provider=tracer_provider)
+        router._session_class = _traced(router._session_class, tracer)
+
+
+def _traced(base: type[Session], tracer: trace.Tracer) -> type[Session]:
+    class TracedSession(base):  # type: ignore[valid-type, misc]
+        """A session with a span. It ends when the session forgets its connection."""
+
+        __slots__ = ("_span",)
+        _is_traced = True
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._span: trace.Span | None = None
+            super().__init__(*args, **kwargs)
+            if self.conn is not None and not self.is_closed:
+                info: ConnectionInfo = self.conn_info
+                name = type(self.conn).__qualname__
+                self._span = tracer.start_span(
+                    f"{name} session",
+                    context=propagate.extract(info.headers),
+                    kind=trace.SpanKind.SERVER,
+                    attributes={
+                        "sockjs.prefix": info.prefix,
+                        "sockjs.transport": info.transport,
+                        "sockjs.session": self.label,
+                        "client.address": info.ip,
+                    },
+                )
+                context = trace.set_span_in_context(self._span)
+                self._callbacks.connection = _TracedConnection(self.conn, tracer, context, name)
+
+        def _forget(self) -> None:
+            super()._forget()
+            span, self._span = self._span, None
+            if span is not None:
+                if self.close_code is not None:
+                    span.set_attribute("sockjs.close_code", int(self.close_code))
+                span.end()
+
+    TracedSession.__name__, TracedSession.__qualname__ = base.__name__, base.__qualname__
+    return TracedSession
+
+
+class _TracedConnection:
+    """Calls the callbacks of a connection, in place of it, each in a span."""
+
+    __slots__ = ("_connection", "_context", "_is_carrier", "_name", "_tracer")
+
+    def __init__(self, connection: SockJSConnection, tracer: trace.Tracer, context: Context, name: str) -> None:
+        self._connection = connection
+        self._tracer = tracer
+        self._context = context
+        self._name = name
+        self._is_carrier = getattr(connection, "_is_carrier", False)
+
+    def on_open(self, info: ConnectionInfo) -> object:
+        return self._call("on_open", info)
+
+    def on_message(self, message: Any) -> object:
+        return self._call("on_message", message)
+
+    def on_dropped(self, count: int) -> object:
+        return self._call("on_dropped", count)
+
+    def on_close(self) -> object:
+        return self._call("on_close")
+
+    def _call(self, name: str, *args: Any) -> object:
+        callback: Callable[..., object] = getattr(self._connection, name)
+        span = self._tracer.start_span(f"{self._name}.{name}", context=self._context)
+        with _current(span, name):
+            result = callback(*args)
+        if isawaitable(result):
+            return _await(result, span, name)
+        span.end()
+        return result
+
+
+async def _await(awaitable: Awaitable[object], span: trace.Span, name: str) -> object:
+    with _current(span, name):
+        result = await awaitable
+    span.end()
+    return result
+
+
+@contextlib.contextmanager
+def _current(span: trace.Span, name: str) -> Iterator[None]:
+    """Make a span the current one; if an exception is raised, end the span."""
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            yield
+    except BaseException as error:
+        # The others reject a client, or tell a callback that its client has left.
+        if isinstance(error, Exception) and not (
+            isinstance(error, ConnectionClosed) or (name == "on_open" and isinstance(error, HTTPError))
+        ):
+            span.record_exception(error)
+            span.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
+            with contextlib.suppress(AttributeError):
+                setattr(error, _CONTEXT, span.get_span_context())
+        span.end()
+        raise
+
+
+class TraceContextFilter(logging.Filter):
+    """A filter for log handlers. It adds ``trace_id`` and ``span_id`` to records, and rejects none.
+
+    They are those of the current span, or of the callback that has raised the exception of the record, in hexadecimal;
+    without a span, the record has none. :class:`~sockjs_tornado.observe.json_logs.JSONFormatter` shows them.
+
+    .. versionadded:: 2.0
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields to a record."""
+        error = record.exc_info[1] if record.exc_info else None
+        context = getattr(error, _CONTEXT, None) or trace.get_current_span().get_span_context()
+        if context.is_valid:
+            record.trace_id = trace.format_trace_id(context.trace_id)
+            record.span_id = trace.format_span_id(context.span_id)
+        return True
