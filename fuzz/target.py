@@ -9,7 +9,18 @@ from typing import Any, Protocol
 __all__ = ["TARGETS", "Target", "dictionary", "join_surrogates", "lines", "load", "replaced", "seeds", "text_of"]
 
 #: Names of the targets: each is a module of :mod:`fuzz.targets`, and a directory below ``corpus``.
-TARGETS = ("forms", "frames", "handshakes", "http", "origins", "payloads", "quoting", "requests", "settings")
+TARGETS = (
+    "forms",
+    "frames",
+    "handshakes",
+    "http",
+    "origins",
+    "payloads",
+    "quoting",
+    "redis_content",
+    "requests",
+    "settings",
+)
 
 _HERE = Path(__file__).resolve().parent
 

@@ -87,6 +87,7 @@ RELAY_COUNTERS: Final = (
     "relay_replayed",
     "relay_misdirected",
     "claims_lost",
+    "claims_forged",
     "tombstones",
 )
 

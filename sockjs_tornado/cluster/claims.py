@@ -5,17 +5,21 @@ found to be gone, the claim is replaced by a tombstone, and no node opens the se
 """
 
 import asyncio
-import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
+from ..observe.logs import ThrottledLog
 from ..session.ended import ENDED_TIME
 from .base import batches
+from .claim_format import encode_claim, parse_claim
 from .commands import Commands
 from .envelope import RedisKeys
 from .ownership import Location, Owner, Ownership
+
+logger = logging.getLogger(__name__)
 
 #: Seconds after which a claim expires if it is not refreshed.
 CLAIM_TIME: Final = 30
@@ -37,15 +41,34 @@ return 1
 
 
 class Claims(Ownership):
-    """The claims of one node. The counters are those of lost claims and of tombstones."""
+    """The claims of one node. The counters are those of lost and forged claims, and of tombstones.
+
+    Args:
+        commands: The connection to Redis.
+        keys: The names of keys.
+        node: This node.
+        stats: The counters.
+        secret: The secret that all nodes share, with which claims are authenticated.
+        log: The log.
+    """
 
     opens_relayed_sessions = False
 
-    def __init__(self, commands: Commands, keys: RedisKeys, node: Owner, stats: Counter[str]) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        keys: RedisKeys,
+        node: Owner,
+        stats: Counter[str],
+        secret: bytes = b"",
+        log: ThrottledLog | None = None,
+    ) -> None:
         self._commands = commands
         self._key = keys.session
-        self._value = json.dumps(node).encode()
+        self._node = node
         self._stats = stats
+        self._secret = secret
+        self._log = log or ThrottledLog()
         # The sessions that this node owns, each with the callback for a lost claim.
         self._owned: dict[str, Callable[[], None]] = {}
         # The replies to pending claims. A key is here until _claimed() has put it into _owned.
@@ -66,11 +89,11 @@ class Claims(Ownership):
             # No partial(): if the callback failed, asyncio would log its arguments, and the key has the session id.
             pending.add_done_callback(lambda reply: self._claimed(key, on_lost, reply))
         await self.wait_for_pending_claim(key)
-        return self._parse(pending.result())
+        return self._parse(key, pending.result())
 
     def _claimed(self, key: str, on_lost: Callable[[], None], reply: "asyncio.Future[Any]") -> None:
         del self._pending[key]
-        if reply.exception() is None and self._parse(reply.result()) is Location.HERE:
+        if reply.exception() is None and reply.result() in (None, self._value(key)):
             self._owned.setdefault(key, on_lost)
 
     async def locate(self, key: str) -> Owner | Location:
@@ -78,7 +101,7 @@ class Claims(Ownership):
         value = None if key in self._owned else await self._commands.call("GET", self._key(key))
         if key in self._owned:
             return Location.HERE
-        location = Location.NOWHERE if value is None else self._parse(value)
+        location = Location.NOWHERE if value is None else self._parse(key, value)
         # Our own stale claim: Redis was unavailable when we released it.
         return Location.NOWHERE if location is Location.HERE else location
 
@@ -96,7 +119,7 @@ class Claims(Ownership):
         """Delete the claim of a session."""
         if self._owned.pop(key, None) is not None:
             # If Redis is unavailable, the claim expires.
-            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, b"", 0)
+            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value(key), b"", 0)
 
     def retire(self, key: str) -> None:
         """Let the claim of an ended session expire after :data:`~sockjs_tornado.session.ended.ENDED_TIME`.
@@ -105,7 +128,8 @@ class Claims(Ownership):
         session is lost.
         """
         if self._owned.pop(key, None) is not None:
-            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, self._value, ENDED_TIME * 1000)
+            value = self._value(key)
+            self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, value, ENDED_TIME * 1000)
 
     async def release_all(self) -> None:
         """Retire all claims because the node stops, and its sessions with it."""
@@ -117,7 +141,7 @@ class Claims(Ownership):
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
-        value = json.dumps(owner).encode()
+        value = encode_claim(self._secret, key, owner)
         replaced = await self._commands.call("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, ENDED_TIME * 1000)
         self._stats["tombstones"] += replaced
 
@@ -139,23 +163,58 @@ class Claims(Ownership):
                     raise failure
 
     async def _refresh(self, key: str) -> None:
+        own = self._value(key)
         value = await self._commands.call("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
         if value is None and key in self._owned:
             value = await self._set(key)
-        if value is not None and value != self._value and (on_lost := self._owned.pop(key, None)) is not None:
+        if value is None or value == own:
+            return
+        if not self._is_valid(key, value):
+            # No node has claimed the session, so keep it.
+            if key in self._owned:
+                await self._commands.call("SET", self._key(key), own, "PX", CLAIM_TIME * 1000)
+        elif (on_lost := self._owned.pop(key, None)) is not None:
             self._stats["claims_lost"] += 1
             on_lost()
 
     def _set(self, key: str) -> "asyncio.Future[Any]":
-        command = ("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
+        command = ("SET", self._key(key), self._value(key), "NX", "GET", "PX", CLAIM_TIME * 1000)
         if self._commands.is_full:
             return asyncio.ensure_future(self._commands.call(*command))
         return self._commands.submit(*command)
 
-    def _parse(self, value: bytes | None) -> Owner | Location:
-        """Return the location that a claim's value stands for; None is the reply if this node's claim was the first."""
-        if value is None or value == self._value:
+    def _value(self, key: str) -> bytes:
+        return encode_claim(self._secret, key, self._node)
+
+    def _parse(self, key: str, value: bytes | None) -> Owner | Location:
+        """Return the location that a claim's value stands for; None is the reply if this node's claim was the first.
+
+        Raises:
+            ClusterUnavailable: The value is not a claim of a node with the same secret.
+        """
+        if value is None:
             return Location.HERE
         if value == _TOMBSTONE:
             return Location.LOST
-        return Owner(*json.loads(value))
+        try:
+            owner = parse_claim(self._secret, key, value)
+        except ValueError:
+            self._report_forged()
+            # The text must not have the key, which has the session id.
+            raise ClusterUnavailable("the claim of the session in Redis is not valid") from None
+        return Location.HERE if owner == self._node else owner
+
+    def _is_valid(self, key: str, value: bytes) -> bool:
+        try:
+            self._parse(key, value)
+        except ClusterUnavailable:
+            return False
+        return True
+
+    def _report_forged(self) -> None:
+        self._stats["claims_forged"] += 1
+        message = (
+            "Ignored a claim in Redis that no node with this secret has written. Check that all nodes share the same "
+            "secret, and that only they can write to Redis."
+        )
+        self._log.write(logger, logging.ERROR, "claim", message)

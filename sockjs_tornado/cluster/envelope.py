@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..session.ports import Position
+from .claim_format import NODE
 
 VERSION: Final = 1
 
@@ -64,11 +65,15 @@ def decode(data: bytes) -> Envelope:
     if isinstance(fields, list) and len(fields) == 7:
         *fields, offset, epoch = fields
         # No isinstance(): True is an int.
-        if type(offset) is not int or type(epoch) is not str:
+        if type(offset) is not int or offset < 0 or type(epoch) is not str:
             raise ValueError("the position is invalid")
         position = Position(offset, epoch)
     match fields:
-        case [version, str(node), int(tag), "t" | "j" as kind, str(text)] if version == VERSION:
+        case [int(version), str(node), int(tag), "t" | "j" as kind, str(text)] if (
+            version == VERSION and not any(isinstance(number, bool) for number in (version, tag)) and tag >= 0
+        ):
+            if node and not NODE.fullmatch(node):
+                raise ValueError("the node in the envelope is not an id")
             if kind == "t":
                 return Envelope(node, tag, text, position)
             if not isinstance(_decode_json(text), dict | list):

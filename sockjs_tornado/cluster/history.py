@@ -122,6 +122,8 @@ async def recover(commands: Commands, keys: RedisKeys, room: str, offset: int, e
     messages = []
     for id_, fields in entries:
         # Skip invalid entries, for example of a later version; ``complete`` is False then.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, IndexError):
             messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
-    return Recovered(messages, bool(known) and len(messages) == last - offset, Position(last, now.decode()))
+    return Recovered(
+        messages, bool(known) and len(messages) == last - offset, Position(last, now.decode(errors="replace"))
+    )

@@ -12,7 +12,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..exceptions import ClusterError, ConfigurationError
+from ..observe.logs import ThrottledLog
 from .base import cancel, repeat
+from .claim_format import ADDRESS, NODE
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
@@ -107,6 +109,7 @@ class Membership:
         listen: str | None,
         allow_public_listener: bool,
         on_redis_down: str,
+        log: ThrottledLog | None = None,
     ) -> None:
         host, port = split_address("advertise", advertise)
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
@@ -115,9 +118,12 @@ class Membership:
         self._id = node_id
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._key = keys.address(self._address)
+        if not ADDRESS.fullmatch(self._address):
+            raise ConfigurationError(f"advertise: got {advertise!r}, expected ASCII characters; encode it with IDNA")
         owner = Owner(node_id, self._address)
-        self._claims = Claims(commands, keys, owner, stats)
-        self.node = Node(owner, check_secret(secret), self._claims, stats, on_redis_down == "local")
+        key = check_secret(secret)
+        self._claims = Claims(commands, keys, owner, stats, key, log)
+        self.node = Node(owner, key, self._claims, stats, on_redis_down == "local")
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -150,7 +156,7 @@ class Membership:
             if found or registered is None:
                 return
             if loop.time() > deadline:
-                raise ClusterError(f"Another node ({registered.decode()}) already advertises {self._address}.")
+                raise ClusterError(f"Another node ({_node_id(registered)}) already advertises {self._address}.")
             await asyncio.sleep(_RETRY_INTERVAL)
 
     @property
@@ -170,7 +176,7 @@ class Membership:
             before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
         if before not in (None, self._id.encode()):
             message = "Another node (%s) also advertises %s. Give every node its own address."
-            logger.error(message, before.decode(errors="replace"), self._address)
+            logger.error(message, _node_id(before), self._address)
 
     async def close(self) -> None:
         """Release all claims and the address, and close the listener."""
@@ -179,3 +185,9 @@ class Membership:
             await self._claims.release_all()
             self._commands.submit("EVAL", REPLACE, 1, self._key, self._id, b"", 0)
         await self.node.close()
+
+
+def _node_id(value: bytes) -> str:
+    """Return the id of a node as it stands in Redis, or another word if no node can have written it."""
+    text = value.decode("latin-1")
+    return text if NODE.fullmatch(text) else "unknown"

@@ -6,11 +6,14 @@ with it, and a live node refreshes only that key and the expiry of its rooms' ha
 """
 
 import asyncio
+import contextlib
 import json
+import re
 from typing import Any, Final
 
 from ..session.rooms import Rooms
 from .base import batches, cancel, repeat
+from .claim_format import NODE
 from .commands import Commands
 from .envelope import RedisKeys
 from .redis_connection import Args
@@ -20,6 +23,9 @@ LIFETIME: Final = 15.0
 
 #: The number of rooms whose entries are refreshed or written before other commands are sent.
 _BATCH_SIZE: Final = 500
+
+# The name of an entry: a node and the label of a session.
+_MEMBER: Final = re.compile(rf"{NODE.pattern}:[0-9]{{1,20}}")
 
 # Return the entries of live nodes, and delete those of dead ones.
 _READ: Final = """
@@ -100,11 +106,13 @@ class Presence:
         """Return the values that a room's members have passed to ``join``, by node and label."""
         reply = await self._commands.call("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
         entries = dict(zip(reply[::2], reply[1::2], strict=True))
-        others = {
-            member.decode(): json.loads(text)
-            for member, text in entries.items()
-            if not member.startswith(f"{self._node}:".encode())
-        }
+        others = {}
+        for member, text in entries.items():
+            # Skip what no node has written. UnicodeDecodeError is a ValueError.
+            with contextlib.suppress(ValueError, RecursionError):
+                name = member.decode()
+                if _MEMBER.fullmatch(name) and not name.startswith(f"{self._node}:"):
+                    others[name] = json.loads(text)
         # This node's own entries are taken from memory, which is always up to date.
         return others | {self._member(label): value for label, value in self._rooms.presence(room).items()}
 

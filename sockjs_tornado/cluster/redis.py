@@ -202,7 +202,9 @@ class RedisCluster(BaseCluster):
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self._membership: Membership | None = None
         if self._make_membership is not None:
-            self._membership = self._make_membership(self.commands, self.keys, self.node_id, self.stats.relay)
+            self._membership = self._make_membership(
+                self.commands, self.keys, self.node_id, self.stats.relay, log=self.log
+            )
             for router in self._routers:
                 self._membership.node.add(router)
 

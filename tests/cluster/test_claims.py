@@ -11,6 +11,7 @@ import pytest
 from application import LogWatch
 from client import until, within
 
+from sockjs_tornado.cluster.claim_format import encode_claim
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.envelope import RedisKeys
@@ -71,14 +72,35 @@ async def test_the_first_node_owns_the_session(node: Open, redis_server: RedisSe
     assert CLAIM_TIME - 5 < redis_server.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
 
 
-async def test_no_log_has_the_key_of_a_malformed_claim(node: Open, redis_server: RedisServer, logged: LogWatch) -> None:
-    a = await node("a")
-    redis_server.command("SET", "test:session:/chat:secret", "rubbish")
-    with pytest.raises(ValueError, match="Expecting value"):
-        await claim(a, "/chat:secret")
-    record = logged.take("Exception in callback")
-    assert "secret" not in logging.Formatter().format(record)
-    assert "secret" not in str(record.__dict__)
+async def test_a_claim_that_no_node_has_written_is_not_believed(
+    node: Open, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    a, b = await node("a"), await node("b")
+    await claim(a, "/chat:other")
+    other = redis_server.command("GET", "test:session:/chat:other")
+    for value in (
+        b"rubbish",
+        b'["b", "http://b:1"]',
+        b"\xff",
+        other,
+        encode_claim(b"another secret", "/chat:secret", B),
+    ):
+        redis_server.command("SET", "test:session:/chat:secret", value)
+        for asking in (claim(b, "/chat:secret"), b.locate("/chat:secret")):
+            with pytest.raises(ClusterUnavailable, match=r"^the claim of the session in Redis is not valid$"):
+                await within(asking)
+        assert not b.owns("/chat:secret")
+    assert b._stats["claims_forged"] >= 10
+    record = logged.take("Ignored a claim in Redis")
+    assert "secret," in record.getMessage()
+    assert "/chat:" not in logging.Formatter().format(record)
+    assert "/chat:" not in str(record.__dict__)
+    # An owner keeps its session, and writes its claim again.
+    redis_server.command("SET", "test:session:/chat:other", "rubbish")
+    await within(a.refresh())
+    assert redis_server.command("GET", "test:session:/chat:other") == other
+    assert a.owns("/chat:other")
+    logged.take("Ignored a claim in Redis")
 
 
 async def test_many_concurrent_claims(node: Open) -> None:
@@ -305,7 +327,7 @@ async def test_while_redis_is_unavailable(
         own.start()
         await within(commands.wait_available())
         await within(a.refresh())
-        assert own.command("GET", "test:session:alone") == a._value
+        assert own.command("GET", "test:session:alone") == a._value("alone")
         assert own.command("DBSIZE") == 1
         await within(commands.close())
     logged.take("reconnecting")

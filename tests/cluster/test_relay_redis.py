@@ -87,7 +87,7 @@ async def test_a_session_is_used_through_any_node(start: Start, redis_server: Re
         first.write(asking(transport, base))
         assert await first_frame(first, transport) == "o"
         connection = await a.journal.connection()
-        assert redis_server.command("GET", key(session)) == a.cluster.claims._value
+        assert redis_server.command("GET", key(session)) == a.cluster.claims._value(f"/echo:{session}")
         assert await c.send(session, "x", transport) == (200 if transport == "jsonp" else 204)
         assert await connection.message() == "x"
         if transport in POLLING:
@@ -438,8 +438,8 @@ async def test_without_redis(
     assert response.body == b"o\n"
     redis_server.start()
     # It is claimed as soon as possible.
-    await until(lambda: redis_server.command("GET", key(new)) == b.cluster.claims._value)
-    await until(lambda: redis_server.command("GET", key(unknown)) == a.cluster.claims._value)
+    await until(lambda: redis_server.command("GET", key(new)) == b.cluster.claims._value(f"/echo:{new}"))
+    await until(lambda: redis_server.command("GET", key(unknown)) == a.cluster.claims._value(f"/echo:{unknown}"))
     assert await a.send(new, "x") == 204
     assert await (await b.journal.connection()).message() == "x"
     assert await b.send(unknown, "x") == 204

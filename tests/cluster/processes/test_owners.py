@@ -13,6 +13,9 @@ from client import POLLING, RECEIVING, STREAMING, asking, sending
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
+from sockjs_tornado.cluster.claim_format import encode_claim
+from sockjs_tornado.cluster.ownership import Owner
+
 from ..redis_server import RedisServer
 from .clients import INTERRUPTED, Guest, guest, listening
 from .nodes import Circle, NodeProcess, front, nodes
@@ -150,8 +153,9 @@ async def test_a_node_closes_sessions_that_another_node_has_claimed(
             # What would happen by itself after half a minute.
             assert redis.command("DEL", claim_of(expired)) == 1
             assert await expired.relayed.frame() == "o"
-            somebody = json.dumps(["somebody", "http://127.0.0.1:9"])
-            assert redis.command("SET", claim_of(taken), somebody, "XX", "KEEPTTL")
+            somebody = Owner("somebody", "http://127.0.0.1:9")
+            claim = encode_claim(circle.secret.read_bytes(), f"/echo:{taken.session}", somebody)
+            assert redis.command("SET", claim_of(taken), claim, "XX", "KEEPTTL")
             await line.mend()
             for client in (taken, expired):
                 ended = await owner.ended(client.session)
