@@ -7,6 +7,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def printable(text: str) -> str:
     """Escape control characters and everything else that a terminal would interpret or cannot show."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def silence_tornado() -> None:
+    """Keep Tornado's log, such as the traceback of an invalid response, out of the output if no log is configured."""
+    logger = logging.getLogger("tornado")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def note(text: str) -> None:

@@ -6,6 +6,16 @@ from urllib.parse import urlsplit
 
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
 _PREFIX: Final = "Check that this is the URL of a SockJS service, including its prefix."
+_FAILED: Final = "The server, or a proxy, has failed: its log says why."
+_METHOD: Final = "A proxy or firewall rejects this request. It must forward GET and POST, also with an empty body."
+
+#: Advice for statuses, for all requests alike.
+_GENERAL: Final = {
+    405: _METHOD,
+    411: _METHOD,
+    429: "A proxy or firewall limits the rate of requests. Polling clients send many: exempt the service's URLs.",
+    501: _METHOD,
+}
 _PLAIN_REQUEST: Final = "The port expects TLS: use https://."
 
 #: Parts of libcurl's messages, each with the advice. The first that matches counts.
@@ -50,7 +60,7 @@ _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNOREC
 def explain_failure(url: str, failure: str) -> str:
     """Return the advice for a request that failed with a message of libcurl."""
     if url.startswith("http:") and _NO_HTTP.search(failure):
-        return "The server closed the connection without a response. If the port expects TLS, use https://."
+        return "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
     for pattern, advice in _FAILURES:
         if re.search(pattern, failure, re.IGNORECASE):
             return advice
@@ -78,6 +88,19 @@ def explain_status(status: int, location: str, body: bytes, url: str, origin: st
         return _PLAIN_REQUEST
     if status == 403 and origin:
         return f"The server rejects pages of {origin} (allowed_origins)."
+    if status == 421:
+        return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
     if status in (502, 503, 504):
         return "A proxy cannot reach the server, or the server rejects new clients at the moment."
-    return _PREFIX
+    return _GENERAL.get(status) or (_FAILED if status >= 500 else _PREFIX)
+
+
+def explain_transport(status: int, location: str, url: str) -> str:
+    """Return the advice for a response to a transport's request that has another status than 200, after ``/info``."""
+    if status == 403:
+        return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
+    if 300 <= status < 400 or status in (401, 407):
+        return explain_status(status, location, b"", url, None)
+    if status in (502, 503, 504):
+        return "A proxy cannot reach the server for this request, although /info works: check the proxy's log."
+    return _GENERAL.get(status) or (_FAILED if status >= 500 else "")

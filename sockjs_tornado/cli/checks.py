@@ -15,6 +15,10 @@ from .probe import ABORTED, Prober, Response
 UNKNOWN_ORIGIN: Final = "https://doctor.invalid"
 
 
+#: Fields of ``/info``. Other programs respond with JSON, too.
+_INFO_FIELDS: Final = frozenset({"websocket", "cookie_needed", "origins", "entropy"})
+
+
 class Level(Enum):
     """Severity of a finding, by its label."""
 
@@ -70,7 +74,7 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         findings.append(Finding(Level.NOTE, "origins", "pages of unknown sites are rejected (403)", advice))
         first = await prober.fetch("/info", seconds)
     info = decode_info(first.body)
-    if first.status != 200 or info is None:
+    if first.status != 200 or info is None or not _INFO_FIELDS & info.keys():
         return None, [*findings, _explain_bad_info(first, prober.service.url, own_origin)]
     findings.append(_describe_info(info, first))
     if not is_rejected:
@@ -81,7 +85,12 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
 def _explain_bad_info(response: Response, url: str, origin: str | None) -> Finding:
     status = response.status
     advice = explain_status(status, response.header("location"), bytes(response.body), url, origin)
-    text = "the response is not a JSON object" if status == 200 else f"status {status}"
+    text = f"status {status}"
+    if status == 200:
+        is_json = decode_info(response.body) is not None
+        text = (
+            "the response is JSON, but not that of a SockJS service" if is_json else "the response is not a JSON object"
+        )
     return Finding(Level.BAD, "/info", text, advice)
 
 

@@ -15,7 +15,7 @@ from ..client import TRANSPORTS, SockJSClient, connect
 from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
-from . import note, printable
+from . import note, printable, silence_tornado
 from .checks import check_info
 from .options import add_client_arguments, create_connector
 from .probe import Prober
@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         note(f"Cannot connect: {error}")
         return 1
+    silence_tornado()
     return asyncio.run(_run_client(connector, arguments.linger))
 
 

@@ -13,11 +13,11 @@ from ..client.options import Options, ServiceURL
 from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
-from . import printable
+from . import printable, silence_tornado
 from .checks import Finding, Level, check_info, describe_proxy
 from .options import add_client_arguments, create_connector
 from .probe import Prober
-from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
+from .transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(f"Cannot check: {error}", file=sys.stderr)
         return 1
+    silence_tornado()
     service = connector.service
     findings = asyncio.run(_run_checks(service, connector.options, arguments))
     if arguments.json:
@@ -62,7 +63,8 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
                 prober.service = resolve_base_url(service, info.get("base_url"))
             except OpenFailed as error:
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
-            findings += await check_transports(prober, info, arguments.timeout)
+            transports = await check_transports(prober, info, arguments.timeout)
+            findings += [*transports, *check_any_works(transports)]
             findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)

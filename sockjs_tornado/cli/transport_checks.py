@@ -15,6 +15,7 @@ from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
+from .advice import explain_transport
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -25,6 +26,9 @@ _REQUESTS: Final = 3
 #: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
 _MAX_STREAM_DELAY: Final = 0.15
 
+#: Statuses of servers and proxies that do not take the request for an upgrade.
+_NOT_UPGRADED: Final = (200, 400, 404, 426, 501)
+
 #: Statuses of a successful xhr_send.
 _ACCEPTED: Final = (200, 204)
 
@@ -33,14 +37,21 @@ _BUFFERING_ADVICE = (
     "do not ignore X-Accel-Buffering. HAProxy: `option http-no-delay`. Clients fall back to polling."
 )
 _DELAY_ADVICE = "A proxy delays small packets. HAProxy: `option http-no-delay`; other proxies: TCP_NODELAY."
-_REJECTED_ADVICE = "/info is allowed, so this is not about origins: a proxy rejects this method or path."
 _UPGRADE_ADVICE = (
     "A proxy does not forward the upgrade. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
 )
+_CLOSED_ADVICE = (
+    "The upgrade worked, and then the connection was closed: by a firewall that inspects messages, or by a proxy, "
+    "whose log says why. Clients fall back to HTTP."
+)
 _TUNNEL_ADVICE = (
     "Websockets cannot be used through this proxy: it must speak HTTP and allow CONNECT to this port (some allow only "
     "443). Clients behind it fall back to HTTP."
+)
+_NO_TRANSPORT_ADVICE = (
+    "Only /info works. If all transports have the same problem, check whether the proxy forwards all paths below the "
+    "prefix, and base_url, if /info has one."
 )
 _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
@@ -80,6 +91,13 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
     return findings
 
 
+def check_any_works(findings: list[Finding]) -> list[Finding]:
+    """Return a finding if no transport works, of the findings of :func:`check_transports`."""
+    if any(finding.level is Level.GOOD for finding in findings):
+        return []
+    return [Finding(Level.BAD, "transports", "none works: no client can connect", _NO_TRANSPORT_ADVICE)]
+
+
 def _start_receiving(prober: Prober, name: str, session: str) -> Response:
     transport = _HTTP[name]
     query = "?c=doctor" if transport.needs_callback else ""
@@ -105,9 +123,11 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if response.status == 404:
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
-        return Finding(Level.BAD, name, "rejected (403)", _REJECTED_ADVICE)
+        return Finding(Level.BAD, name, "rejected (403)", explain_transport(403, "", prober.service.url))
     if response.status not in (0, 200):
-        return Finding(Level.BAD, name, f"status {response.status} after {milliseconds(response.headers_after)}")
+        text = f"status {response.status} after {milliseconds(response.headers_after)}"
+        advice = explain_transport(response.status, response.header("location"), prober.service.url)
+        return Finding(Level.BAD, name, text, advice)
     if failure:
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
@@ -131,11 +151,15 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
         return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
     except HTTPClientError as error:
-        if error.code == 403:
-            return Finding(Level.BAD, "websocket", "rejected (403)", _REJECTED_ADVICE)
-        return Finding(Level.BAD, "websocket", f"status {error.code} instead of an upgrade", _UPGRADE_ADVICE)
+        text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
+        location = "" if error.response is None else error.response.headers.get("Location", "")
+        is_ignored = error.code in _NOT_UPGRADED
+        advice = _UPGRADE_ADVICE if is_ignored else explain_transport(error.code, location, prober.service.url)
+        return Finding(Level.BAD, "websocket", text, advice or _UPGRADE_ADVICE)
     elapsed = time.monotonic() - started
     websocket.close()
+    if frame is None:
+        return Finding(Level.BAD, "websocket", "closed without an open frame", _CLOSED_ADVICE)
     if frame != "o":
         return Finding(Level.BAD, "websocket", f"expected an open frame, got {frame!r:.40}")
     return Finding(Level.GOOD, "websocket", f"open after {milliseconds(elapsed)}")
@@ -194,6 +218,9 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
             for _ in range(_REQUESTS):
                 sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
                 statuses.append(sent.status)
+                if not sent.status:
+                    # The other requests would take as long.
+                    return statuses
         finally:
             if stream is not None:
                 stream.abort()

@@ -43,7 +43,7 @@ except ImportError as error:
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .connection import SockJSClient
@@ -172,6 +172,20 @@ class connect:  # noqa: N801 - used like a function
 
     def __await__(self) -> Generator[Any, None, SockJSClient]:
         return self._connect().__await__()
+
+    # Type checkers find these mistakes themselves.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            is_method = hasattr(SockJSClient, name)
+            hint = ": await connect(url), or use `async with connect(url) as client`" if is_method else ""
+            raise AttributeError(f"'connect' object has no attribute {name!r}{hint}", name=name, obj=self)
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("use `async with` instead of `with`, or sockjs_tornado.client.sync without asyncio")
+
+        def __exit__(self, *exception: object) -> None:
+            """Only for the error above: a ``with`` statement looks up both."""
 
     async def _connect(self) -> SockJSClient:
         multi = Multi()

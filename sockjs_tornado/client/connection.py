@@ -147,7 +147,9 @@ class SockJSClient:
         """
         self._check_loop()
         if not isinstance(message, str):
-            raise TypeError(f"message: expected str, got {type(message).__name__}")
+            raise TypeError(
+                f"message: expected str, got {type(message).__name__}; send_json() sends values as JSON text"
+            )
         if self._is_in_hook():
             # The next session opens after on_disconnect has returned.
             self._raise_if_closed(self._session.close_status)

@@ -42,7 +42,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
                 status, body = await fetch_with_context(factory, service, "/info", _MAX_INFO_SIZE)
         round_trip = loop.time() - started
         if status != 200:
-            raise OpenFailed(f"status {status}{', the proxy requires other credentials' if status == 407 else ''}")
+            raise OpenFailed(f"status {status}{_status_hint(service, status)}")
         info = decode_info(body)
         if info is None:
             raise OpenFailed("the response is not a JSON object")
@@ -71,6 +71,15 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
             session.failures = failures
             return session
     raise ConnectError(service.url, failures)
+
+
+def _status_hint(service: ServiceURL, status: int) -> str:
+    if status == 407:
+        return ", the proxy requires other credentials"
+    end = service.url.rpartition("/")[2]
+    if status == 404 and end in ("info", "websocket"):
+        return f", give the URL of the service, without /{end}"
+    return ""
 
 
 def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:

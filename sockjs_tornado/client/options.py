@@ -72,9 +72,9 @@ class ServiceURL(NamedTuple):
             raise ConfigurationError("url: the host or the port is invalid") from error
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise ConfigurationError(
-                f"url: expected http:// or https:// and a host, got {bare._replace(query='', fragment='').geturl()!r}"
-            )
+            hint = "; give the URL of the service, not that of a websocket" if parts.scheme in ("ws", "wss") else ""
+            given = bare._replace(query="", fragment="").geturl()
+            raise ConfigurationError(f"url: expected http:// or https:// and a host, got {given!r}{hint}")
         if parts.fragment:
             raise ConfigurationError("url: expected no fragment")
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
@@ -165,7 +165,7 @@ def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
                     raise ConfigurationError(f"headers: the value of {name} is not Latin-1 text on one line")
                 pairs.append((name, value))
             case _:
-                raise ConfigurationError("headers: expected pairs of a valid field name and a value")
+                raise ConfigurationError("headers: expected pairs of a valid field name and a value, both of type str")
     return tuple(pairs)
 
 

@@ -26,8 +26,8 @@ from sockjs_tornado.cli import doctor, main
 from sockjs_tornado.cli.advice import explain_failure
 from sockjs_tornado.cli.checks import Finding, Level, check_info, describe_proxy
 from sockjs_tornado.cli.options import service_url
-from sockjs_tornado.cli.probe import Prober
-from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_stickiness, check_transports
+from sockjs_tornado.cli.probe import Prober, Response
+from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
 from sockjs_tornado.client import connect
 from sockjs_tornado.client.multi import Multi
 
@@ -121,6 +121,15 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
         (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
         (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
+        (
+            reply(200, body='{"status": "ok"}'),
+            {},
+            "the response is JSON, but not that of a SockJS service",
+            "including its prefix",
+        ),
+        (reply(421), {}, "status 421", "does not serve this host name"),
+        (reply(429), {}, "status 429", "limits the rate"),
+        (reply(500), {}, "status 500", "its log says why"),
         (reply(407), {}, "status 407", "The proxy requires other credentials"),
         (reply(502), {}, "status 502", "A proxy cannot reach the server"),
         (reply(503), {}, "status 503", "A proxy cannot reach the server"),
@@ -269,7 +278,7 @@ async def test_a_proxy_is_used_for_all_requests(
     serve: Serve, http_proxy: HttpProxy, probing: Callable[..., Prober], refusal: int
 ) -> None:
     http_proxy.refusal = refusal
-    server = await serve(SockJSRouter(Echo, "/echo"))
+    server = await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.1}))
     prober = probing(server.port, proxy=http_proxy.url)
     assert describe_proxy(prober) == [
         Finding(Level.NOTE, "proxy", f"all requests go through {http_proxy.url} (--proxy)")
@@ -284,8 +293,8 @@ async def test_a_proxy_is_used_for_all_requests(
     else:
         assert websocket.text == f"failed: the proxy refuses a tunnel to port {server.port} (status 403)"
         assert "allow CONNECT" in websocket.advice
-    idle = by_subject(await check_idle_timeouts(prober, 0.05))
-    assert ("still open" in idle["websocket, idle"].text) == (refusal == 200)
+    idle = by_subject(await check_idle_timeouts(prober, LONG))
+    assert ("a frame arrived" in idle["websocket, idle"].text) == (refusal == 200)
 
 
 async def test_the_response_to_connect_is_not_the_server_s(
@@ -450,7 +459,55 @@ async def test_a_rejected_or_failed_websocket_is_found(scripted: Scripted, respo
     assert re.fullmatch(text, findings["websocket"].text)
 
 
-@pytest.mark.parametrize(("greeting", "text"), [("hello", "'hello'"), (None, "None")])
+@pytest.mark.parametrize(
+    ("response", "advice"),
+    [
+        (reply(400, "Content-Length: 0"), "does not forward the upgrade"),
+        (reply(401, "Content-Length: 0"), "Credentials are required"),
+        (reply(302, "Location: /login", "Content-Length: 0"), "A login page (/login)"),
+        (reply(405, "Content-Length: 0"), "must forward GET and POST"),
+        (reply(411, "Content-Length: 0"), "also with an empty body"),
+        (reply(429, "Content-Length: 0"), "limits the rate"),
+        (reply(500, "Content-Length: 0"), "its log says why"),
+        (reply(502, "Content-Length: 0"), "although /info works"),
+    ],
+)
+async def test_the_status_of_a_transport_is_explained(scripted: Scripted, response: Reply, advice: str) -> None:
+    findings = by_subject(await check_transports(await scripted(response), {}, LONG))
+    for name in ("websocket",) if "upgrade" in advice else ("websocket", "xhr", "eventsource"):
+        assert findings[name].level is Level.BAD
+        assert advice in findings[name].advice
+
+
+def test_it_is_a_problem_if_no_transport_works() -> None:
+    """Each of them could be disabled, which is none."""
+    disabled = Finding(Level.NOTE, "xhr", "disabled (404)")
+    (finding,) = check_any_works([Finding(Level.NOTE, "websocket", "disabled (/info)"), disabled])
+    assert finding[:3] == (Level.BAD, "transports", "none works: no client can connect")
+    assert check_any_works([disabled, Finding(Level.GOOD, "websocket", "open after 1 ms")]) == []
+
+
+async def test_one_send_without_a_response_is_enough(serve: Serve, probing: Callable[..., Prober]) -> None:
+    """The check takes as long as one timeout, not as twelve."""
+    server = await serve(SockJSRouter(Echo, "/echo", {"transports": ["xhr", "xhr_streaming"]}))
+    prober = probing(server.port)
+    fetched: list[str] = []
+
+    class Mute(Prober):
+        async def fetch(self, path: str, seconds: float, **more: Any) -> Response:
+            fetched.append(path)
+            response = self.start(path, **more)
+            response.abort()
+            return response
+
+    (finding,) = await check_stickiness(Mute(prober.url, prober.service, prober.options, prober.multi), LONG)
+    assert finding.text == f"xhr_send: no response in {LONG} s"
+    assert len(fetched) == 1
+
+
+@pytest.mark.parametrize(
+    ("greeting", "text"), [("hello", "expected an open frame, got 'hello'"), (None, "closed without an open frame")]
+)
 async def test_a_websocket_without_an_open_frame_is_found(
     probing: Callable[..., Prober], greeting: str | None, text: str
 ) -> None:
@@ -469,7 +526,7 @@ async def test_a_websocket_without_an_open_frame_is_found(
     findings = by_subject(await check_transports(probing(sockets[0].getsockname()[1]), {}, LONG))
     http.stop()
     await http.close_all_connections()
-    assert findings["websocket"][:3] == (Level.BAD, "websocket", f"expected an open frame, got {text}")
+    assert findings["websocket"][:3] == (Level.BAD, "websocket", text)
 
 
 async def test_streams_that_open_later_than_polls_are_found(

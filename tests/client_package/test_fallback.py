@@ -280,6 +280,13 @@ async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) ->
     assert "Cookie" not in server.headers[-2]
 
 
+@pytest.mark.parametrize("end", ["info", "websocket"])
+async def test_a_url_below_that_of_the_service_is_recognised(serve: Serve, dial: Dial, end: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    with pytest.raises(ConnectError, match=f"status 404, give the URL of the service, without /{end}$"):
+        await dial(server, prefix=f"/echo/{end}")
+
+
 async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "xhr")

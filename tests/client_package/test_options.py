@@ -44,6 +44,21 @@ def test_an_invalid_url_is_rejected(url: Any) -> None:
     assert issubclass(ConfigurationError, ValueError)
 
 
+def test_the_url_of_a_websocket_is_recognised() -> None:
+    with pytest.raises(ConfigurationError, match="give the URL of the service, not that of a websocket"):
+        connect("wss://host/echo/websocket")
+
+
+def test_a_forgotten_await_is_recognised() -> None:
+    connector: Any = connect("http://host/echo")
+    with pytest.raises(AttributeError, match=r"has no attribute 'send': await connect\(url\), or use `async with"):
+        connector.send("x")
+    with pytest.raises(AttributeError, match=r"has no attribute 'sent'$"):
+        connector.sent("x")
+    with pytest.raises(TypeError, match="use `async with` instead of `with`"), connector:
+        pass
+
+
 def test_credentials_become_basic_authentication() -> None:
     assert ServiceURL.parse("http://us%3Aer:p%40ss@host/") == (
         "http://host",
@@ -103,6 +118,7 @@ def test_credentials_are_given_once() -> None:
         ({"headers": {"Upgrade": "x"}}, "Upgrade is set by the client itself"),
         ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key is set by the client itself"),
         ({"headers": ["X"]}, "headers: expected pairs"),
+        ({"headers": {"X": 5}}, "headers: expected pairs of a valid field name and a value, both of type str"),
         ({"headers": "X: y"}, "headers: expected a mapping or pairs, got str"),
         ({"headers": 5}, "headers: expected a mapping or pairs, got 5"),
         ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', or None, got str"),
