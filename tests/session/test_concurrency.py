@@ -1,6 +1,7 @@
 """Callbacks of one session that run concurrently: the setting ``max_concurrent_callbacks``."""
 
 import asyncio
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -174,11 +175,13 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
 
 async def test_the_router_cancels_what_does_not_end(serve: Serve, join: Join, logged: LogWatch) -> None:
     held = Held()
-    router = SockJSRouter(held, "/echo", UNLIMITED | {"disconnect_delay": 0.05})
+    router = SockJSRouter(held, "/echo", UNLIMITED)
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
     await peer.send("one", "two")
     await until(lambda: held.begun == ["open", "one", "two"])
+    # Not before: with so short a delay, the session could end before the websocket is open.
+    router.container._settings = dataclasses.replace(router.settings, disconnect_delay=0.05)
     await router.close()
     assert sorted(held.ended) == ["close", "one", "open", "two"]
     logged.take("Cancelled 4 callbacks")
