@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .callbacks import Awaited, Callbacks
+    from .callback_queue import Awaited, CallbackQueue
     from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class BlockingWatch:
 
     __slots__ = ("_awaited", "_callbacks", "_container", "_delay", "_session", "bucket", "due")
 
-    def __init__(self, callbacks: "Callbacks", session: "Session") -> None:
+    def __init__(self, callbacks: "CallbackQueue", session: "Session") -> None:
         self._callbacks = callbacks
         self._session = session
         self._container = session._container

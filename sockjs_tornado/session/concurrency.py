@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .callback_results import check_result
 
 if TYPE_CHECKING:
-    from .callbacks import Awaited, Callbacks
+    from .callback_queue import Awaited, CallbackQueue
     from .session import Session
 
 
@@ -22,7 +22,7 @@ class ConcurrentCallbacks:
 
     __slots__ = ("_callbacks", "_count", "_freed", "_is_abandoned", "_limit", "_on_all_ended", "_session")
 
-    def __init__(self, callbacks: "Callbacks", session: "Session", limit: int) -> None:
+    def __init__(self, callbacks: "CallbackQueue", session: "Session", limit: int) -> None:
         self._callbacks = callbacks
         self._session = session
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Accept a client's messages, and slow it down. The queue itself, the inbox, is in ``Callbacks``."""
+"""Accept a client's messages, and slow it down. The queue itself, the inbox, is in ``CallbackQueue``."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final

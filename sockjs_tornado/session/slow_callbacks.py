@@ -11,7 +11,7 @@ from ..observe.stats import Stats
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from .callbacks import Callbacks
+    from .callback_queue import CallbackQueue
     from .session import Session
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ class TimedSteps:
     __slots__ = ("_callbacks", "_coroutine", "_name", "_slow_after")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, object], callbacks: "Callbacks", name: str, slow_after: float
+        self, coroutine: Coroutine[Any, Any, object], callbacks: "CallbackQueue", name: str, slow_after: float
     ) -> None:
         self._coroutine = coroutine
         self._callbacks = callbacks

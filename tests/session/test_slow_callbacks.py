@@ -17,7 +17,7 @@ from doubles import FakeContainer, KeptSession, Pause, Receiver, make_session
 from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import SLOW_BUCKETS, Stats
-from sockjs_tornado.session import SessionState, callbacks, slow_callbacks
+from sockjs_tornado.session import SessionState, callback_queue, slow_callbacks
 from sockjs_tornado.session.slow_callbacks import LagAlarm, TimedSteps
 from sockjs_tornado.testing import connect
 from sockjs_tornado.wire.time_budget import TimeBudget
@@ -207,7 +207,7 @@ async def test_a_router_has_the_limit_of_its_setting(serve: Serve, join: Join, m
 # The steps of coroutines.
 
 #: In C, if it was built, and its twin.
-TIME_STEPS: Any = vars(callbacks)["time_steps"]
+TIME_STEPS: Any = vars(callback_queue)["time_steps"]
 each_kind = pytest.mark.parametrize("kind", [TIME_STEPS, TimedSteps], ids=["C", "twin"])
 
 
@@ -224,7 +224,7 @@ async def block_later(*args: Any) -> None:
 def test_a_coroutine_that_blocks_between_two_awaits_is_reported(
     container: FakeContainer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, limit: int
 ) -> None:
-    monkeypatch.setattr(callbacks, "time_steps", kind)
+    monkeypatch.setattr(callback_queue, "time_steps", kind)
     session = make_session(container, acts={name: block_later}, max_concurrent_callbacks=limit)
     Receiver(session).attach()
     if name == "on_message":
@@ -244,7 +244,7 @@ def test_a_coroutine_that_blocks_between_two_awaits_is_reported(
 def test_a_coroutine_that_blocks_for_less_is_not_reported(
     container: FakeContainer, monkeypatch: pytest.MonkeyPatch, kind: Any, limit: float
 ) -> None:
-    monkeypatch.setattr(callbacks, "time_steps", kind)
+    monkeypatch.setattr(callback_queue, "time_steps", kind)
     container.callback_budget = TimeBudget(math.inf, limit)
     session = opened(container, on_message=block_later)
     session._receive(["1"])
@@ -260,7 +260,7 @@ async def test_what_callbacks_wait_for_otherwise_is_not_timed(monkeypatch: pytes
         timed.append(name)
         return coroutine
 
-    monkeypatch.setattr(callbacks, "time_steps", note)
+    monkeypatch.setattr(callback_queue, "time_steps", note)
 
     class Slow(SockJSConnection):
         def on_message(self, message: str) -> Any:
