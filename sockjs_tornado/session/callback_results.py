@@ -76,9 +76,9 @@ def _log_failure(session: "Session", name: str, error: BaseException) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """Return the file and the line where an exception was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+    """Return the file and the line where an exception was raised; it was not raised if ``callback_timeout`` expired."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "no traceback"
 
 
 def _is_cancelled() -> bool:
