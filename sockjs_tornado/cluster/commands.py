@@ -197,6 +197,11 @@ class Commands(ReconnectingConnection):
                 if not deferred.reply.done():
                     self._append(args, deferred.reply, deferred.after)
 
+    def _create_events(self) -> None:
+        super()._create_events()
+        self._wake = asyncio.Event()
+        self._batch_done = asyncio.Event()
+
     def _on_connect(self, is_reconnect: bool) -> None:
         if is_reconnect:
             self._on_reconnect()

@@ -8,6 +8,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -28,6 +29,10 @@ from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, transl
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16
+
+
+#: Seconds after which an unused connection of a ``Publisher`` is not used again.
+_MAX_IDLE: Final = 15.0
 
 
 def _command(keys: RedisKeys, room: str, message: Any, history: int, ttl: float | None) -> Args:
@@ -64,6 +69,7 @@ class Publisher:
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
         self._keys = RedisKeys(namespace, RedisURL(url).database)
+        self._used_at = time.monotonic()
         # No retries: Redis may have executed the command the first time.
         self._client = redis.Redis.from_url(
             url,
@@ -94,6 +100,7 @@ class Publisher:
             ClusterError: Redis requires another user or password.
         """
         command = _command(self._keys, room, message, history, ttl)
+        self._close_if_idle()
         with _translated_errors():
             reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         return position_of(reply)
@@ -111,12 +118,24 @@ class Publisher:
             ClusterUnavailable: Redis is unavailable, or rejected a command. The message may have reached some rooms.
             ClusterError: Redis requires another user or password.
         """
+        self._close_if_idle()
         with _translated_errors(), self._client.pipeline(transaction=False) as pipeline:
             for command in _commands(self._keys, rooms, message):
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 if len(pipeline) >= _PIPELINE_SIZE:
                     pipeline.execute()
             pipeline.execute()
+
+    def _close_if_idle(self) -> None:
+        """Close connections that were not used for a while, so that the next command opens another one.
+
+        A firewall may have dropped them without notice. A command on such a connection gets no reply, and must not be
+        repeated, because Redis may have executed it.
+        """
+        now = time.monotonic()
+        if now - self._used_at > _MAX_IDLE:
+            self._client.connection_pool.disconnect(inuse_connections=False)
+        self._used_at = now
 
     def close(self) -> None:
         """Close the connections."""

@@ -69,6 +69,7 @@ class ReconnectingConnection(ABC):
     async def start(self) -> None:
         """Connect to Redis; see :meth:`RedisURL.connect` for the errors."""
         connection = await self._url.connect(self._probes, self._rules)
+        self._create_events()
         self._connected.set()
         self._task = asyncio.create_task(self._keep_connected(connection))
 
@@ -76,6 +77,10 @@ class ReconnectingConnection(ABC):
         """Close the connection."""
         task, self._task = self._task, None
         await cancel(task)
+
+    def _create_events(self) -> None:
+        """Create the events: each belongs to the event loop that uses it first, and this may be another one."""
+        self._connected = asyncio.Event()
 
     @abstractmethod
     def _on_connect(self, is_reconnect: bool) -> None:

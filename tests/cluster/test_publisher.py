@@ -1,6 +1,7 @@
 """Publishers for programs without a router."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from application import LogWatch
 from client import until, within
 
 from sockjs_tornado import ConfigurationError
-from sockjs_tornado.cluster import AsyncPublisher, Publisher
+from sockjs_tornado.cluster import AsyncPublisher, Position, Publisher
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 
 from .conftest import StartNode
@@ -109,6 +110,60 @@ async def test_publish_many(node: StartNode, redis_server: RedisServer) -> None:
 async def test_many_messages_of_one_turn_are_published(redis_server: RedisServer) -> None:
     async with AsyncPublisher(redis_server.url) as publisher:
         assert set(await within(asyncio.gather(*(publisher.publish(str(n), "x") for n in range(20_000))))) == {None}
+
+
+def test_the_async_publisher_works_in_one_event_loop_after_another(redis_server: RedisServer) -> None:
+    publisher = AsyncPublisher(redis_server.url)
+
+    async def publish(number: int) -> Position | None:
+        async with publisher:
+            # More than one batch, so that each event of the connection is waited for.
+            await asyncio.gather(*(publisher.publish(ROOM, "x") for _ in range(2000)))
+            return await publisher.publish(ROOM, str(number), history=9)
+
+    for number in (1, 2, 3):
+        position = asyncio.run(publish(number))
+        assert position is not None
+        assert position.offset == number
+
+
+async def test_the_first_message_after_an_idle_cut_is_published(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall drops an idle connection, and neither side is told."""
+    is_cut = False
+    accepted = 0
+    writers: list[asyncio.StreamWriter] = []
+    tasks: list[Any] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1000):
+                if not is_cut or number > 1:
+                    writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted = number = accepted + 1
+        tasks.append(asyncio.current_task())
+        there, back = await asyncio.open_connection("127.0.0.1", redis_server.port)
+        writers.extend((writer, back))
+        await asyncio.gather(forward(reader, back, number), forward(there, writer, number))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        with Publisher(f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/0") as publisher:
+            for _ in range(2):
+                await within(asyncio.to_thread(publisher.publish, ROOM, "x"))
+            assert accepted == 1
+            is_cut = True
+            monkeypatch.setattr("sockjs_tornado.cluster.publisher._MAX_IDLE", 0)
+            await within(asyncio.to_thread(publisher.publish, ROOM, "y"))
+            await within(asyncio.to_thread(publisher.publish_many, [ROOM], "z"))
+            assert accepted == 3
+        for writer in writers:
+            writer.transport.abort()
+        await within(asyncio.gather(*tasks))
 
 
 def test_publish_many_without_redis_raises(redis_server: RedisServer) -> None:
