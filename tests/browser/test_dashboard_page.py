@@ -7,8 +7,11 @@ import pytest
 from deployment.proxies import Node, proxy
 from free_ports import free_port
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
+from selenium.webdriver.common.alert import Alert
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.ui import WebDriverWait
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -48,6 +51,13 @@ def enter(chromium: Chromium, password: str) -> None:
     field = chromium.driver.find_element(By.ID, "password")
     field.send_keys(password)
     field.submit()
+
+
+def press_disconnect(chromium: Chromium) -> Alert:
+    """Press the first button, and return the question that follows."""
+    # In a script, since the page may replace the button at any moment.
+    chromium.driver.execute_script("setTimeout(() => document.querySelector('#open button').click())")
+    return WebDriverWait(chromium.driver, TIMEOUT).until(expected_conditions.alert_is_present())
 
 
 @pytest.fixture
@@ -182,12 +192,10 @@ def test_a_session_is_found_and_disconnected(chromium: Chromium, server: Restart
         field.send_keys("rawwebsocket")
         field.submit()
         chromium.sees("1 shown, 2 in total")
-        chromium.driver.find_element(By.CSS_SELECTOR, "#open button").click()
-        chromium.driver.switch_to.alert.dismiss()
-        chromium.driver.find_element(By.CSS_SELECTOR, "#open button").click()
-        question = chromium.driver.switch_to.alert
+        question = press_disconnect(chromium)
         assert question.text.startswith("Disconnect session 1 of echo")
-        question.accept()
+        question.dismiss()
+        press_disconnect(chromium).accept()
         with pytest.raises(ConnectionClosed) as caught:
             echo.recv(timeout=TIMEOUT)
         assert caught.value.rcvd is not None

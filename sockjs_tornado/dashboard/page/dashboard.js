@@ -370,6 +370,7 @@ const duration = (seconds) =>
   seconds < 60 ? `${seconds}\u00a0s` : seconds < 3600 ? `${Math.floor(seconds / 60)}\u00a0min` : `${short(seconds / 3600)}\u00a0h`;
 
 function showListing({ sessions, total: all, rooms, all_rooms: allRooms }) {
+  if (document.querySelector("#open button:active")) return; // it would be replaced before it is released
   setText($("open-count"), sessions.length < all ? `${sessions.length} shown, ${all} in total` : `${all} in total`);
   setText($("rooms-count"), rooms.length < allRooms ? `${rooms.length} of ${allRooms}` : `${allRooms} in total`);
   const several = Object.keys(samples.at(-1)?.routers ?? {}).length > 1;
