@@ -1,0 +1,172 @@
+"""The parts of ``serve`` in this process: its logs, its sockets and its greeting."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tornado.log import access_log
+from tornado.web import Application
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cli.built_in import Echo
+from sockjs_tornado.cli.serve_logs import application_settings, configure_logging, log_access
+from sockjs_tornado.cli.serve_options import ServeOptions
+from sockjs_tornado.cli.serve_process import (
+    create_cluster,
+    create_router,
+    drain_deadline,
+    greet,
+    open_sockets,
+    removed_at_end,
+)
+from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.observe.json_logs import JSONFormatter
+from sockjs_tornado.server.access_log import AccessLogEntry
+
+
+@contextlib.contextmanager
+def without_handlers() -> Iterator[logging.Logger]:
+    """Yield the root logger without handlers, and set all loggers back at the end."""
+    root = logging.getLogger()
+    before = root.handlers, root.level, access_log.level
+    root.handlers = []
+    try:
+        yield root
+    finally:
+        logging.captureWarnings(False)
+        root.handlers, root.level = before[:2]
+        access_log.setLevel(before[2])
+
+
+def test_the_log_is_text_on_standard_error() -> None:
+    with without_handlers() as root:
+        configure_logging(ServeOptions())
+        (handler,) = root.handlers
+        assert isinstance(handler, logging.StreamHandler)
+        assert handler.stream is sys.stderr
+        assert (root.level, access_log.isEnabledFor(logging.CRITICAL)) == (logging.INFO, False)
+    record = logging.makeLogRecord({"name": "a", "levelname": "INFO", "msg": "text"})
+    assert handler.format(record).endswith(f" {os.getpid()} INFO a: text")
+    assert application_settings(ServeOptions()) == {}
+
+
+def test_the_log_is_json_with_the_warnings_of_python() -> None:
+    show = warnings.showwarning
+    with without_handlers() as root:
+        configure_logging(ServeOptions(log_level="error", log_format="json", access_log=True))
+        (handler,) = root.handlers
+        assert isinstance(handler.formatter, JSONFormatter)
+        assert (root.level, access_log.isEnabledFor(logging.INFO)) == (logging.ERROR, True)
+        assert warnings.showwarning is not show
+    assert warnings.showwarning is show
+    assert application_settings(ServeOptions(access_log=True)) == {"log_function": log_access}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "shown"),
+    [
+        ("/echo/000/secret/xhr", 200, "/echo/000/***/xhr"),
+        ("/echo/info", 204, "/echo/info"),
+        ("/echo/000/secret/xhr_send", 404, "/echo/000/***/xhr_send"),
+        ("/echo/000/secret/websocket", 500, "/echo/000/***/websocket"),
+    ],
+)
+def test_a_request_of_a_router_is_logged_without_its_session(
+    caplog: pytest.LogCaptureFixture, logged: Any, path: str, status: int, shown: str
+) -> None:
+    caplog.set_level(logging.INFO, "tornado.access")
+    request = SimpleNamespace(method="GET", path=path, request_time=lambda: 0.0015, remote_ip="::1")
+    exchange: Any = SimpleNamespace(tornado_request=lambda: request)
+    log_access(AccessLogEntry(Application(), exchange, status))
+    (record,) = caplog.records
+    assert record.getMessage() == f"{status} GET {shown} (::1) 1.50 ms"
+    assert record.levelno == {2: logging.INFO, 4: logging.WARNING, 5: logging.ERROR}[status // 100]
+    entry = json.loads(JSONFormatter().format(record))
+    assert {name: entry[name] for name in entry if name.startswith(("http_", "client_"))} == {
+        "http_method": "GET",
+        "http_path": shown,
+        "http_status": status,
+        "http_seconds": 0.0015,
+        "client_ip": "::1",
+    }
+    logged.records.clear()
+
+
+@pytest.mark.parametrize(("path", "shown"), [("/a", "/a"), ("/", "/"), ("/echo/000/secret/no", "/echo/***")])
+def test_of_other_requests_only_the_beginning_is_logged(
+    caplog: pytest.LogCaptureFixture, logged: Any, path: str, shown: str
+) -> None:
+    caplog.set_level(logging.INFO, "tornado.access")
+    request = SimpleNamespace(method="GET", path=path, request_time=lambda: 0.0, remote_ip="::1")
+    handler = SimpleNamespace(request=request, get_status=lambda: 404)
+    log_access(handler)
+    assert caplog.messages == [f"404 GET {shown} (::1) 0.00 ms"]
+    logged.records.clear()
+
+
+# Sockets.
+
+
+def test_a_unix_socket_that_was_left_behind_is_replaced_and_removed(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    options = ServeOptions(uds=path, certfile="a.pem")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+    (sock,) = open_sockets(options)
+    with sock, removed_at_end(path):
+        router = create_router(options)
+        greeting = greet(options, router, [sock], [])
+        assert greeting.startswith(f"Serving echo on unix:{path}, /echo (websocket, ")
+    assert not os.path.exists(path)
+    with removed_at_end(None):
+        pass
+
+
+def test_the_socket_of_another_process_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    path.touch()
+    with removed_at_end(str(path)):
+        (tmp_path / "b").touch()
+        (tmp_path / "b").rename(path)
+    assert path.exists()
+
+
+def test_an_inherited_socket_is_greeted_by_its_address(certificate: tuple[Path, Path]) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    options = ServeOptions(fd=listening.detach(), host="ignored.example", certfile=str(certificate[0]))
+    (sock,) = open_sockets(options)
+    with sock:
+        greeting = greet(options, create_router(options), [sock], [1, 2])
+    assert greeting.startswith(f"Serving echo on https://127.0.0.1:{port}/echo (")
+    assert greeting.endswith("); metrics on http://127.0.0.1:1/metrics, http://127.0.0.1:2/metrics")
+
+
+# Routers.
+
+
+def test_a_worker_is_part_of_a_cluster(tmp_path: Path) -> None:
+    options = ServeOptions(workers=3, origins=("https://a.example", "https://b.example"))
+    cluster = create_cluster(options, 2, str(tmp_path / "cluster"))
+    assert isinstance(cluster, UnixCluster)
+    assert create_cluster(options) is None
+    router = create_router(options, cluster)
+    assert router.cluster is cluster
+    assert router.settings.allowed_origins == ("https://a.example", "https://b.example")
+    assert create_router(ServeOptions(origins=("same-origin",))).settings.allowed_origins == "same-origin"
+
+
+def test_draining_takes_as_long_as_the_page_says() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    assert drain_deadline(ServeOptions(), router) + 1 == 31
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    assert "plus twice `disconnect_delay` plus 16 s (31 s by default)" in page.replace("\n", " ")
