@@ -120,10 +120,11 @@ async def test_a_proxy_that_does_not_respond_is_left(serve: Serve, http_proxy: H
     await within(http_proxy.was_left.wait())
 
 
-async def test_a_proxy_that_is_not_there(serve: Serve, dial: Dial) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
+async def test_a_proxy_that_is_not_there(serve: Serve, dial: Dial, scheme: str) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
     with pytest.raises(ConnectError, match=r"/info: .*connect"):
-        await dial(server, "websocket", proxy=f"http://user:hidden@127.0.0.1:{free_port()}")
+        await dial(server, "websocket", proxy=f"{scheme}://user:hidden@127.0.0.1:{free_port()}")
 
 
 @pytest.mark.parametrize(
