@@ -37,6 +37,12 @@ MAX_QUEUED: Final = 64 * 1024 * 1024
 _RESPONSE_TIMEOUT: Final = 4
 
 
+#: Seconds for which an awaited publish waits for a worker. Its queue waits longer, in case the worker continues.
+PUBLISH_TIMEOUT: Final = 2.0
+
+_STALLED: Final = "another worker does not respond; it receives the message if it continues within 15 seconds"
+
+
 class _Batch:
     """Records that are sent in one request."""
 
@@ -64,6 +70,8 @@ class _WorkerQueue:
         self._batches: deque[_Batch] = deque()
         # The size of all batches, including the one that is being sent.
         self._size = 0
+        # Whether the worker has not responded for PUBLISH_TIMEOUT. Until it responds, awaited calls fail at once.
+        self._is_stalled = False
         self._task: asyncio.Task[None] | None = None
 
     def add(self, record: str, count: int = 1) -> "asyncio.Future[None]":
@@ -83,7 +91,15 @@ class _WorkerQueue:
         self._size += size
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+        if self._is_stalled:
+            fail(batch.done, _STALLED)
         return batch.done
+
+    def _stall(self, batch: _Batch) -> None:
+        """Called when the worker has not accepted a batch in time."""
+        self._is_stalled = True
+        for each in (batch, *self._batches):
+            fail(each.done, _STALLED)
 
     async def close(self) -> None:
         """Send the queued messages, for at most :data:`_RESPONSE_TIMEOUT` seconds."""
@@ -107,15 +123,24 @@ class _WorkerQueue:
             self._task = None
 
     async def _send_batch(self, batch: _Batch) -> None:
+        sending = asyncio.ensure_future(self._send(f"[{','.join(batch.records)}]".encode()))
         try:
-            await self._send(f"[{','.join(batch.records)}]".encode())
+            with contextlib.suppress(TimeoutError):
+                async with timeout(PUBLISH_TIMEOUT):
+                    await asyncio.wait([sending])
+            if not sending.done():
+                self._stall(batch)
+            await sending
         except ClusterUnavailable as error:
             self._fail(batch, str(error))
         except asyncio.CancelledError:
+            await cancel(sending)
             self._fail(batch, "this worker is stopping")
             raise
         else:
-            batch.done.set_result(None)
+            self._is_stalled = False
+            if not batch.done.done():
+                batch.done.set_result(None)
 
     def _fail(self, batch: _Batch, reason: str) -> None:
         self._on_failure(reason, batch.count)

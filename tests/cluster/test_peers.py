@@ -186,6 +186,49 @@ async def test_messages_that_a_worker_does_not_accept_fail_when_this_one_stops(m
             await each
 
 
+async def test_an_awaited_message_does_not_wait_for_a_worker_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PUBLISH_TIMEOUT", 0.01)
+    go_on = asyncio.Event()
+    received: list[bytes] = []
+    failures: list[int] = []
+
+    async def send(body: bytes) -> None:
+        await go_on.wait()
+        received.append(body)
+
+    queue = peers._WorkerQueue(send, lambda reason, count: failures.append(count))
+    first = queue.add("1")
+    await asyncio.sleep(0)
+    second = queue.add("2")
+    for waiting in (first, second):
+        with pytest.raises(ClusterUnavailable, match="another worker does not respond"):
+            await within(waiting)
+    # Later ones do not wait at all.
+    third = queue.add("3")
+    assert third.done()
+    # All are delivered when it continues, and then awaited calls wait for it again.
+    go_on.set()
+    await until(lambda: received == [b"[1]", b"[2,3]"])
+    await within(queue.add("4"))
+    assert (received[-1], failures) == (b"[4]", [])
+    await within(queue.close())
+
+
+async def test_members_on_other_workers_receive_messages_while_one_worker_stands_still(
+    workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "PUBLISH_TIMEOUT", 0.1)
+    monkeypatch.setattr(peers, "_RESPONSE_TIMEOUT", 0.1)
+    peer, _ = await enter(workers[1], ROOM)
+    async with in_place_of(workers[2], lambda writer: None):
+        for number in range(3):
+            with pytest.raises(ClusterUnavailable, match="another worker does not respond"):
+                await within(workers[0].router.publish(ROOM, str(number)))
+        assert [await peer.message() for _ in range(3)] == ["0", "1", "2"]
+        await within(workers[0].cluster.close())
+    logged.take("messages did not reach another worker: this worker is stopping")
+
+
 async def test_the_queue_for_a_blocked_worker_is_limited(
     workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
