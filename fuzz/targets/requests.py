@@ -71,7 +71,8 @@ class Target:
     - A response is complete and has only header fields that this server sends. No part of the request is reflected
       unescaped: callbacks are names, cookies are valid, and the allowed origin is that of the request and is allowed.
     - A websocket echoes the messages that were sent; each frame is a valid SockJS frame.
-    - Both servers send the same responses, unless one of them refuses a request.
+    - Both servers send the same responses, unless one of them refuses a request, or Tornado's closes a connection with
+      requests that it has not responded to.
     - When the clients have disconnected, no sessions are left, and ``on_close`` ran as often as ``on_open``.
 
     Attributes:
@@ -87,15 +88,23 @@ class Target:
         conversations = split(data[:MAX_SIZE])
         writes = [[b"".join(map(request, parts)) for parts in conversation] for conversation in conversations]
         found = []
+        are_cut = []
         for server, statuses in zip(self._servers, self.statuses, strict=True):
             responses: list[list[Response]] = []
+            is_cut = False
             for conversation, done in zip(conversations, server.talk(writes), strict=True):
-                responses.append(read_responses([part for parts in conversation for part in parts], done))
+                parts = [part for parts in conversation for part in parts]
+                responses.append(read_responses(parts, done))
+                is_cut |= done.closed and len(responses[-1]) < len(parts)
                 for response in responses[-1]:
                     self._check(response, server)
                     statuses[response.status] += 1
             found.append(responses)
-        compare(*found)
+            are_cut.append(is_cut)
+        # If Tornado's server closes a connection, it still serves the requests that have arrived, without responding,
+        # which may change the responses on other connections.
+        if not are_cut[0]:
+            compare(*found)
 
     def close(self) -> None:
         """Close the servers."""
