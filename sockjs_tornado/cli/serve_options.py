@@ -190,7 +190,8 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     """
     arguments = {name: value for name, value in vars(given).items() if name in FIELDS}
     variables = read_environment(environment, [*FIELDS, "config"])
-    config = getattr(given, "config", None) or variables.pop("config", None)
+    other_config = variables.pop("config", None)
+    config = getattr(given, "config", other_config)
     sources: list[tuple[Callable[[str], str], Mapping[str, Any]]] = [
         (lambda name: name if name == "connection" else _flag(name), arguments),
         (lambda name: f"SOCKJS_{name.upper()}", variables),

@@ -96,6 +96,7 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("port = 5")
     assert read(environment={"SOCKJS_CONFIG": str(path)}).port == 5
+    assert read("--config", str(path), environment={"SOCKJS_CONFIG": "nothing.toml"}).port == 5
     with pytest.raises(ConfigurationError, match=r"^--config: cannot read nothing\.toml: No such file"):
         read("--config", "nothing.toml", environment={"SOCKJS_CONFIG": str(path)})
 
