@@ -69,7 +69,7 @@ class _Worker:
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, unless it has exited."""
         # This process has no other child with the same id, because its exit code has not been read yet.
-        if self._process.exitcode is None:
+        if not self.exited.done() and self._process.exitcode is None:
             os.kill(self.pid, number)
 
     def _receive(self) -> None:
@@ -127,8 +127,12 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._restart_requested.set)
         restarting = asyncio.ensure_future(self._restart_on_request())
-        await asyncio.gather(*(self._keep_running(number) for number in range(self._count)))
-        restarting.cancel()
+        try:
+            await asyncio.gather(*(self._keep_running(number) for number in range(self._count)))
+        finally:
+            # After an error, such as one of the operating system for a new process, no worker stays behind.
+            self._stop()
+            restarting.cancel()
         return int(self._is_failed)
 
     def _stop(self) -> None:

@@ -245,6 +245,21 @@ async def test_a_worker_that_stops_before_it_serves_has_no_message(tmp_path: Pat
     assert await within(worker.exited) == -signal.SIGKILL
     assert await worker.ready is None
     assert not worker.is_ready
+    # The supervisor may be told to stop before it has noticed the exit.
+    worker.send_signal(signal.SIGTERM)
+
+
+async def test_no_worker_stays_behind_after_an_error(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def on_start(started: list[tuple[int, int]]) -> None:
+        pids.extend(pid for _, pid in started)
+        raise BrokenPipeError("nobody reads the greeting")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        await within(Supervisor(2, work, [str(tmp_path)], on_start).run())
+    assert len(pids) == 2
+    await until(lambda: not any(map(is_running, pids)))
 
 
 # systemd.
