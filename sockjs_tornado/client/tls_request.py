@@ -21,7 +21,8 @@ async def fetch_with_context(factory: CurlFactory, service: ServiceURL, path: st
     """Return status and body at a path below a service's URL, or raise OpenFailed. The caller limits the time."""
     options = factory.options
     proxy = options.find_proxy(service)
-    client = TCPClient() if proxy is None else TunnelClient(proxy)
+    tunnel = None if proxy is None else TunnelClient(proxy)
+    client = tunnel or TCPClient()
     stream: IOStream | None = None
     _, host, port = service.origin
     try:
@@ -35,6 +36,8 @@ async def fetch_with_context(factory: CurlFactory, service: ServiceURL, path: st
     finally:
         if stream is not None:
             stream.close()
+        elif tunnel is not None:
+            tunnel.abort()
         client.close()
     return _parse(data, max_size)
 

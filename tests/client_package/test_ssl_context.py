@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Serve
-from client import within
+from client import until, within
 from http_proxies import HttpProxy
 
 from sockjs_tornado import SockJSRouter
@@ -68,6 +68,18 @@ async def test_http_transports_say_that_they_cannot_use_it(
         await dial(server, "websocket", "xhr", host="localhost", scheme="https", ssl_context=context)
     reason = "not possible with ssl_context, only websocket is"
     assert caught.value.failures == {"websocket": "the server has websockets disabled", "xhr": reason}
+
+
+async def test_a_proxy_that_does_not_respond_is_left(http_proxy: HttpProxy, context: ssl.SSLContext) -> None:
+    http_proxy.refusal = 0
+    connecting = asyncio.ensure_future(
+        connect("https://localhost:1/echo", ssl_context=context, proxy=http_proxy.url)._connect()
+    )
+    await until(lambda: http_proxy.targets)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await within(http_proxy.was_left.wait())
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
