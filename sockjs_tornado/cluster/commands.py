@@ -249,7 +249,7 @@ class Commands(ReconnectingConnection):
                 check_server(reply, self._url.address)
             future = in_flight.popleft()
             if isinstance(reply, ResponseError):
-                fail(future, f"Redis rejected the command: {reply}")
+                fail(future, f"Redis rejected the command: {mask_user(str(reply))}")
                 self._on_rejected()
                 self._log_rejection(str(reply))
             elif not future.done():

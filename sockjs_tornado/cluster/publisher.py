@@ -25,7 +25,7 @@ from .base import WaitForAll
 from .commands import Commands
 from .envelope import RedisKeys, encode
 from .history import position_of, publish_command, publish_many_commands
-from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, translate_error
+from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, mask_user, translate_error
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16
@@ -52,7 +52,7 @@ def _translated_errors() -> Iterator[None]:
         yield
     except CONNECTION_ERRORS as error:
         if isinstance(error, redis.ResponseError):
-            raise ClusterUnavailable(f"Redis rejected the command: {error}") from error
+            raise ClusterUnavailable(f"Redis rejected the command: {mask_user(str(error))}") from error
         raise translate_error(error, "the given URL") from error
 
 

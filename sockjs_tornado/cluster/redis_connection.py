@@ -30,7 +30,8 @@ _EXPECTED_URL: Final = (
 
 _ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
 _UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?([^?#@]*)")
-_USER_IN_REPLY: Final = re.compile("^NOPERM User .* has no", re.DOTALL)
+# redis-py omits the code in some of its exceptions.
+_USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 _INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"
 
 #: The largest number of bytes to read at once.
@@ -201,7 +202,7 @@ def pack_command(args: Args) -> bytes:
 
 def mask_user(reply: str) -> str:
     """Return an error reply without the name of the user, which Redis repeats."""
-    return _USER_IN_REPLY.sub("NOPERM User *** has no", reply)
+    return _USER_IN_REPLY.sub(r"\1User *** has no", reply)
 
 
 def translate_error(error: Exception, address: str) -> ClusterError:

@@ -12,10 +12,11 @@ from free_ports import free_port
 from prometheus_client import CollectorRegistry
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.cluster import Publisher, RedisCluster
 from sockjs_tornado.cluster.base import RELAY_COUNTERS
 from sockjs_tornado.cluster.envelope import RedisKeys
 from sockjs_tornado.cluster.permissions import _COMMANDS, acl_rules
+from sockjs_tornado.cluster.redis_connection import mask_user
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 
@@ -82,6 +83,27 @@ async def test_a_command_that_is_no_longer_permitted_is_logged_and_counted(
     assert USER not in record.getMessage()
     logged.take("A message did not reach other nodes")
     assert logged.records == []
+    with pytest.raises(ClusterUnavailable, match="rejected the command: NOPERM") as caught:
+        await within(here.router.publish(ROOM, "x"))
+    assert USER not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["NOPERM ", ""])
+def test_the_name_of_a_user_is_masked(code: str) -> None:
+    """Redis repeats it in some versions; redis-py omits the code in exceptions of their own class."""
+    reply = f"{code}User {USER} of\nus has no permissions to run the 'get' command"
+    assert mask_user(reply) == f"{code}User *** has no permissions to run the 'get' command"
+    assert mask_user(f"ERR {reply}") == f"ERR {reply}"
+
+
+def test_an_error_of_a_publisher_does_not_have_the_user(redis_server: RedisServer) -> None:
+    with Publisher(url_of_user(redis_server, "~*", "&*", "+@all", "-publish", "-eval")) as publisher:
+        with pytest.raises(ClusterError, match="no permissions to run") as caught:
+            publisher.publish(ROOM, "x")
+        assert USER not in str(caught.value)
+        with pytest.raises(ClusterError, match="no permissions to run") as caught:
+            publisher.publish_many([ROOM], "x")
+        assert USER not in str(caught.value)
 
 
 async def test_while_the_memory_is_full_everything_that_exists_is_refreshed(
