@@ -325,6 +325,7 @@ def from_client(ip: str, host: str, *fields: str) -> HTTPServerRequest:
         ("127.0.0.1", "127.0.0.1", ("X-Real-IP: 127.0.0.1",), False),
         ("127.0.0.1", "127.0.0.1", ("Via: 1.1 proxy",), False),
         ("127.0.0.1", "127.0.0.1", ("Forwarded: for=192.0.2.1",), False),
+        ("127.0.0.1", "127.0.0.1", ("x-forwarded-proto: https",), False),
         # A Unix socket.
         ("", "localhost", (), False),
     ],
@@ -338,6 +339,13 @@ def test_without_a_password_only_this_computer_has_access(
     assert (rule.matcher.match(request) is None) is expected
     (rule, *_) = Dashboard({}, password="open sesame", hosts=["stats.example"]).urls
     assert rule.matcher.match(request) is None
+
+
+def test_a_request_of_http_1_0_is_one_of_a_proxy() -> None:
+    request = from_client("127.0.0.1", "localhost")
+    assert is_local(request)
+    request.version = "HTTP/1.0"
+    assert not is_local(request)
 
 
 async def test_a_proxy_gets_nothing_without_a_password() -> None:

@@ -14,9 +14,9 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher
 from tornado.web import RequestHandler
 
-# Header fields that show that a proxy has passed the request on. If its client is on the same computer, this is the
-# proxy, and anybody may be behind it.
-_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
+# Header fields that show that a proxy has passed the request on, and X-Forwarded-*. If its client is on the same
+# computer, this is the proxy, and anybody may be behind it.
+_FORWARDED = frozenset({"Forwarded", "Via", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Real-Ip", "X-Scheme"})
 
 _FOREIGN_HOST = (
     "This dashboard is not available under this host name. Use an IP address or localhost, or add the name to "
@@ -35,7 +35,7 @@ def is_allowed_host(host: str, names: Iterable[str]) -> bool:
 
 
 def is_local(request: HTTPServerRequest) -> bool:
-    """Return whether a request comes from this computer, and not through a proxy."""
+    """Return whether a request comes from this computer, and not through a proxy, as far as the request shows it."""
     host = request.host_name.lower().rstrip(".")
     named, client = _address(host), _address(request.remote_ip or "")
     return (
@@ -43,7 +43,9 @@ def is_local(request: HTTPServerRequest) -> bool:
         # A Unix socket has no address, and usually a proxy in front of it.
         and client is not None
         and client.is_loopback
-        and not any(field in request.headers for field in _FORWARDED)
+        # Browsers have no HTTP/1.0, but some proxies have, such as nginx without proxy_http_version.
+        and request.version != "HTTP/1.0"
+        and not any(field in _FORWARDED or field.startswith("X-Forwarded-") for field in request.headers)
     )
 
 
