@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -167,9 +168,9 @@ def _bind_unix(path: str) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(os.stat(path).st_mode):
                 with socket.socket(socket.AF_UNIX) as probe:
-                    try:
-                        probe.connect(path)
-                    except ConnectionRefusedError:
+                    # A server that accepts nobody at the moment must not keep this one waiting.
+                    probe.setblocking(False)
+                    if probe.connect_ex(path) == errno.ECONNREFUSED:
                         # Left behind by a process that was killed.
                         os.unlink(path)
         return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)

@@ -1,6 +1,7 @@
 """``serve`` as a program: where it listens, and whom it trusts."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -143,6 +144,16 @@ def test_a_unix_socket_in_use_or_another_file_is_not_replaced(refused: Callable[
     with socket.create_server(str(path), family=socket.AF_UNIX):
         assert refused("--uds", str(path)) == f"Cannot listen on {path}: Address already in use"
         assert stat.S_ISSOCK(path.stat().st_mode)
+    busy = tmp_path / "busy.sock"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(socket.create_server(str(busy), family=socket.AF_UNIX, backlog=0))
+        # Its queue is full.
+        is_accepted = True
+        while is_accepted:
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            is_accepted = waiting.connect_ex(str(busy)) == 0
+        assert refused("--uds", str(busy)) == f"Cannot listen on {busy}: Address already in use"
     file = tmp_path / "file"
     file.write_text("important")
     assert refused("--uds", str(file)) == f"Cannot listen on {file}: Address already in use"
