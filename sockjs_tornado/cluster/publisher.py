@@ -179,7 +179,10 @@ class AsyncPublisher:
         """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""
         replies: deque[asyncio.Future[Any]] = deque()
         for command in _commands(self._keys, rooms, message):
-            replies.append(asyncio.ensure_future(self._commands.call(*command)))
+            reply = asyncio.ensure_future(self._commands.call(*command))
+            # Only the first exception is raised. asyncio must not report the others.
+            reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
+            replies.append(reply)
             if len(replies) >= _PIPELINE_SIZE:
                 await replies[0]
                 replies.popleft()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -185,6 +186,18 @@ def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServe
         redis_server.command("SET", f"sockjs:history:{ROOM}", "x")
         with pytest.raises(ClusterUnavailable, match="Redis rejected the command: WRONGTYPE"):
             publisher.publish(ROOM, "x", history=1)
+
+
+@pytest.mark.parametrize("count", [600, 9000])
+async def test_only_the_first_failure_of_many_is_reported(logged: LogWatch, count: int) -> None:
+    """Of two commands, and of more than are sent at once."""
+    publisher = AsyncPublisher("redis://127.0.0.1:1")
+    with pytest.raises(ClusterUnavailable):
+        await within(publisher.publish_many([f"{number}" for number in range(count)], "x"))
+    # Let the other commands end.
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+    gc.collect()
+    assert logged.records == []
 
 
 def test_a_required_password(tmp_path: Path) -> None:
