@@ -208,6 +208,16 @@ async def test_the_cookie_setting_may_read_the_request() -> None:
     assert (ip, path.split("/")[1], header) == ("192.0.2.7", "chat", "1")
 
 
+def test_a_forgotten_await_is_recognised() -> None:
+    connector = connect(Echo)
+    with pytest.raises(AttributeError, match=r"has no attribute 'send': await connect\(\.\.\.\), or use `async with"):
+        connector.send("x")
+    with pytest.raises(AttributeError, match=r"has no attribute 'sent'$"):
+        connector.sent("x")
+    with pytest.raises(TypeError, match="use `async with` instead of `with`, or connect_sync"), connector:
+        pass
+
+
 def test_wrong_arguments_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="transport: expected 'websocket' or 'rawwebsocket', got 'xhr'"):
         connect(Echo, transport="xhr")

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from logging import getLogger
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlencode
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
@@ -176,6 +176,20 @@ class connect:  # noqa: N801 - used like a function
 
     def __await__(self) -> Generator[Any, None, MemoryClient]:
         return self._connect().__await__()
+
+    # Type checkers find these mistakes themselves.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            is_method = hasattr(MemoryClient, name)
+            hint = ": await connect(...), or use `async with connect(...) as client`" if is_method else ""
+            raise AttributeError(f"'connect' object has no attribute {name!r}{hint}", name=name, obj=self)
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("use `async with` instead of `with`, or connect_sync in a plain test method")
+
+        def __exit__(self, *exception: object) -> None:
+            """Only for the error above: a ``with`` statement looks up both."""
 
     async def _connect(self) -> MemoryClient:
         router = self._router
