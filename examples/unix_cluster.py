@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common import address, arguments
 from echo import server as echo
-from tornado.web import Application
+from tornado.web import Application, RedirectHandler, URLSpec
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.unix import UnixCluster
@@ -38,7 +38,8 @@ async def run_worker(options: argparse.Namespace) -> None:
     cluster = UnixCluster(options.directory, workers=options.workers, worker=options.worker)
     router = SockJSRouter(Echo, "/echo/sockjs", cluster=cluster)
     sockets = bind_sockets(options.port, options.host, reuse_port=True)
-    application = Application([*router.urls, *echo.url_specs()])
+    home = URLSpec("/", RedirectHandler, {"url": "/echo/", "permanent": False})
+    application = Application([*router.urls, home, *echo.url_specs()])
     await serve(application, [router], sockets, drain_time=0, code=1001, reason="The server is going away")
 
 

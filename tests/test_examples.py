@@ -42,7 +42,7 @@ PAGES = {
     ],
     "examples/multiplex/server.py": ["/", "/multiplex/", "/static/multiplex_client.js"],
     "examples/token_auth/server.py": ["/", "/token_auth/"],
-    "examples/unix_cluster.py": ["/echo/"],
+    "examples/unix_cluster.py": ["/", "/echo/"],
 }
 SERVICES = {
     "examples/demo.py": ["/chat/sockjs", "/echo/sockjs", "/multiplex/sockjs", "/token_auth/sockjs"],
