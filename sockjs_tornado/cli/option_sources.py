@@ -1,5 +1,6 @@
 """Options in the environment, and in a TOML file."""
 
+import dataclasses
 import difflib
 import re
 import tomllib
@@ -7,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ..exceptions import ConfigurationError
+from ..settings import Settings
 
 PREFIX: Final = "SOCKJS_"
 
@@ -54,6 +56,10 @@ def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
 
 def _suggest(name: str, prefix: str, names: Collection[str]) -> str:
     """Return the end of an error about an unknown name."""
+    setting = name.lower().replace("-", "_")
+    if any(field.name == setting for field in dataclasses.fields(Settings)):
+        where = f"{PREFIX}SET={setting}=VALUE" if prefix else "a line in [set]"
+        return f"; {setting} is a setting of the router, which needs {where}"
     for nearest in difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; the nearest is {prefix}{nearest}"
     return "; `serve --help` lists all"

@@ -238,6 +238,14 @@ def _check_combinations(options: ServeOptions) -> None:
         raise ConfigurationError("--keyfile: requires --certfile")
     if options.advertise is not None and options.redis is None:
         raise ConfigurationError("--advertise: requires --redis")
+    if (
+        options.metrics_port
+        and options.uds is None
+        and options.fd is None
+        and options.metrics_host == options.host
+        and options.metrics_port <= options.port < options.metrics_port + options.workers
+    ):
+        raise ConfigurationError("--metrics-port: expected another port than --port; each worker has the next one")
     if options.workers > 1:
         if not hasattr(socket, "AF_UNIX"):
             raise ConfigurationError("--workers: expected 1, since this system has no Unix sockets")

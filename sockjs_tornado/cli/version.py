@@ -1,8 +1,10 @@
-"""``sockjs-tornado --version``: the versions, and which accelerators are in use."""
+"""``sockjs-tornado --version``: the versions, which accelerators are in use, and whether scripts are included."""
 
 import importlib
 import importlib.metadata
 import platform
+
+from .. import browser_files
 
 
 def _version(name: str) -> str:
@@ -22,8 +24,15 @@ def _extension(name: str) -> str:
     return "in use"
 
 
+def _scripts() -> str:
+    """Return whether the package contains the scripts for browsers."""
+    if all(map(browser_files.find, (browser_files.SOCKJS_CLIENT, "uPlot.iife.min.js"))):
+        return "included"
+    return "not included (run `npm ci` in the checkout, and install it again)"
+
+
 def describe_versions() -> str:
-    """Return a line for the package, for Python and Tornado, and for each accelerator."""
+    """Return a line for the package, for Python and Tornado, for each accelerator, and for the scripts for browsers."""
     return "\n".join(
         [
             f"sockjs-tornado {_version('sockjs-tornado')}",
@@ -32,5 +41,6 @@ def describe_versions() -> str:
             f"Tornado's C module: {_extension('tornado.speedups')}",
             f"msgspec: {_version('msgspec')}",
             f"uvloop: {_version('uvloop')} (serve --uvloop)",
+            f"Scripts for browsers: {_scripts()}",
         ]
     )

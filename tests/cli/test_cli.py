@@ -29,7 +29,7 @@ from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, wit
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import SockJSConnection, SockJSRouter, browser_files
 from sockjs_tornado.cli import main
 from sockjs_tornado.cli.built_in import Chat, load_connection
 from sockjs_tornado.cli.connect import _run_client
@@ -198,6 +198,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (
             ("--workers", "2", "--metrics-port", "65535"),
             "--metrics-port: too high, since each worker has the next port",
+        ),
+        (("--port", "81", "--metrics-port", "81"), "--metrics-port: expected another port than --port"),
+        (
+            ("--port", "81", "--metrics-port", "80", "--workers", "2"),
+            "--metrics-port: expected another port than --port; each worker has the next one",
         ),
         (("--redis", "http://a"), "url: "),
         (("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"), "secret: "),
@@ -717,7 +722,7 @@ async def test_connect_says_why_a_transport_did_not_work(
     assert lines[3].startswith(f"Connected to {url} over xhr in ")
 
 
-def test_the_version_names_the_accelerators(
+def test_the_version_names_the_accelerators_and_scripts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def show() -> dict[str, str]:
@@ -733,6 +738,8 @@ def test_the_version_names_the_accelerators(
     assert (versions["C module"], versions["Tornado's C module"]) == ("in use", "in use")
     assert versions["msgspec"] == importlib.metadata.version("msgspec")
     assert versions["uvloop"].startswith(importlib.metadata.version("uvloop"))
+    assert versions["Scripts for browsers"] == "included"
+    monkeypatch.setattr(browser_files, "FOLDER", Path("no such folder"))
     monkeypatch.setitem(sys.modules, "sockjs_tornado._speedups", None)
     monkeypatch.setitem(sys.modules, "tornado.speedups", None)
     find = importlib.metadata.version
@@ -747,6 +754,7 @@ def test_the_version_names_the_accelerators(
     assert versions["C module"].startswith("not in use (")
     assert versions["Tornado's C module"].startswith("not in use (")
     assert (versions["msgspec"], versions["uvloop"]) == ("not installed", "not installed (serve --uvloop)")
+    assert versions["Scripts for browsers"].startswith("not included (run `npm ci` ")
 
 
 def test_the_package_has_no_other_attributes() -> None:

@@ -106,6 +106,11 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
     [
         ({"SOCKJS_PROT": "1"}, "SOCKJS_PROT: unknown option; the nearest is SOCKJS_PORT"),
         ({"SOCKJS_HEARTBEAT": "1"}, "SOCKJS_HEARTBEAT: unknown option; `serve --help` lists all"),
+        (
+            {"SOCKJS_HEARTBEAT_DELAY": "1"},
+            "SOCKJS_HEARTBEAT_DELAY: unknown option; heartbeat_delay is a setting of the router, which needs "
+            "SOCKJS_SET=heartbeat_delay=VALUE",
+        ),
         ({"SOCKJS_port": "1"}, "SOCKJS_port: unknown option; "),
         ({"SOCKJS_PORT": "x"}, "SOCKJS_PORT: expected 0 to 65535, got 'x'"),
         ({"SOCKJS_PORT": ""}, "SOCKJS_PORT: expected 0 to 65535, got ''"),
@@ -128,10 +133,24 @@ def test_a_wrong_variable_is_an_error(variables: dict[str, str], why: str) -> No
 
 
 @pytest.mark.parametrize(
+    "arguments", [("--metrics-host", "127.0.0.2"), ("--uds", "/a"), ("--fd", "3"), ("--metrics-port", "82")]
+)
+def test_the_metrics_need_a_port_of_their_own_on_the_same_address(arguments: tuple[str, ...]) -> None:
+    same = ("--port", "81", "--metrics-port", "81")
+    with pytest.raises(ConfigurationError, match=r"^--metrics-port: expected another port than --port"):
+        read(*same)
+    read(*same, *arguments)
+
+
+@pytest.mark.parametrize(
     ("file", "why"),
     [
         ("drain-time = 1", "drain-time: unknown option; the nearest is drain_time"),
         ("settings = {}", "settings: unknown option; "),
+        (
+            "heartbeat-delay = 1",
+            "heartbeat-delay: unknown option; heartbeat_delay is a setting of the router, which needs a line in [set]",
+        ),
         ("config = 'a'", "config: unknown option"),
         ("port = true", "port: expected 0 to 65535, got True"),
         ("port = 1.0", "port: expected 0 to 65535, got 1.0"),
