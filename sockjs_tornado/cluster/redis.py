@@ -324,7 +324,7 @@ class RedisCluster(BaseCluster):
         return await self._presence.get(room)
 
     async def recover(self, room: str, offset: int, epoch: str) -> Recovered:
-        """Return the messages with history that were published in a room after a position.
+        """Return the messages with history that were published in a room after a position, as a :class:`Recovered`.
 
         Args:
             room: The name of the room.

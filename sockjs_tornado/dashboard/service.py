@@ -98,7 +98,7 @@ class Dashboard:
         password: Password that the user must enter, of at least 8 characters. None, the default, for none: then only
             clients on the same computer that use no proxy have access.
         hosts: Allowed host names, as in the browser's address bar, without a port, in addition to IP addresses and
-            `localhost`. `*` allows any name; use it behind a proxy that checks the name.
+            ``localhost``. ``"*"`` allows any name; use it behind a proxy that checks the name.
         settings: Settings of the dashboard's own router.
 
     Raises:

@@ -14,8 +14,8 @@ The span of a session begins when a client opens it, and ends after ``on_close``
 other instrumented libraries are its children. An exception that closes the session is recorded. No span has a message
 or a session id, which are secrets.
 
-A session continues the trace of its opening request if the application sees the header field ``traceparent``: that is
-so if the setting ``trusted_headers`` has it, since any page could send one.
+A session continues the trace of its opening request only if the setting ``trusted_headers`` contains ``traceparent``.
+Otherwise it begins a new trace, since any page could send this header field.
 
 Sessions over channels of :mod:`sockjs_tornado.multiplex` have no spans of their own. Routers that are not instrumented
 have no overhead.
@@ -173,8 +173,9 @@ def _current(span: trace.Span, name: str) -> Iterator[None]:
 class TraceContextFilter(logging.Filter):
     """A filter for log handlers. It adds ``trace_id`` and ``span_id`` to records, and rejects none.
 
-    They are those of the current span, or of the callback that has raised the exception of the record, in hexadecimal;
-    without a span, the record has none. :class:`~sockjs_tornado.observe.json_logs.JSONFormatter` shows them.
+    Both are hexadecimal. If the record has an exception that a callback raised, they identify the span of that
+    callback, and otherwise the current span. If there is no span, they are not added.
+    :class:`~sockjs_tornado.observe.json_logs.JSONFormatter` shows them.
 
     .. versionadded:: 2.0
     """

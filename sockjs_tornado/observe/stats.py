@@ -50,9 +50,9 @@ class Stats(CountersCore):
         bytes_received: Bytes received on websockets and in POST bodies.
         rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
         callback_errors: Callbacks that raised an exception or timed out, by name.
-        slow_callback_buckets: Callbacks that blocked for ``slow_callback_duration`` or longer: how many took at most as
-            many seconds as each of ``SLOW_BUCKETS``; the last is the number of all.
-        slow_callback_seconds: Seconds that they took together.
+        slow_callback_buckets: Cumulative histogram of the callbacks that blocked for ``slow_callback_duration`` or
+            longer: the number that took at most 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5 and 10 seconds, and the number of all.
+        slow_callback_seconds: Total seconds of these callbacks.
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
             loop.
     """
