@@ -58,7 +58,7 @@ class LoopThread:
         """
         if self.is_foreign:
             raise RuntimeError("a client cannot be used in a forked process: connect in that process")
-        if threading.get_ident() == self._thread.ident:
+        if self._is_current():
             raise RuntimeError("the client is used in its own thread, as by a logging handler: this would never return")
         result: Future[T] = Future()
         try:
@@ -79,8 +79,12 @@ class LoopThread:
 
     def join(self, seconds: float) -> None:
         """Wait until the thread has ended, for so many seconds at most. In the thread itself, return at once."""
-        if threading.get_ident() != self._thread.ident:
+        if not self._is_current():
             self._thread.join(seconds)
+
+    def _is_current(self) -> bool:
+        # Not by its identifier, which another thread may have once this one has ended.
+        return threading.current_thread() is self._thread
 
     def _call_soon(self, callback: Callable[..., object], *arguments: Any) -> None:
         with self._lock:

@@ -364,6 +364,17 @@ async def test_use_in_its_own_thread_is_an_error(serve: Serve, open_client: Open
     assert errors[0].startswith("Lost the connection")
 
 
+async def test_a_later_thread_is_not_taken_for_the_one_that_has_ended(serve: Serve, open_client: Open) -> None:
+    client = await open_client(await serve(SockJSRouter(Echo, "/echo")))
+    await in_thread(client.close)
+    assert not has_thread(client)
+    # The identifiers of threads that have ended are used again.
+    client._thread._thread._ident = threading.get_ident()  # type: ignore[attr-defined]
+    client.close()
+    with pytest.raises(ConnectionClosed):
+        client.recv()
+
+
 async def test_a_client_that_is_garbage_is_closed_with_a_warning(serve: Serve) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
