@@ -31,7 +31,8 @@ async def fetch_with_context(factory: CurlFactory, service: ServiceURL, path: st
         )
         await stream.write(_request(factory, service, path))
         data = await _read_all(stream, _MAX_HEAD + max_size)
-    except OSError as error:  # an ssl.SSLError, a TunnelError and a StreamClosedError, too
+    # OSError: an ssl.SSLError, a TunnelError and a StreamClosedError, too. UnicodeError: the host is not a valid name.
+    except (OSError, UnicodeError) as error:
         raise OpenFailed(str(getattr(error, "real_error", None) or error)) from error
     finally:
         if stream is not None:

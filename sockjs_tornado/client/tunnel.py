@@ -62,6 +62,7 @@ class TunnelClient(TCPClient):
     def _errors(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, UnsatisfiableReadError) as error:
+        # UnicodeError: the host is not a valid name.
+        except (OSError, UnicodeError, UnsatisfiableReadError) as error:
             reason = getattr(error, "real_error", None) or error
             raise TunnelError(f"cannot {action} {self._proxy.url}: {reason}") from error

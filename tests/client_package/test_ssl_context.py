@@ -72,14 +72,18 @@ async def test_http_transports_say_that_they_cannot_use_it(
 
 async def test_a_proxy_that_does_not_respond_is_left(http_proxy: HttpProxy, context: ssl.SSLContext) -> None:
     http_proxy.refusal = 0
-    connecting = asyncio.ensure_future(
-        connect("https://localhost:1/echo", ssl_context=context, proxy=http_proxy.url)._connect()
-    )
+    connecting = asyncio.ensure_future(connect("https://localhost:1/echo", ssl_context=context, proxy=http_proxy.url))
     await until(lambda: http_proxy.targets)
     connecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await connecting
     await within(http_proxy.was_left.wait())
+
+
+@pytest.mark.parametrize("proxy", [None, f"http://{'b' * 70}.example"])
+async def test_a_host_that_is_no_name_is_reported(context: ssl.SSLContext, proxy: str | None) -> None:
+    with pytest.raises(ConnectError, match=r"/info: .*too long"):
+        await within(connect(f"https://{'a' * 70}.example/echo", ssl_context=context, proxy=proxy))
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
