@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = name if name == "sockjs-tornado" else "python -m sockjs_tornado"
     parser = argparse.ArgumentParser(prog=program, description="A SockJS server and client.")
     parser.add_argument(
-        "--version", action=_Version, nargs=0, help="show the versions, and which accelerators are in use"
+        "--version", action=_Version, nargs=0, help="show the versions, and whether accelerators and scripts are there"
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (module, summary) in _COMMANDS.items():

@@ -242,7 +242,7 @@ class RedisCluster(BaseCluster):
     async def close(self) -> None:
         """Send all queued commands to Redis and disconnect. Close the routers first.
 
-        Closing twice does nothing.
+        Closing it again does nothing.
         """
         async with self._lifecycle:
             if not self._unusable_reason:

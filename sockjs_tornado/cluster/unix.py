@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class UnixCluster(BaseCluster):
     """One of several processes on a host that share their rooms, and of which any can serve any session.
 
-    The hash of its id determines the worker that owns a session, so the number of workers must be the same for all.
+    The hash of a session's id determines the worker that owns it, so the number of workers must be the same for all.
 
     Args:
         directory: The directory of the sockets. It is created if it does not exist. It must be private to the user:
@@ -115,7 +115,7 @@ class UnixCluster(BaseCluster):
         self._set_running()
 
     async def close(self) -> None:
-        """Send all queued messages, and close the listener. Closing twice does nothing."""
+        """Send all queued messages, and close the listener. Closing it again does nothing."""
         await self._peers.close()
         await self._node.close()
         if self._lock is not None:

@@ -1,5 +1,9 @@
 """Log records as JSON, one object per line, for log collectors::
 
+    import logging
+
+    from sockjs_tornado.observe.json_logs import JSONFormatter
+
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
