@@ -42,7 +42,7 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         return BUILT_IN[path]
     module, _, name = path.replace(":", ".").rpartition(".")
     expected = "expected echo, chat, or a SockJSConnection subclass, such as package.module.Class"
-    if not module:
+    if not module or module.startswith("."):
         raise ConfigurationError(f"connection: {expected}, got {path!r}")
     # `python -m` has added the current directory already; the console script has not.
     if not {"", os.getcwd()} & set(sys.path):

@@ -46,7 +46,7 @@ def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
             found = tomllib.load(file)
     except OSError as error:
         raise ConfigurationError(f"--config: cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # of TOML, or UTF-8
+    except (RecursionError, ValueError) as error:  # of TOML, or UTF-8
         raise ConfigurationError(f"--config: {path} is not valid TOML: {error}") from None
     for name in found:
         if name not in names:

@@ -32,7 +32,8 @@ class Kind(NamedTuple):
 
 
 def _parse_text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    # No name or address has a null character.
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError
     return value
 
@@ -226,7 +227,7 @@ def _parse_setting(source: str, item: Any) -> tuple[str, Any]:
         raise ConfigurationError(f"{source}: expected NAME=VALUE, got {item!r}")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (RecursionError, ValueError):
         return name, value
 
 

@@ -147,11 +147,13 @@ def listen_on(host: str, port: int) -> list[socket.socket]:
         return bind_sockets(port, host)
     except OSError as error:
         raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
+    except UnicodeError:  # of a name with an empty or long label
+        raise CannotListen(f"Cannot listen on {host}, port {port}: it is not a name of a host") from None
 
 
 def _inherit(number: int) -> socket.socket:
     problem = "is not open"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OverflowError):
         is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
         problem = "is not a listening socket"
         if is_socket:

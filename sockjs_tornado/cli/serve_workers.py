@@ -8,8 +8,10 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from typing import Final
 
 from ..router import SockJSRouter
 from ..server import HTTPServer
@@ -21,12 +23,16 @@ from .serve_process import (
     create_cluster,
     create_router,
     describe_error,
+    drain_deadline,
     greet,
     open_monitoring_sockets,
     ports_of,
     run_process,
 )
 from .supervisor import Supervisor
+
+#: Seconds that a worker without a parent process may take to end after its drain.
+_ORPHAN_MARGIN: Final = 5
 
 
 def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[socket.socket]) -> int:
@@ -36,7 +42,8 @@ def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[s
         print(greet(options, router, sockets, [port for worker_ports in ports for port in worker_ports]), flush=True)
 
     async def run(directory: str) -> int:
-        arguments = (options, f"{directory}/cluster", list(sockets))
+        orphan_time = drain_deadline(options, router) + _ORPHAN_MARGIN
+        arguments = (options, f"{directory}/cluster", list(sockets), orphan_time)
         return await Supervisor(options.workers, _run_worker, arguments, on_start).run()
 
     # The directory of the Unix sockets through which the workers reach each other.
@@ -45,14 +52,19 @@ def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[s
 
 
 def _run_worker(
-    number: int, started: Connection, options: ServeOptions, directory: str, sockets: Sequence[socket.socket]
+    number: int,
+    started: Connection,
+    options: ServeOptions,
+    directory: str,
+    sockets: Sequence[socket.socket],
+    orphan_time: float,
 ) -> None:
     """Run a worker; send the ports of its metrics through the pipe when it serves."""
     # Leave the process group of the terminal: the parent process receives Ctrl-C and signals each worker once.
     os.setpgid(0, 0)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel, orphan_time), daemon=True).start()
     configure_logging(options)
 
     def on_drain(http: HTTPServer, signal_number: int) -> None:
@@ -70,7 +82,10 @@ def _run_worker(
         sys.exit(1)
 
 
-def _exit_with_parent(parent: int) -> None:
-    """Stop this process when the parent process exits for any reason."""
+def _exit_with_parent(parent: int, seconds: float) -> None:
+    """Stop this process when the parent process exits for any reason, and end it after so many seconds."""
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)
+    # Python handles the signal in the main thread, which a callback may block forever.
+    time.sleep(seconds)
+    os._exit(1)

@@ -185,6 +185,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
     ("arguments", "why"),
     [
         (("nothing",), f"{EXPECTED}, got 'nothing'"),
+        (("..package.Class",), f"{EXPECTED}, got '..package.Class'"),
         (("no.such.module.Class",), f"{EXPECTED}, got 'no.such.module.Class': No module named 'no'"),
         (("json.Nothing",), f"{EXPECTED}, got 'json.Nothing': module 'json' has no attribute 'Nothing'"),
         (("json.dumps",), f"{EXPECTED}, got 'json.dumps', which is <function dumps"),
@@ -351,7 +352,7 @@ def in_worker(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("os.setpgid", lambda process, group: None)
     monkeypatch.setattr("multiprocessing.parent_process", lambda: SimpleNamespace(sentinel=-1))
-    monkeypatch.setattr("sockjs_tornado.cli.serve_workers._exit_with_parent", lambda parent: None)
+    monkeypatch.setattr("sockjs_tornado.cli.serve_workers._exit_with_parent", lambda parent, seconds: None)
     monkeypatch.setattr("sockjs_tornado.cli.serve_workers.configure_logging", lambda options: None)
     monkeypatch.setattr("sockjs_tornado.cli.serve_workers.run_process", run)
     return served
@@ -361,7 +362,7 @@ def test_a_worker_accepts_no_clients_while_it_drains_for_a_restart(in_worker: li
     sent: list[Any] = []
     sender: Any = SimpleNamespace(send=sent.append)
     options = ServeOptions(workers=2, metrics_port=0)
-    _run_worker(1, sender, options, str(tmp_path / "cluster"), [])
+    _run_worker(1, sender, options, str(tmp_path / "cluster"), [], 0)
     router, *rest = in_worker
     assert isinstance(router.cluster, UnixCluster)
     assert rest == [signal.SIGTERM, "stopped", signal.SIGHUP]
@@ -378,7 +379,7 @@ def test_the_metrics_of_each_worker_have_the_next_port(
         port = taken.getsockname()[1]
         options = ServeOptions(workers=4, metrics_port=port - 3)
         with pytest.raises(SystemExit) as ended:
-            _run_worker(3, sender, options, str(tmp_path / "cluster"), [])
+            _run_worker(3, sender, options, str(tmp_path / "cluster"), [], 0)
     assert (ended.value.code, in_worker) == (1, [])
     assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n"
 
@@ -399,17 +400,22 @@ def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
-def test_a_worker_stops_when_its_parent_exits() -> None:
+def test_a_worker_stops_when_its_parent_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped: list[int] = []
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
     reading, writing = os.pipe()
     before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     try:
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(_exit_with_parent, reading)
+            waiting = pool.submit(_exit_with_parent, reading, 0)
             assert not stopped
+            assert not ended
             # The system closes the parent's end of the pipe however the parent exits.
             os.close(writing)
             waiting.result(TIMEOUT)
+        # Even if the main thread is blocked.
+        assert ended == [1]
         # The handler runs in this thread, but another one may receive the signal.
         while not stopped:
             time.sleep(0.001)

@@ -155,6 +155,7 @@ def test_the_metrics_need_a_port_of_their_own_on_the_same_address(arguments: tup
         ("port = true", "port: expected 0 to 65535, got True"),
         ("port = 1.0", "port: expected 0 to 65535, got 1.0"),
         ("host = 1", "host: expected a text, got 1"),
+        (r'uds = "/a\u0000b"', r"uds: expected a text, got '/a\x00b'"),
         ("uvloop = 1", "uvloop: expected true or false, got 1"),
         ("drain_time = true", "drain_time: expected a number of seconds, 0 or more, got True"),
         ("drain_time = []", "drain_time: expected a number of seconds, 0 or more, got []"),
@@ -168,12 +169,17 @@ def test_a_wrong_line_of_a_file_is_an_error(file: str, why: str, tmp_path: Path)
         read(file=file, folder=tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"port 80", b"port = 80 # \xff"])
+@pytest.mark.parametrize("data", [b"port 80", b"port = 80 # \xff", b"set = " + 10_000 * b"["])
 def test_a_file_that_is_not_toml_is_an_error(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(data)
     with pytest.raises(ConfigurationError, match=r"^--config: \S+a\.toml is not valid TOML: "):
         read("--config", str(path))
+
+
+def test_a_setting_that_is_nested_too_deeply_is_text() -> None:
+    value = 100_000 * "["
+    assert read("--set", f"a={value}").set == {"a": value}
 
 
 def test_other_variables_are_passed_over() -> None:

@@ -21,6 +21,7 @@ from sockjs_tornado.cli.built_in import Echo
 from sockjs_tornado.cli.serve_logs import application_settings, configure_logging, log_access
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import (
+    CannotListen,
     create_cluster,
     create_router,
     drain_deadline,
@@ -149,6 +150,18 @@ def test_an_inherited_socket_is_greeted_by_its_address(certificate: tuple[Path, 
         greeting = greet(options, create_router(options), [sock], [1, 2])
     assert greeting.startswith(f"Serving echo on https://127.0.0.1:{port}/echo (")
     assert greeting.endswith("); metrics on http://127.0.0.1:1/metrics, http://127.0.0.1:2/metrics")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (ServeOptions(host="a..b", port=0), "Cannot listen on a..b, port 0: it is not a name of a host"),
+        (ServeOptions(fd=10**12), "Cannot listen on the file descriptor 1000000000000: it is not open"),
+    ],
+)
+def test_what_cannot_be_a_socket_is_an_error(options: ServeOptions, why: str) -> None:
+    with pytest.raises(CannotListen, match=f"^{why}$"):
+        open_sockets(options)
 
 
 # Routers.
