@@ -14,6 +14,7 @@ class HttpProxy:
         targets: The method and the target of each request.
         authorizations: The Proxy-Authorization field of each request, or an empty string.
         refusal: The status of all responses to CONNECT: 200 to open the tunnel, 0 for no response.
+        extra: What is sent behind the head of the response to CONNECT.
         was_left: Set when a client has closed a connection without a response to CONNECT.
     """
 
@@ -22,6 +23,7 @@ class HttpProxy:
         self.targets: list[str] = []
         self.authorizations: list[str] = []
         self.refusal = 200
+        self.extra = b""
         self.was_left = asyncio.Event()
 
     @property
@@ -52,7 +54,7 @@ class HttpProxy:
             there, back = await asyncio.open_connection(*host.split(":"))
             stack.callback(back.transport.abort)
             if method == "CONNECT":
-                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n" + self.extra)
             else:
                 back.write(f"{method} /{path} {version}\r\nConnection: close\r\n".encode() + fields)
 

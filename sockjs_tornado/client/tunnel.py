@@ -45,7 +45,12 @@ class TunnelClient(TCPClient):
             hint = ": it requires other credentials" if status == 407 else ""
             raise TunnelError(f"the proxy refuses a tunnel to port {port} (status {status}){hint}")
         if ssl_options is not None:
-            self._stream = stream = await stream.start_tls(False, ssl_options, server_hostname=host)
+            try:
+                securing = stream.start_tls(False, ssl_options, server_hostname=host)
+            except ValueError as error:  # the stream is not idle
+                stream.close()
+                raise TunnelError("the proxy has sent data through the tunnel before TLS has begun") from error
+            self._stream = stream = await securing
         return stream
 
     def abort(self) -> None:

@@ -70,6 +70,15 @@ async def test_http_transports_say_that_they_cannot_use_it(
     assert caught.value.failures == {"websocket": "the server has websockets disabled", "xhr": reason}
 
 
+async def test_a_proxy_must_leave_the_tunnel_to_tls(
+    serve: Serve, http_proxy: HttpProxy, dial: Dial, context: ssl.SSLContext, server_tls: ssl.SSLContext
+) -> None:
+    http_proxy.extra = b"not TLS"
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
+    with pytest.raises(ConnectError, match=r"/info: the proxy has sent data through the tunnel before TLS has begun$"):
+        await dial(server, host="localhost", scheme="https", ssl_context=context, proxy=http_proxy.url)
+
+
 async def test_a_proxy_that_does_not_respond_is_left(http_proxy: HttpProxy, context: ssl.SSLContext) -> None:
     http_proxy.refusal = 0
     connecting = asyncio.ensure_future(connect("https://localhost:1/echo", ssl_context=context, proxy=http_proxy.url))
