@@ -29,7 +29,8 @@ _EXPECTED_URL: Final = (
 )
 
 _ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
-_UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?([^?#@]*)")
+# What stands for a port must be digits: without a host, it is the password.
+_UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?((?:\[[^/?#@]*|[^:/?#@]*)(?::[0-9]*)?(?:/[^?#@]*)?)")
 # redis-py omits the code in some of its exceptions.
 _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 _INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"

@@ -68,6 +68,8 @@ def urls_with_secrets() -> Iterator[str]:
         yield f"{start}{USER}:{FIRST}@{host}/zero"
         yield f"{start}{USER}:{FIRST}@{host}:port/0"
         yield f"{start}{USER}:{FIRST}@a..b{path}"
+        # Without the host.
+        yield f"{start}{USER}:{FIRST}"
 
 
 async def test_no_error_contains_a_part_of_the_credentials_or_options(caplog: pytest.LogCaptureFixture) -> None:
