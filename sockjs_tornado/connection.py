@@ -72,6 +72,12 @@ class SockJSConnection:
     session: "Session"
 
     def __init__(self, session: "Session") -> None:
+        if type(session).__module__ == "tornado.httputil":
+            # A request: Tornado calls what is neither a handler nor a router.
+            raise TypeError(
+                f"{type(self).__name__} is not a request handler: create SockJSRouter({type(self).__name__}, "
+                '"/prefix"), and pass its URLs, Application(router.urls)'
+            )
         self.session = session
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
@@ -164,6 +170,8 @@ class SockJSConnection:
             # Not to a method that a session class overrides, which would have no connection any more.
             session._send_message_fallback(message, binary=binary)
         elif binary:
+            if isinstance(binary, str | bytes | dict | list | tuple):
+                raise TypeError(f"send() takes one message; binary must be True or False, not {type(binary).__name__}")
             session.send_message(message, binary=True)
         else:
             session.send_message(message)

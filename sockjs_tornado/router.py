@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 from tornado.ioloop import IOLoop
 
@@ -28,7 +29,7 @@ from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room, check_rooms
 from .session.session import Session
 from .session.states import RouterState
-from .settings import Settings, merge_settings
+from .settings import Settings, merge_settings, warn_about_milliseconds
 from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
@@ -93,7 +94,8 @@ class SockJSRouter:
         cluster: Cluster | None = None,
         **settings: Any,
     ) -> None:
-        if not callable(connection):
+        given: object = connection
+        if isinstance(given, SockJSRouter) or not callable(given):
             raise ConfigurationError(
                 "connection: expected a subclass of SockJSConnection, or a callable that returns a connection for a "
                 f"session, got {connection!r} ({type(connection).__name__})"
@@ -101,6 +103,7 @@ class SockJSRouter:
         check_connection_class(connection)
         self.settings = merge_settings(user_settings, settings, ("io_loop", "session_kls", "cluster"))
         self._own_settings = own_settings(user_settings, settings)
+        warn_about_milliseconds(self.settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):
@@ -132,6 +135,10 @@ class SockJSRouter:
         return f"<{type(self).__name__} {self.prefix!r} of {name}>"
 
     if not TYPE_CHECKING:
+
+        def __call__(self, request: object) -> NoReturn:
+            # Tornado calls what is neither a handler nor a router.
+            raise TypeError(f"a SockJSRouter is not a request handler: {_HINT}")
 
         def __iter__(self) -> NoReturn:
             raise TypeError(f"a SockJSRouter is not a list: {_HINT}")
@@ -434,4 +441,11 @@ def _check_prefix(prefix: str) -> str:
         raise ConfigurationError(f"prefix: got {prefix!r} ({error}), {expected}") from None
     if groups or prefix[:1].isalnum():
         raise ConfigurationError(f"prefix: got {prefix!r}, {expected}")
+    if re.search(r"[^!-~]", prefix):
+        written = re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), prefix)
+        raise ConfigurationError(
+            f"prefix: got {prefix!r}, which no request matches, since paths are percent-encoded: use {written!r}"
+        )
+    if re.search(r"(?<!\\)(?:\\\\)*\$$", prefix):
+        raise ConfigurationError(f"prefix: got {prefix!r}, which no request matches, since more follows: omit the `$`")
     return prefix.rstrip("/")

@@ -169,18 +169,29 @@ async def serve(
 
     Raises:
         TypeError: The code is not an ``int``, or the reason is not a ``str``.
-        ValueError: The code is not within 0-65535, or a number of seconds is invalid.
+        ValueError: The code is not within 0-65535, a number of seconds is invalid, or there are no sockets.
         ClusterError: A cluster cannot be started.
     """
     check_session_close(code, reason)
     check_seconds("drain_time", drain_time)
     check_seconds("deadline", deadline)
+    if not sockets and on_start is None:
+        # on_start may call add_sockets().
+        raise ValueError("sockets: expected at least one, such as bind_sockets(8080), got none")
     routers = list(routers)
-    for router in routers_of(application):
+    served = routers_of(application)
+    for router in served:
         if router not in routers:
             logger.warning(
                 "serve: the router with the prefix %r is in the application, but not in the list of routers: its "
                 "clients will be disconnected without draining. Add it to the list",
+                router.prefix,
+            )
+    for router in routers if served else ():
+        if router not in served:
+            logger.warning(
+                "serve: the router with the prefix %r is in the list of routers, but not in the application: its "
+                "clients get 404. Pass Application([*router.urls, ...])",
                 router.prefix,
             )
     loop = asyncio.get_running_loop()

@@ -59,6 +59,8 @@ def _rate(value: Any) -> bool:
 _SESSIONS = "a number of sessions, 0 for any"
 _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
+# Settings in seconds, which some expect to be in milliseconds.
+_DURATIONS = ("disconnect_delay", "heartbeat_delay", "callback_timeout", "network_timeout", "websocket_ping_interval")
 # The default of sockjs-tornado 1.0. Any other value causes a warning, because the setting has no effect.
 _CHECK_INTERVAL = 1
 _DEPRECATED = ("session_check_interval", "websocket_allow_origin")
@@ -359,6 +361,23 @@ class Settings(Validated):
         if self.websocket_compression is True:
             return Compression()
         return self.websocket_compression if isinstance(self.websocket_compression, Compression) else None
+
+
+def warn_about_milliseconds(settings: Settings) -> None:
+    """Warn of settings in seconds whose values look like milliseconds, as sockjs for Node.js and others expect."""
+    for name in _DURATIONS:
+        value = getattr(settings, name)
+        # Not of whole hours, nor of the large numbers that stand for "never".
+        if 1000 < value <= 120_000 and value % 1000 == 0 and value % 3600:
+            warn_application(
+                f"{name}: got {value:g}, but it is a number of seconds, not of milliseconds: {value / 1000:g}?"
+            )
+    if 10 <= settings.slow_callback_duration <= 10_000:
+        value = settings.slow_callback_duration
+        warn_application(
+            f"slow_callback_duration: got {value:g}, but it is a number of seconds, not of milliseconds: "
+            f"{value / 1000:g}? 0 disables it"
+        )
 
 
 def merge_settings(

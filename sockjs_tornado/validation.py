@@ -103,7 +103,10 @@ _NAMED_ORIGINS = ("same-origin", "null", "file://")
 
 
 def _is_origin(value: object) -> bool:
-    return isinstance(value, str) and (value in _NAMED_ORIGINS or _ORIGIN.fullmatch(value) is not None)
+    if not isinstance(value, str):
+        return False
+    # Browsers send the host of an internationalized name in its ASCII form (RFC 6454, section 6.2).
+    return value in _NAMED_ORIGINS or (value.isascii() and _ORIGIN.fullmatch(value) is not None)
 
 
 def are_origins(value: Any) -> bool:
@@ -139,7 +142,13 @@ def origin_hint(value: Any) -> str:
     if _is_origin(value):
         return f"; put it in a list: [{value!r}]"
     wrong = [origin for origin in value if not _is_origin(origin)] if is_list(value) else []
-    return f"; {safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
+    if not wrong:
+        return ""
+    if wrong[0] == "*":
+        return '; for all origins, use "*" without a list'
+    if isinstance(wrong[0], str) and not wrong[0].isascii():
+        return f"; {safe_repr(wrong[0])} is not an origin that browsers send: use its ASCII form, with xn--"
+    return f"; {safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash"
 
 
 def or_none(check: Check) -> Check:

@@ -448,3 +448,11 @@ def test_a_connection_has_a_name_that_is_no_secret() -> None:
 def test_a_connection_knows_its_session() -> None:
     session: Any = SimpleNamespace()
     assert SockJSConnection(session).session is session
+
+
+@pytest.mark.parametrize("second", ["b", b"b", {"b": 1}, ["b"], ("b",)])
+def test_a_second_message_is_no_flag(second: Any) -> None:
+    session, receiver = listening()
+    with pytest.raises(TypeError, match=r"^send\(\) takes one message; binary must be True or False, not "):
+        session.connection.send("a", second)
+    assert receiver.take() == []

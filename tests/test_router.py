@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import pytest
-from application import NATIVE, Echo, Journal, LogWatch, Noted, Serve
+from application import NATIVE, Echo, Journal, LogWatch, Noted, Serve, exception_of
 from client import (
     FRAMED,
     HANDSHAKE,
@@ -37,7 +37,9 @@ from client import (
 )
 from doubles import Notes, Receiver
 from tornado.gen import coroutine
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
@@ -169,6 +171,25 @@ async def test_the_urls_begin_with_the_prefix(serve: Serve, connect: Connect, pr
 def test_a_prefix_that_no_path_can_begin_with_is_rejected(prefix: Any) -> None:
     with pytest.raises(ConfigurationError, match="prefix"):
         SockJSRouter(Echo, prefix)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "hint"),
+    [
+        ("/caf\xe9", "percent-encoded: use '/caf%C3%A9'"),
+        ("/a b", "percent-encoded: use '/a%20b'"),
+        ("/\ud800", "percent-encoded: use '/%3F'"),
+        ("/a$", "since more follows: omit the `$`"),
+        (r"/a\\$", "since more follows: omit the `$`"),
+    ],
+)
+def test_a_prefix_that_no_request_matches_is_rejected(prefix: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^prefix: got .*, which no request matches, .*{re.escape(hint)}$"):
+        SockJSRouter(Echo, prefix)
+
+
+def test_a_prefix_may_end_with_a_dollar_sign() -> None:
+    assert SockJSRouter(Echo, r"/a\$").prefix == r"/a\$"
 
 
 @pytest.mark.parametrize("connection", [None, "Echo", Echo(None), 1])  # type: ignore[arg-type]
@@ -459,6 +480,8 @@ async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, joi
     router.connections[0].join("lobby")
     with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
         await asyncio.to_thread(router.publish, "lobby", "x")
+    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
+        await asyncio.to_thread(router.publish, "a room without members", "x")
     router.broadcast(router.connections, "y")
     assert await peer.frame() == 'a["y"]'
 
@@ -833,6 +856,33 @@ def test_a_router_is_shown_with_its_prefix_and_connection() -> None:
     assert re.fullmatch(
         r"<SockJSRouter '/b' of functools.partial\(.*\)>", repr(SockJSRouter(functools.partial(Echo), "/b"))
     )
+
+
+async def test_what_is_not_a_request_handler_says_so(logged: LogWatch) -> None:
+    router: Any = SockJSRouter(Echo, "/echo")
+    application = Application([("/router", router), ("/class", Echo)], log_function=lambda handler: None)
+    server = HTTPServer(application)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    try:
+        for path, message in (
+            ("/router", "a SockJSRouter is not a request handler: pass its URLs"),
+            ("/class", 'Echo is not a request handler: create SockJSRouter(Echo, "/prefix"), and pass its URLs'),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", sockets[0].getsockname()[1])
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await within(reader.read())
+            writer.close()
+            assert message in str(exception_of(logged.take("Uncaught exception")))
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+def test_a_router_is_no_connection() -> None:
+    router: Any = SockJSRouter(Echo, "/echo")
+    with pytest.raises(ConfigurationError, match=r"^connection: expected a subclass of SockJSConnection"):
+        SockJSRouter(router, "/echo")
 
 
 def test_a_router_in_place_of_its_urls_is_rejected() -> None:

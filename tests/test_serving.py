@@ -186,6 +186,23 @@ async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) 
     assert record.levelname == "WARNING"
 
 
+async def test_a_router_that_is_not_served_is_reported(logged: LogWatch) -> None:
+    served, missing = SockJSRouter(Echo, "/served"), SockJSRouter(Echo, "/missing")
+    sockets = bind_sockets(0, "127.0.0.1")
+    serving = asyncio.ensure_future(serve(Application(served.urls), [served, missing], sockets))
+    await until(lambda: logged.records)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await within(serving)
+    record = logged.take("serve: the router with the prefix '/missing' is in the list of routers, but not in")
+    assert record.levelname == "WARNING"
+
+
+async def test_without_sockets_nothing_would_be_served() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    with pytest.raises(ValueError, match=r"^sockets: expected at least one"):
+        await serve(Application(router.urls), [router], [])
+
+
 async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
     sockets = bind_sockets(0, "127.0.0.1")

@@ -214,6 +214,47 @@ def test_an_option_refuses_bad_values_and_says_what_it_takes(name: str) -> None:
         assert f", got {value!r}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ({"heartbeat_delay": 25000}, "heartbeat_delay: got 25000, but it is .* not of milliseconds: 25\\?$"),
+        ({"disconnect_delay": 5000.0}, "disconnect_delay: got 5000, but it is .* not of milliseconds: 5\\?$"),
+        ({"callback_timeout": 10_000}, "callback_timeout: got 10000, "),
+        ({"network_timeout": 30_000}, "network_timeout: got 30000, "),
+        ({"websocket_ping_interval": 120_000}, "websocket_ping_interval: got 120000, "),
+        ({"slow_callback_duration": 100}, "slow_callback_duration: got 100, .* 0.1\\? 0 disables it$"),
+    ],
+)
+def test_seconds_that_look_like_milliseconds_cause_a_warning(settings: dict[str, Any], warning: str) -> None:
+    with pytest.warns(UserWarning, match=warning) as caught:
+        SockJSRouter(SockJSConnection, "/a", settings)
+    assert [found.filename for found in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"disconnect_delay": 1000}, {"disconnect_delay": 3600}, {"disconnect_delay": 18_000}, {"heartbeat_delay": 10**6}],
+)
+def test_other_seconds_cause_no_warning(settings: dict[str, Any]) -> None:
+    SockJSRouter(SockJSConnection, "/a", settings)
+
+
+@pytest.mark.parametrize(
+    ("origins", "hint"),
+    [
+        (["*"], 'for all origins, use "*" without a list'),
+        (
+            ["https://ex\xe4mple.com"],
+            "'https://ex\xe4mple.com' is not an origin that browsers send: use its ASCII form",
+        ),
+        (["https://example.com/"], "'https://example.com/' is not an origin: use scheme and host"),
+    ],
+)
+def test_the_error_for_an_origin_says_what_to_write(origins: list[str], hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(hint)):
+        Settings(allowed_origins=origins)
+
+
 def test_trusted_headers_require_an_origin_policy() -> None:
     names = ["Remote-User", "X-Auth-Request-*"]
     with pytest.raises(ConfigurationError, match=r"^trusted_headers: got \['Remote-User', .* without allowed_origins"):

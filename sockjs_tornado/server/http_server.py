@@ -66,7 +66,9 @@ class HTTPServer(AcceptingServer):
         """Set the options; see ``tornado.httpserver.HTTPServer``."""
         super().initialize(*args, **kwargs)
         callback: Any = self.request_callback
-        if not callable(callback) and not isinstance(callback, HTTPServerConnectionDelegate):
+        # A router is callable, but only for an error.
+        is_router = hasattr(callback, "urls") and hasattr(callback, "endpoints")
+        if not isinstance(callback, HTTPServerConnectionDelegate) and (is_router or not callable(callback)):
             hint = "; pass Application(router.urls)" if hasattr(callback, "urls") else ""
             raise TypeError(f"HTTPServer: expected an Application, got {callback!r}{hint}")
         params = self.conn_params

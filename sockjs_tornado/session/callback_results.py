@@ -23,6 +23,17 @@ def check_result(session: "Session", name: str, result: object) -> None:
     kind = type(session.conn)
     if is_generator(result):
         handle_failure(session, name, TypeError(describe_generator(kind, name)))
+    elif name == "on_open" and not isinstance(result, bool):
+        # Not the value, which may be a secret.
+        session._container.log.write_once(
+            logger,
+            logging.WARNING,
+            ("returned", kind, name),
+            "%s.on_open returned a value of type %s, which accepts the client: return False to reject it, and True or "
+            "None to accept it",
+            kind.__name__,
+            type(result).__name__,
+        )
     elif name == "on_message" and is_unsent_message(result):
         session._container.log.write_once(
             logger,

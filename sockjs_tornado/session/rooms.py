@@ -147,8 +147,11 @@ class Rooms:
     def publish(self, room: str, message: PreparedMessage, exclude: "Iterable[Any]" = ()) -> None:
         """Send a message to the members of a room, except those in ``exclude``."""
         members = self.members(room)
+        # A room without members does not hide the mistake.
+        for session in members or self._names:
+            session._check_thread("loop.call_soon_threadsafe(router.publish, room, message)")
+            break
         if members:
-            members[0]._check_thread("loop.call_soon_threadsafe(router.publish, room, message)")
             excluded = set(exclude)
             if excluded:
                 members = tuple(session for session in members if session not in excluded)

@@ -276,7 +276,7 @@ async def test_sessions_do_not_wait_for_each_other(container: LoopContainer) -> 
 
 async def test_a_result_that_is_not_awaitable_means_nothing(container: LoopContainer) -> None:
     session, _ = opened(
-        container, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
+        container, on_open=lambda conn, info: True, on_message=lambda conn, message: False, on_close=lambda conn: False
     )
     session._receive(["1", "2"])
     session.close()
@@ -310,7 +310,7 @@ async def test_any_awaitable_is_awaited(container: LoopContainer) -> None:
 @any_way
 @pytest.mark.parametrize("answer", [None, True, 0, "", "no"])
 async def test_on_open_lets_in_with_anything_but_false(
-    container: LoopContainer, way: Callable[[Act], Act], answer: Any
+    container: LoopContainer, way: Callable[[Act], Act], answer: Any, logged: LogWatch
 ) -> None:
     seen = []
 
@@ -325,6 +325,8 @@ async def test_on_open_lets_in_with_anything_but_false(
     assert session.connection.calls == ["open", "1"]
     assert seen == [False]
     assert session.is_accepted
+    if answer is not None and answer is not True:
+        logged.take("on_open returned a value of type")
 
 
 @any_way

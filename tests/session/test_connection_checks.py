@@ -28,6 +28,10 @@ def nothing(*args: Any) -> None:
     pass
 
 
+def reply(self: SockJSConnection, message: str) -> None:
+    self.send(message)
+
+
 def with_methods(**methods: Any) -> type[SockJSConnection]:
     """Return a connection class with these methods."""
     return type("Chat", (SockJSConnection,), methods)
@@ -182,6 +186,37 @@ async def test_a_message_that_is_returned_instead_of_sent_is_reported_once(
         assert await peer.frame() == f'a["{text}"]'
     record = logged.take(f"Chat.on_message returned a {type(value).__name__}, which is not sent")
     assert record.levelname == "WARNING"
+
+
+@pytest.mark.parametrize("value", ["ann", "", 0, {"name": "ann"}], ids=repr)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_value_that_does_not_reject_the_client_is_reported_once(
+    serve: Serve, join: Join, logged: LogWatch, value: object, is_async: bool
+) -> None:
+    async def on_open(self: SockJSConnection, info: object) -> object:
+        return value
+
+    def on_open_plain(self: SockJSConnection, info: object) -> object:
+        return value
+
+    server = await serve(SockJSRouter(with_methods(on_open=on_open if is_async else on_open_plain), "/echo"))
+    for _ in range(2):
+        assert await join(server, "websocket").frame() == "o"
+    expected = f"Chat.on_open returned a value of type {type(value).__name__}, which accepts the client: return False"
+    await until(lambda: logged.records)
+    assert logged.take(expected).levelname == "WARNING"
+
+
+@pytest.mark.parametrize("value", [None, True])
+async def test_a_client_may_be_accepted_explicitly(serve: Serve, join: Join, logged: LogWatch, value: object) -> None:
+    def on_open(self: SockJSConnection, info: object) -> object:
+        return value
+
+    peer = join(await serve(SockJSRouter(with_methods(on_open=on_open, on_message=reply), "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'a["x"]'
+    assert not logged.records
 
 
 # Constructors and factories.
