@@ -19,7 +19,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from .connection import SockJSConnection
+from .exceptions import ConfigurationError
 from .protocol import CloseCode, Outgoing, PreparedMessage
+from .session.connection_checks import check_connection_class
 from .session.session import Session, SessionState
 
 __all__ = ["MultiplexConnection"]
@@ -132,7 +134,18 @@ class MultiplexConnection(SockJSConnection):
 
     @classmethod
     def get(cls, **channels: ConnectionFactory) -> "type[MultiplexConnection]":
-        """Return a connection class that carries ``channels``, which maps channel names to connection classes."""
+        """Return a connection class that carries ``channels``, which maps channel names to connection classes.
+
+        Raises:
+            ConfigurationError: If a channel's class is invalid, as for a router. A misspelt callback causes a warning.
+        """
+        for name, factory in channels.items():
+            if not callable(factory):
+                raise ConfigurationError(
+                    f"channel {name!r}: expected a subclass of SockJSConnection, got {factory!r} "
+                    f"({type(factory).__name__})"
+                )
+            check_connection_class(factory)
         named = {_escape(name): factory for name, factory in channels.items()}
         return type(cls.__name__, (cls,), {"channels": named})
 

@@ -551,3 +551,22 @@ async def test_the_pages_files_have_a_strict_policy_and_nothing_else_is_served()
             assert (await client.ask("GET", path)).status == 404
             await client.leave()
         await close_router(dashboard.router)
+
+
+@pytest.mark.parametrize("routers", [SockJSRouter(Echo, "/echo"), [SockJSRouter(Echo, "/echo")]], ids=["one", "a list"])
+def test_routers_without_names_are_rejected(routers: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^routers: expected a mapping of names to routers, such as"):
+        Dashboard(routers)
+
+
+@pytest.mark.parametrize("host", ["https://stats.example", "stats.example:8080", "stats.example/"])
+def test_a_host_that_is_a_url_is_rejected(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^hosts: got .*, expected a name without a scheme, path and port$"):
+        Dashboard({}, hosts=[host])
+
+
+@pytest.mark.parametrize("hosts", ["Stats.Example", ["Stats.Example"]])
+def test_a_host_may_be_a_single_name_in_any_case(hosts: Any) -> None:
+    (rule, *_) = Dashboard({}, password="open sesame", hosts=hosts).urls
+    assert rule.matcher.match(from_client("192.0.2.1", "stats.example")) is None
+    assert rule.matcher.match(from_client("192.0.2.1", "s")) is not None

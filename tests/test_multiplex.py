@@ -13,7 +13,7 @@ from doubles import FakeContainer, Receiver, make_session
 from programs import ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
 
-from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection, _escape
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
@@ -682,3 +682,18 @@ async def test_a_limit_on_the_rate_counts_what_the_connection_carries_once(enter
         await peer.send(f"msg,a,{number}")
     Slow.may_go_on.set()
     assert [await connection.message() for _ in range(10)] == list("0123456789")
+
+
+@pytest.mark.parametrize("channel", ["News", None, 1])
+def test_a_channel_without_a_class_is_rejected_at_once(channel: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^channel 'news': expected a subclass of SockJSConnection, got "):
+        MultiplexConnection.get(news=channel)
+
+
+def test_the_callbacks_of_a_channel_are_checked() -> None:
+    class News(SockJSConnection):
+        def on_message(self) -> None:  # type: ignore[override]
+            """Do nothing."""
+
+    with pytest.raises(ConfigurationError, match=r"^connection: expected on_message\(self, message\), got News\."):
+        MultiplexConnection.get(news=News)

@@ -102,7 +102,7 @@ class Dashboard:
         settings: Settings of the dashboard's own router.
 
     Raises:
-        ConfigurationError: If the password is too short, or a setting or the prefix is invalid.
+        ConfigurationError: If the password is too short, or the routers, a host, a setting or the prefix are invalid.
 
     Attributes:
         router: The dashboard's own router. Drain it together with yours.
@@ -120,6 +120,15 @@ class Dashboard:
     ) -> None:
         if password is not None and len(password) < MIN_PASSWORD:
             raise ConfigurationError(f"password: expected at least {MIN_PASSWORD} characters, or None for local access")
+        if not isinstance(routers, Mapping):
+            raise ConfigurationError(
+                f'routers: expected a mapping of names to routers, such as {{"chat": router}}, got {routers!r}'
+            )
+        hosts = [host.lower() for host in ((hosts,) if isinstance(hosts, str) else hosts)]
+        for host in hosts:
+            # The Host header of an IPv6 address needs no entry.
+            if re.search(r"[/:]", host):
+                raise ConfigurationError(f"hosts: got {host!r}, expected a name without a scheme, path and port")
         prefix = prefix.rstrip("/")
         base = re.escape(prefix)
         self._routers = dict(routers)
