@@ -1,7 +1,9 @@
 """Connections through a proxy for websockets, by CONNECT (RFC 9110, section 9.3.6)."""
 
+import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,8 @@ class TunnelClient(TCPClient):
         super().__init__()
         self._proxy = proxy
         self._stream: IOStream | None = None
+        # While TLS is negotiated, on a stream that only Tornado has.
+        self._socket: socket.socket | None = None
 
     async def connect(self, host: str, port: int, *rest: Any, **more: Any) -> IOStream:
         """Return a stream to a host, over TLS with ``ssl_options``."""
@@ -45,18 +49,33 @@ class TunnelClient(TCPClient):
             hint = ": it requires other credentials" if status == 407 else ""
             raise TunnelError(f"the proxy refuses a tunnel to port {port} (status {status}){hint}")
         if ssl_options is not None:
+            duplicate = stream.socket.dup()
             try:
                 securing = stream.start_tls(False, ssl_options, server_hostname=host)
             except ValueError as error:  # the stream is not idle
+                duplicate.close()
                 stream.close()
                 raise TunnelError("the proxy has sent data through the tunnel before TLS has begun") from error
-            self._stream = stream = await securing
+            self._stream, self._socket = None, duplicate
+            try:
+                # Before version 6.6, Tornado's stream cannot be closed by cancelling the future.
+                self._stream = stream = await asyncio.shield(securing)
+            except asyncio.CancelledError:
+                self.abort()
+                raise
+            finally:
+                self._socket = None
+                duplicate.close()
         return stream
 
     def abort(self) -> None:
         """Close the connection that is being opened, if any."""
         if self._stream is not None:
             self._stream.close()
+        elif self._socket is not None:
+            # The handshake fails, and Tornado closes the stream.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _request(self, target: str) -> bytes:
         authorization = self._proxy.authorization

@@ -1,5 +1,6 @@
 """Proxies: of the environment, by CONNECT, with credentials, and what is said if they do not work."""
 
+import asyncio
 import base64
 import logging
 import ssl
@@ -203,3 +204,40 @@ async def test_websockets_need_an_http_proxy(serve: Serve, http_proxy: HttpProxy
     port = free_port()
     with pytest.raises(TunnelError, match=f"cannot connect to the proxy http://127.0.0.1:{port}: .*refused"):
         await within(TunnelClient(Proxy.parse(f"127.0.0.1:{port}")).connect("127.0.0.1", 1))
+
+
+@pytest.mark.parametrize("has_context", [False, True])
+async def test_a_tls_handshake_in_a_tunnel_can_be_cancelled(has_context: bool) -> None:
+    is_waiting = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        # The first byte of the handshake.
+        await reader.read(1)
+        is_waiting.set()
+        await reader.read()
+        was_left.set()
+        writer.close()
+
+    was_left = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    context = ssl.create_default_context()
+    client = TunnelClient(Proxy.parse(url))
+    connecting: asyncio.Future[object]
+    if has_context:
+        connecting = asyncio.ensure_future(connect("https://localhost:1/", ssl_context=context, proxy=url))
+    else:
+        connecting = asyncio.ensure_future(client.connect("localhost", 1, ssl_options=context))
+    await within(is_waiting.wait())
+    if has_context:
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within(connecting)
+    else:
+        client.abort()
+        with pytest.raises(OSError, match="EOF"):
+            await within(connecting)
+    await within(was_left.wait())
+    server.close()
