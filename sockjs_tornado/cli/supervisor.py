@@ -153,7 +153,18 @@ class Supervisor:
         replaced: asyncio.Future[bool] | None = None
         while not self._is_stopping.is_set():
             started = time.monotonic()
-            worker = self._workers[number] = _Worker(number, self._target, self._arguments)
+            try:
+                worker = self._workers[number] = _Worker(number, self._target, self._arguments)
+            except OSError as error:  # too many processes or open files
+                if not any(other.is_ready for other in self._workers.values()):
+                    raise
+                if replaced is not None:
+                    replaced.set_result(False)
+                    replaced = None
+                logger.error("Worker %d: cannot start a process: %s; trying again in %.1f s", number, error, delay)
+                await self._pause(delay)
+                delay = min(2 * delay, MAX_DELAY)
+                continue
             is_ready = await worker.ready is not None
             if is_ready:
                 self._report_start()
@@ -175,12 +186,16 @@ class Supervisor:
             if time.monotonic() - started >= STABLE_TIME:
                 delay = MIN_DELAY
             logger.error("Worker %d (process %d) %s; replacing it in %.1f s", number, worker.pid, how, delay)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._is_stopping.wait()
+            await self._pause(delay)
             delay = min(2 * delay, MAX_DELAY)
         if replaced is not None and not replaced.done():
             replaced.set_result(False)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until all workers are to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_stopping.wait()
 
     def _report_start(self) -> None:
         """Call ``on_start`` when the last worker has started."""

@@ -160,6 +160,45 @@ async def test_after_a_long_time_the_delay_is_short_again(
     assert messages(caplog) == ["Worker 0 (process P) was ended by signal 9; replacing it in 0.1 s"] * 2
 
 
+async def test_if_the_system_refuses_a_process_the_others_go_on(
+    running: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = running.ready()
+    attempts: list[int] = []
+
+    class Refused(_Worker):
+        def __init__(self, number: int, *arguments: Any) -> None:
+            attempts.append(number)
+            if len(attempts) <= 2:
+                raise OSError(11, "Resource temporarily unavailable")
+            super().__init__(number, *arguments)
+
+    monkeypatch.setattr("sockjs_tornado.cli.supervisor._Worker", Refused)
+    # Once in a restart, and once after it.
+    os.kill(os.getpid(), signal.SIGHUP)
+    after = await running.all_ready(pids[0])
+    assert (attempts, after[1]) == ([0, 0, 0], pids[1])
+    why = "cannot start a process: [Errno 11] Resource temporarily unavailable; trying again in"
+    assert messages(caplog) == [
+        "Restarting the workers one after another",
+        "Worker 0 (process P) has drained and is replaced",
+        f"Worker 0: {why} 0.1 s",
+        "Worker 0 could not start again; the workers after it were not restarted",
+        f"Worker 0: {why} 0.2 s",
+    ]
+
+
+async def test_without_any_worker_a_refused_process_ends_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("sockjs_tornado.cli.supervisor._Worker", refuse)
+    with pytest.raises(OSError, match="temporarily"):
+        await within(Running(2, tmp_path).task)
+
+
 async def test_the_delay_has_a_limit(
     running: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
