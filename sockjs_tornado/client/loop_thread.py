@@ -32,8 +32,11 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run_loop, name=name, daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except RuntimeError:  # the system has no more threads
             self._loop.close()
+            raise
+        except BaseException:  # of a signal handler, while the thread starts
+            self.stop()
             raise
 
     @property

@@ -393,6 +393,30 @@ async def test_a_client_that_is_garbage_is_closed_with_a_warning(serve: Serve) -
     assert thread.has_ended
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_thread_that_does_not_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    """The system refuses it, or a signal handler interrupts its start."""
+    start, threads = threading.Thread.start, []
+
+    def fail(thread: threading.Thread) -> None:
+        if error is KeyboardInterrupt:
+            start(thread)
+        threads.append(thread)
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(error):
+            LoopThread("test")
+    (thread,) = threads
+    if error is KeyboardInterrupt:
+        thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    # An event loop that is not closed warns, which is an error.
+    del thread, threads[:]
+    gc.collect()
+
+
 # Whole programs.
 
 START = """
