@@ -31,6 +31,9 @@ _OTHER_NAMES = {
 #: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
 _SIMILARITY = 0.825
 
+#: The same for the names of other libraries: "on_dissconnect" has 0.96, "on_reconnect" 0.9.
+_OTHER_SIMILARITY = 0.92
+
 #: Types of a result of ``on_message`` that was meant to be sent.
 _MESSAGES = (str, bytes, dict, JSONValue)
 
@@ -78,14 +81,17 @@ def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
     """Return the names of methods that nothing calls, each with the callback that was probably meant."""
     missing = [name for name in _CALLBACKS if getattr(kind, name) is getattr(SockJSConnection, name)]
     plain = {name.replace("_", ""): name for name in missing}
+    others = {name.replace("_", ""): meant for name, meant in _OTHER_NAMES.items() if meant in missing}
     found = []
     for name in dir(kind):
         if hasattr(SockJSConnection, name) or not callable(inspect.getattr_static(kind, name, None)):
             continue
         meant = _OTHER_NAMES.get(name)
         if meant not in missing and name.lower().startswith("on"):
-            near = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1, cutoff=_SIMILARITY)
-            meant = plain[near[0]] if near else None
+            written = name.replace("_", "").lower()
+            near = difflib.get_close_matches(written, plain, n=1, cutoff=_SIMILARITY)
+            near = near or difflib.get_close_matches(written, others, n=1, cutoff=_OTHER_SIMILARITY)
+            meant = {**others, **plain}[near[0]] if near else None
         if meant in missing:
             found.append((name, meant))
     return found
