@@ -6,6 +6,7 @@
     ├── ConfigurationError      a setting is unknown or invalid (also a ValueError)
     ├── ConnectError            the client of this package could not connect with any transport
     ├── ConnectionClosed        the connection was closed before a message was sent or received
+    ├── ConnectionRejected      a test's client was rejected before its session was opened
     ├── ClusterError            the cluster is misconfigured or refused the operation
     │   └── ClusterUnavailable  Redis is unavailable or did not execute the operation
     ├── SessionStateError       the state of the session does not allow the operation
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectError",
     "ConnectionClosed",
+    "ConnectionRejected",
     "HandshakeError",
     "PayloadError",
     "RequestTooLargeError",
@@ -71,6 +73,20 @@ class ConnectionClosed(SockJSError):
         super().__init__(f"connection closed: {code} {reason}")
         self.code = code
         self.reason = reason
+
+
+class ConnectionRejected(SockJSError):
+    """A client of :mod:`sockjs_tornado.testing` was rejected before its session was opened.
+
+    Attributes:
+        status: HTTP status of the response, such as 403 for an origin that is not allowed.
+        body: The response.
+    """
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"rejected with status {status}: {body.strip()}".rstrip(": "))
+        self.status = status
+        self.body = body
 
 
 class ClusterError(SockJSError):

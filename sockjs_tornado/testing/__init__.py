@@ -26,8 +26,9 @@ says what has happened instead.
 - ``sockjs_tornado.testing.fixtures`` has a fixture for pytest.
 """
 
+from ..exceptions import ConnectionRejected
 from .client import MemoryClient
-from .opening import ConnectionRejected, connect
+from .opening import connect
 from .sync import SyncMemoryClient, connect_sync
 
 __all__ = [

@@ -12,7 +12,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import HTTPError
 
 from ..connection import SockJSConnection
-from ..exceptions import SockJSError
+from ..exceptions import ConnectionRejected
 from ..http.base_exchange import BaseExchange
 from ..router import SockJSRouter
 from ..session.session import Session
@@ -23,20 +23,6 @@ from ..wire.handshake import offered_subprotocols
 from .client import MemoryClient
 from .receiver import MemoryReceiver, RawMemoryReceiver
 from .watch import RouterWatch
-
-
-class ConnectionRejected(SockJSError):
-    """The client was rejected before its session was opened.
-
-    Attributes:
-        status: HTTP status of the response, such as 403 for an origin that is not allowed.
-        body: The response.
-    """
-
-    def __init__(self, status: int, body: str) -> None:
-        super().__init__(f"rejected with status {status}: {body.strip()}".rstrip(": "))
-        self.status = status
-        self.body = body
 
 
 class _MemoryWebSocket(WebSocket):

@@ -420,8 +420,10 @@ def test_a_thread_that_does_not_start_leaves_nothing_behind(monkeypatch: pytest.
 # Whole programs.
 
 START = """
-import logging, os, sys, warnings
+import logging, os, signal, sys, warnings
 from sockjs_tornado.client.sync import connect
+# A shell starts programs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long anything takes depends on the machine.
 logging.getLogger("asyncio").addFilter(lambda record: " took " not in record.getMessage())
 url = sys.argv[1]

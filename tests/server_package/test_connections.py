@@ -1,6 +1,7 @@
 """When connections are kept, in which order they are served, and when they end."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import weakref
@@ -321,7 +322,9 @@ async def test_a_client_may_leave_within_a_head(listen: Listen, cut: bytes) -> N
 async def test_an_idle_connection_is_closed(listen: Listen, begun: bytes) -> None:
     client = await (await listen({"/": Hello.counting()}, idle_connection_timeout=0.05)).connect()
     client.write(begun)
-    assert await client.rest() == b""
+    # A head that arrives after the close resets the connection.
+    with contextlib.suppress(ConnectionResetError):
+        assert await client.rest() == b""
 
 
 async def test_a_connection_that_became_idle_is_closed(listen: Listen) -> None:
