@@ -31,8 +31,8 @@ from .serve_process import (
 )
 from .supervisor import Supervisor
 
-#: Seconds that a worker without a parent process may take to end after its drain.
-_ORPHAN_MARGIN: Final = 5
+#: Seconds that a worker may take to end after its drain.
+_EXIT_MARGIN: Final = 5
 
 
 def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[socket.socket]) -> int:
@@ -42,9 +42,9 @@ def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[s
         print(greet(options, router, sockets, [port for worker_ports in ports for port in worker_ports]), flush=True)
 
     async def run(directory: str) -> int:
-        orphan_time = drain_deadline(options, router) + _ORPHAN_MARGIN
-        arguments = (options, f"{directory}/cluster", list(sockets), orphan_time)
-        return await Supervisor(options.workers, _run_worker, arguments, on_start).run()
+        stop_time = drain_deadline(options, router) + _EXIT_MARGIN
+        arguments = (options, f"{directory}/cluster", list(sockets), stop_time)
+        return await Supervisor(options.workers, _run_worker, arguments, on_start, stop_time).run()
 
     # The directory of the Unix sockets through which the workers reach each other.
     with tempfile.TemporaryDirectory(prefix="sockjs-") as directory:
@@ -57,14 +57,14 @@ def _run_worker(
     options: ServeOptions,
     directory: str,
     sockets: Sequence[socket.socket],
-    orphan_time: float,
+    stop_time: float,
 ) -> None:
     """Run a worker; send the ports of its metrics through the pipe when it serves."""
     # Leave the process group of the terminal: the parent process receives Ctrl-C and signals each worker once.
     os.setpgid(0, 0)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_exit_with_parent, args=(parent.sentinel, orphan_time), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel, stop_time), daemon=True).start()
     configure_logging(options)
 
     def on_drain(http: HTTPServer, signal_number: int) -> None:

@@ -102,6 +102,7 @@ class Supervisor:
             through the pipe when it serves.
         arguments: More arguments.
         on_start: Called with the messages of all workers when all of them serve.
+        stop_time: Seconds from the first signal until workers that have not ended are killed; None for never.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class Supervisor:
         target: Callable[..., None],
         arguments: Sequence[Any],
         on_start: Callable[[list[Any]], object],
+        stop_time: float | None = None,
     ) -> None:
         self._count = count
         self._target = target
         self._arguments = arguments
         self._on_start = on_start
+        self._stop_time = stop_time
         self._workers: dict[int, _Worker] = {}
         self._is_started = self._is_failed = False
         self._is_stopping = asyncio.Event()
@@ -139,8 +142,16 @@ class Supervisor:
         if not self._is_stopping.is_set():
             notify("STOPPING=1")
             self._is_stopping.set()
+            if self._stop_time is not None:
+                asyncio.get_running_loop().call_later(self._stop_time, self._kill)
         for worker in self._workers.values():
             worker.send_signal(signal.SIGTERM)
+
+    def _kill(self) -> None:
+        """Kill the workers that have not ended, as one whose callback blocks forever."""
+        for worker in self._workers.values():
+            logger.error("Worker %d (process %d) has not stopped in time; killing it", worker.number, worker.pid)
+            worker.send_signal(signal.SIGKILL)
 
     def _fail(self) -> None:
         if not self._is_stopping.is_set():

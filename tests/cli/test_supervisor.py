@@ -137,6 +137,16 @@ async def test_a_second_signal_is_passed_on(running: Running, tmp_path: Path) ->
     assert await within(running.task) == 0
 
 
+async def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "hang").touch()
+    found = Running(1, tmp_path)
+    found.supervisor._stop_time = 0.01
+    await found.all_ready()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await within(found.task) == 0
+    assert messages(caplog) == ["Worker 0 (process P) has not stopped in time; killing it"]
+
+
 async def test_a_worker_that_is_killed_is_replaced(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     pids = running.ready()
     os.kill(pids[1], signal.SIGKILL)
