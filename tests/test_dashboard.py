@@ -87,7 +87,7 @@ async def samples(peer: Peer) -> list[dict[str, Any]]:
 
 
 async def test_a_page_receives_the_counters_of_the_routers(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo, "none": SockJSRouter(Echo, "/none")})
+    dashboard = Dashboard({"echo": echo, "none": SockJSRouter(Echo, "/none")}, local_only=True)
     server = await serve(dashboard.router, echo)
     page, guest = join(server, "websocket", prefix="/dashboard/sockjs"), join(server, "xhr")
     await enter(page)
@@ -107,7 +107,7 @@ async def test_a_page_receives_the_counters_of_the_routers(echo: SockJSRouter, s
 
 
 async def test_a_later_page_gets_the_earlier_samples(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     server = await serve(dashboard.router)
     first, second, third = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(3))
     await enter(first)
@@ -120,7 +120,7 @@ async def test_a_later_page_gets_the_earlier_samples(echo: SockJSRouter, serve: 
 
 
 async def test_nothing_runs_while_no_page_is_open(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     server = await serve(dashboard.router)
     for _ in range(2):
         assert dashboard._timer is None
@@ -135,7 +135,7 @@ async def test_nothing_runs_while_no_page_is_open(echo: SockJSRouter, serve: Ser
 
 async def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "INTERVAL", 1.0)
-    assert Dashboard({})._history.maxlen == 300
+    assert Dashboard({}, local_only=True)._history.maxlen == 300
 
 
 HOUR = 3600.0
@@ -151,7 +151,7 @@ def remember(dashboard: Dashboard, *sizes: int) -> None:
 async def test_a_client_that_reconnects_often_gets_little_history(
     serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dashboard = Dashboard({})
+    dashboard = Dashboard({}, local_only=True)
     monkeypatch.setattr(service, "INTERVAL", HOUR)
     dashboard._samples_limit = RateLimit((3, HOUR), (100, HOUR))
     server = await serve(dashboard.router)
@@ -168,7 +168,7 @@ async def test_a_client_that_reconnects_often_gets_little_history(
 async def test_an_answer_is_bounded_and_has_the_newest(
     serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dashboard = Dashboard({})
+    dashboard = Dashboard({}, local_only=True)
     monkeypatch.setattr(service, "INTERVAL", HOUR)
     monkeypatch.setattr(service, "MAX_RESPONSE", 1000)
     server = await serve(dashboard.router)
@@ -189,7 +189,7 @@ async def first_close(page: Peer) -> AsyncIterator[str]:
 
 
 async def test_a_page_asks_once(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     await enter(page)
     await samples(page)
@@ -229,6 +229,11 @@ def test_a_short_password_is_rejected(password: str) -> None:
         Dashboard({}, password=password)
 
 
+def test_a_dashboard_requires_a_password_or_local_access() -> None:
+    with pytest.raises(ConfigurationError, match=r"^password: set one, or local_only=True"):
+        Dashboard({})
+
+
 async def test_a_client_with_the_password_gets_the_data(echo: SockJSRouter, serve: Serve, join: Join) -> None:
     dashboard = Dashboard({"echo": echo}, password="open sesame")
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
@@ -240,14 +245,14 @@ async def test_a_page_that_sends_no_message_is_closed(
     echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "REQUEST_TIMEOUT", 0)
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     assert await page.frame() == "o"
     assert await page.frame() == 'c[4000,"No message in time"]'
 
 
 async def test_pages_of_other_sites_may_not_connect(echo: SockJSRouter, serve: Serve, connect: Connect) -> None:
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     client = await connect(await serve(dashboard.router))
     client.write(
         b"POST /dashboard/sockjs/000/s/xhr HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n"
@@ -335,7 +340,7 @@ def test_without_a_password_only_this_computer_has_access(
 ) -> None:
     request = from_client(ip, host, *fields)
     assert is_local(request) is expected
-    (rule, *_) = Dashboard({}, hosts=["stats.example"]).urls
+    (rule, *_) = Dashboard({}, hosts=["stats.example"], local_only=True).urls
     assert (rule.matcher.match(request) is None) is expected
     (rule, *_) = Dashboard({}, password="open sesame", hosts=["stats.example"]).urls
     assert rule.matcher.match(request) is None
@@ -349,7 +354,7 @@ def test_a_request_of_http_1_0_is_one_of_a_proxy() -> None:
 
 
 async def test_a_proxy_gets_nothing_without_a_password() -> None:
-    dashboard = Dashboard({})
+    dashboard = Dashboard({}, local_only=True)
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
@@ -357,7 +362,7 @@ async def test_a_proxy_gets_nothing_without_a_password() -> None:
             client = await within(Client.connect(port))
             response = await client.ask("GET", path, "X-Forwarded-For: 192.0.2.1")
             assert response.status == 403
-            assert response.text.startswith("This dashboard has no password")
+            assert response.text.startswith("This dashboard is available on the server's own computer only")
             await client.leave()
         await close_router(dashboard.router)
 
@@ -427,7 +432,7 @@ class Roomy(SockJSConnection):
 
 async def test_a_page_lists_sessions_and_rooms(serve: Serve, join: Join) -> None:
     chat, echo = SockJSRouter(Roomy, "/chat"), SockJSRouter(Echo, "/echo")
-    dashboard = Dashboard({"chat": chat, "echo": echo})
+    dashboard = Dashboard({"chat": chat, "echo": echo}, local_only=True)
     server = await serve(dashboard.router, chat, echo)
     page = join(server, "websocket", prefix="/dashboard/sockjs")
     first, second, third = join(server, "xhr"), join(server, "websocket", prefix="/chat"), join(server, "websocket")
@@ -485,7 +490,7 @@ async def test_a_listing_is_bounded(serve: Serve, join: Join, monkeypatch: pytes
 
 
 async def test_listings_are_rate_limited(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo}, settings={"max_inbound_rate": None})
+    dashboard = Dashboard({"echo": echo}, settings={"max_inbound_rate": None}, local_only=True)
     dashboard._listing_limit = RateLimit((2, HOUR), (100, HOUR))
     page = join(await serve(dashboard.router, echo), "websocket", prefix="/dashboard/sockjs")
     await enter(page)
@@ -495,7 +500,7 @@ async def test_listings_are_rate_limited(echo: SockJSRouter, serve: Serve, join:
 
 
 async def test_a_page_disconnects_a_session(echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    dashboard = Dashboard({"echo": echo})
+    dashboard = Dashboard({"echo": echo}, local_only=True)
     server = await serve(dashboard.router, echo)
     page, guest, other = join(server, "websocket", prefix="/dashboard/sockjs"), join(server, "xhr"), join(server, "xhr")
     assert await guest.frame() == "o"
@@ -528,7 +533,7 @@ async def test_a_client_without_the_password_neither_lists_nor_disconnects(
 
 
 async def test_the_pages_files_have_a_strict_policy_and_nothing_else_is_served() -> None:
-    dashboard = Dashboard({}, "/admin/stats")
+    dashboard = Dashboard({}, "/admin/stats", local_only=True)
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
@@ -556,13 +561,13 @@ async def test_the_pages_files_have_a_strict_policy_and_nothing_else_is_served()
 @pytest.mark.parametrize("routers", [SockJSRouter(Echo, "/echo"), [SockJSRouter(Echo, "/echo")]], ids=["one", "a list"])
 def test_routers_without_names_are_rejected(routers: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^routers: expected a mapping of names to routers, such as"):
-        Dashboard(routers)
+        Dashboard(routers, local_only=True)
 
 
 @pytest.mark.parametrize("host", ["https://stats.example", "stats.example:8080", "stats.example/"])
 def test_a_host_that_is_a_url_is_rejected(host: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^hosts: got .*, expected a name without a scheme, path and port$"):
-        Dashboard({}, hosts=[host])
+        Dashboard({}, hosts=[host], local_only=True)
 
 
 @pytest.mark.parametrize("hosts", ["Stats.Example", ["Stats.Example"]])

@@ -28,7 +28,8 @@ from echo.server import Echo
 def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
     """Create the dashboard of these routers, at /dashboard/."""
     hosts = os.environ.get("DASHBOARD_HOSTS", "").replace(",", " ").split()
-    return Dashboard(routers, password=os.environ.get("DASHBOARD_PASSWORD") or None, hosts=hosts)
+    password = os.environ.get("DASHBOARD_PASSWORD") or None
+    return Dashboard(routers, password=password, local_only=password is None, hosts=hosts)
 
 
 async def main() -> None:

@@ -9,8 +9,8 @@
 ``/dashboard/`` shows the traffic of the last five minutes, and the open sessions, which can be closed there. It needs
 no other package; distributions of this package contain its scripts for browsers.
 
-**It must not be public.** Without a password, it is served to programs on the same computer only. Serve it over TLS, or
-on a private port. Pages of other sites cannot connect to it, neither directly nor by DNS rebinding.
+**It must not be public.** It requires a password, or ``local_only=True``. Serve it over TLS, or on a private port.
+Pages of other sites cannot connect to it, neither directly nor by DNS rebinding.
 """
 
 from .service import Dashboard

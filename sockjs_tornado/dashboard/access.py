@@ -23,8 +23,8 @@ _FOREIGN_HOST = (
     "Dashboard(hosts=[...]).\n"
 )
 _NOT_LOCAL = (
-    "This dashboard has no password, so it is available on the server's own computer only, at http://localhost/... or "
-    "http://127.0.0.1/..., and not through a proxy. Set Dashboard(password=...).\n"
+    "This dashboard is available on the server's own computer only, at http://localhost/... or http://127.0.0.1/..., "
+    "and not through a proxy. For others, set Dashboard(password=...) in place of local_only.\n"
 )
 
 

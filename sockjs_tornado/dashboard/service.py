@@ -95,14 +95,17 @@ class Dashboard:
     Args:
         routers: The routers to show, by their names on the page. They must be of this process.
         prefix: Prefix of the URLs.
-        password: Password that the user must enter, of at least 8 characters. None, the default, for none: then only
-            clients on the same computer that use no proxy have access.
+        password: Password that the user must enter, of at least 8 characters. Default None, for none, which requires
+            ``local_only``.
+        local_only: Whether only clients on the same computer that use no proxy have access. Default False. A proxy that
+            sends ``Host: localhost`` and no header field of its own cannot be told from a browser.
         hosts: Allowed host names, as in the browser's address bar, without a port, in addition to IP addresses and
             ``localhost``. ``"*"`` allows any name; use it behind a proxy that checks the name.
         settings: Settings of the dashboard's own router.
 
     Raises:
-        ConfigurationError: If the password is too short, or the routers, a host, a setting or the prefix are invalid.
+        ConfigurationError: If the password is missing or too short, or the routers, a host, a setting or the prefix
+            are invalid.
 
     Attributes:
         router: The dashboard's own router. Drain it together with yours.
@@ -115,11 +118,14 @@ class Dashboard:
         prefix: str = "/dashboard",
         *,
         password: str | None = None,
+        local_only: bool = False,
         hosts: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        if password is None and not local_only:
+            raise ConfigurationError("password: set one, or local_only=True for browsers on the same computer only")
         if password is not None and len(password) < MIN_PASSWORD:
-            raise ConfigurationError(f"password: expected at least {MIN_PASSWORD} characters, or None for local access")
+            raise ConfigurationError(f"password: expected at least {MIN_PASSWORD} characters")
         if not isinstance(routers, Mapping):
             raise ConfigurationError(
                 f'routers: expected a mapping of names to routers, such as {{"chat": router}}, got {routers!r}'
@@ -143,7 +149,7 @@ class Dashboard:
         self.router = SockJSRouter(partial(Viewer, self), f"{base}/sockjs", {**SETTINGS, **(settings or {})})
         self.urls: list[Rule] = [
             # First, since it rejects clients of all other rules.
-            Rule(RefusedMatcher(prefix, hosts, password is None), RefusingHandler),
+            Rule(RefusedMatcher(prefix, hosts, local_only), RefusingHandler),
             *self.router.urls,
             URLSpec(base, RedirectHandler, {"url": f"{prefix}/", "permanent": False}),
             _files(base, PAGE, r"|dashboard\.js|dashboard\.css"),
