@@ -183,6 +183,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Each option can also be given in the environment: SOCKJS_PORT=80 is the same as --port 80."
 
 
+#: The options that say where to listen, by kind. One of them replaces those of other kinds in less specific sources.
+_ADDRESSES: Final = ({"host", "port"}, {"uds"}, {"fd"})
+
+
 def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeOptions:
     """Return the options, from the command line, the environment and the file, in this order.
 
@@ -202,6 +206,10 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     values: dict[str, Any] = {}
     # The first source has precedence, so it comes last.
     for describe, source in reversed(sources):
+        kinds = [names for names in _ADDRESSES if not names.isdisjoint(source)]
+        if kinds:
+            replaced = {name for names in _ADDRESSES if names not in kinds for name in names}
+            values = {name: value for name, value in values.items() if name not in replaced}
         for name, value in source.items():
             parsed = _parse(describe(name), FIELDS[name].metadata["kind"], value)
             values[name] = {**values.get(name, {}), **parsed} if name == "set" else parsed

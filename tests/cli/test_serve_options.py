@@ -92,6 +92,24 @@ def test_the_command_line_precedes_the_environment_and_that_the_file(tmp_path: P
     assert options.set == {"heartbeat_delay": 2, "jsessionid": True, "response_limit": 3, "verify_ip": False}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "file", "expected"),
+    [
+        (["--port", "80"], {}, 'uds = "/a"', ("127.0.0.1", 80, None, None)),
+        (["--host", "::1"], {}, "fd = 3", ("::1", 8080, None, None)),
+        (["--fd", "3"], {"SOCKJS_UDS": "/a"}, "port = 80", ("127.0.0.1", 8080, None, 3)),
+        (["--uds", "/a"], {"SOCKJS_FD": "3"}, "", ("127.0.0.1", 8080, "/a", None)),
+        ([], {"SOCKJS_PORT": "80"}, 'uds = "/a"', ("127.0.0.1", 80, None, None)),
+        (["--port", "80"], {"SOCKJS_HOST": "::1"}, "fd = 3", ("::1", 80, None, None)),
+    ],
+)
+def test_an_address_replaces_another_kind_of_address(
+    arguments: list[str], variables: dict[str, str], file: str, expected: tuple[Any, ...], tmp_path: Path
+) -> None:
+    options = read(*arguments, environment=variables, file=file, folder=tmp_path)
+    assert (options.host, options.port, options.uds, options.fd) == expected
+
+
 def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("port = 5")
