@@ -169,7 +169,7 @@ def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError], No
             # sys.stdin is None if the program has no standard input.
             for line in stdin or ():
                 put_line(line)
-        except (UnicodeError, OSError) as error:
+        except (OSError, ValueError) as error:  # ValueError if it is not UTF-8, or closed
             put_line(_InputError(str(error)))
         else:
             put_line("")

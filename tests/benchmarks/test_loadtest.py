@@ -270,7 +270,7 @@ class TestRequests:
                 respond(info, b'{"websocket": true}')
             with listener.accept()[0] as session:
                 first, *lines = receive_head(session).decode().split("\r\n")
-        # The session cannot be opened, since its connection is closed.
+                session.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         assert run.end()[0] == 1
         fields = dict(line.split(": ", 1) for line in lines)
         assert len(lines) == len({name.lower() for name in fields})
