@@ -343,3 +343,55 @@ async def test_a_stale_claim_of_its_own(node: Open) -> None:
     assert await claim(a) is Location.HERE
     assert a.owns("/chat:s")
     await until(lambda: not a._pending)
+
+
+@pytest.mark.parametrize("of_another_node", [True, False])
+async def test_a_session_that_ends_during_its_refresh_is_neither_lost_nor_claimed_again(
+    node: Open, redis_server: RedisServer, logged: LogWatch, of_another_node: bool
+) -> None:
+    a = await node("a")
+    await claim(a)
+    value = encode_claim(b"", "/chat:s", B) if of_another_node else b"rubbish"
+    redis_server.command("SET", "test:session:/chat:s", value)
+    gate = asyncio.get_running_loop().create_future()
+    a._commands.submit("PING", after=gate)
+    refreshing = asyncio.ensure_future(a.refresh())
+    # Redis gets the command after the gate is open.
+    await until(lambda: len(a._commands._queue) == 2)
+    a.release("/chat:s")
+    gate.set_result(None)
+    await within(refreshing)
+    await wait_idle(a)
+    assert redis_server.command("GET", "test:session:/chat:s") == value
+    assert (len(a), a._stats["claims_lost"]) == (0, 0)
+    if not of_another_node:
+        logged.take("Ignored a claim in Redis")
+
+
+async def test_a_claim_that_redis_rejects_does_not_keep_others_from_being_refreshed(
+    node: Open, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.claims._BATCH_SIZE", 1)
+    a = await node("a")
+    await claim(a, "1")
+    await claim(a, "2")
+    redis_server.command("DEL", "test:session:1")
+    redis_server.command("RPUSH", "test:session:1", "no string")
+    redis_server.command("PEXPIRE", "test:session:2", 5000)
+    await within(a.refresh())
+    assert redis_server.command("TTL", "test:session:2") > CLAIM_TIME - 5
+    assert (a.owns("1"), a.owns("2")) == (True, True)
+
+
+async def test_a_claim_waits_while_the_queue_of_commands_is_full(node: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 1000)
+    a, b = await node("a"), await node("b")
+    gate = asyncio.get_running_loop().create_future()
+    a._commands.submit("ECHO", "x" * 2000, after=gate)
+    assert a._commands.is_full
+    claiming = asyncio.ensure_future(claim(a))
+    await until(lambda: "/chat:s" in a._pending)
+    assert not claiming.done()
+    gate.set_result(None)
+    assert await within(claiming) is Location.HERE
+    assert await claim(b) == A
