@@ -141,8 +141,9 @@ class Settings(Validated):
         disabled_transports: Names of disabled transports. Default none. ``websocket`` includes ``rawwebsocket``.
         sockjs_url: URL of sockjs-client for the iframe transports; a relative path is relative to the router's prefix,
             such as ``../static/sockjs.min.js``. It must be the same version as in the pages. Default:
-            ``sockjs.min.js``, which the router itself serves: version 1.6.1. If the package was built without it, as by
-            ``pip install`` in a checkout without npm, the default is the same version from jsDelivr.
+            ``sockjs.min.js``, for the path at which the router itself serves version 1.6.1; behind a proxy that removes
+            a part of the path, set ``./sockjs.min.js``. If the package was built without it, as by ``pip install`` in a
+            checkout without npm, the default is the same version from jsDelivr.
         base_url: URL that clients use after ``/info``, for example on another host that owns their sessions. Default
             None: the URL of their request.
         allowed_origins: Origins of the pages that may use the server: ``"*"`` (the default) for any, ``"same-origin"``,

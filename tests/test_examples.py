@@ -95,7 +95,7 @@ def test_an_example_serves_its_pages_and_services(example: Example, request: pyt
         assert example.get(path)
     for service in SERVICES[name]:
         assert example.get(service) == b"Welcome to SockJS!\n"
-        assert b'<script src="sockjs.min.js">' in example.get(f"{service}/iframe.html")
+        assert f'<script src="{service}/sockjs.min.js">'.encode() in example.get(f"{service}/iframe.html")
         assert b"SockJS" in example.get(f"{service}/sockjs.min.js")
     for path in [path for path in PAGES.get(name, []) if path.endswith("/") and path != "/"]:
         for script in re.findall(rb'<script src="([^"]+)"', example.get(path)):

@@ -62,6 +62,16 @@ def _policy(sockjs_url: str) -> str:
     )
 
 
+def _beside(uri: str) -> str:
+    """Return the path of sockjs-client beside a page. The protocol requires a path with a leading slash, or a URL."""
+    folder = uri.partition("?")[0].rpartition("/")[0]
+    if uri.startswith("//") or not uri.startswith("/"):
+        # It would be a host, or it is none of a browser.
+        return SOCKJS_CLIENT
+    # A backslash, too, would begin a host.
+    return f"{quote(folder, safe='%/:@!$&()*+,;=~')}/{SOCKJS_CLIENT}"
+
+
 class Page(Endpoint):
     """Base class of endpoints without a session."""
 
@@ -104,17 +114,19 @@ class Iframe(Page):
 
     def __init__(self, server: Router) -> None:
         super().__init__(server)
-        # The setting cannot contain quotes or angle brackets, so that only "&" needs to be escaped in the attribute.
-        url = server.settings.sockjs_url.replace("&", "&amp;")
-        self._body = _IFRAME.replace("SCRIPT", _SCRIPT).replace("SOCKJS_URL", url).encode()
-        self._policy = ("Content-Security-Policy", _policy(server.settings.sockjs_url))
-        # The ETag includes the policy, so that a changed policy invalidates cached copies.
-        self._etag = f'"{hashlib.sha256(self._body + self._policy[1].encode()).hexdigest()[:32]}"'
+        self._url = server.settings.sockjs_url
+        self._page = _IFRAME.replace("SCRIPT", _SCRIPT)
+        self._policy = ("Content-Security-Policy", _policy(self._url))
 
     def serve(self, exchange: Exchange) -> None:
         """Respond with the page, or with 304 if the client has the current version."""
+        url = _beside(exchange.uri) if self._url == SOCKJS_CLIENT else self._url
+        # A URL cannot contain quotes or angle brackets, so that only "&" needs to be escaped in the attribute.
+        body = self._page.replace("SOCKJS_URL", url.replace("&", "&amp;")).encode()
+        # The ETag includes the policy, so that a changed policy invalidates cached copies.
+        etag = f'"{hashlib.sha256(body + self._policy[1].encode()).hexdigest()[:32]}"'
         content_type = ("Content-Type", "text/html; charset=UTF-8")
-        _respond_cached(exchange, self._etag, content_type, [self._policy, *cache_headers()], self._body)
+        _respond_cached(exchange, etag, content_type, [self._policy, *cache_headers()], body)
 
 
 class ClientScript(Page):

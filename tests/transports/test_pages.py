@@ -147,6 +147,28 @@ async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Conn
 
 
 @pytest.mark.parametrize(
+    ("prefix", "path", "url"),
+    [
+        ("/echo", "/echo/iframe.html", b"/echo/sockjs.min.js"),
+        ("", "/iframe-1.2.html?t=a/b", b"/sockjs.min.js"),
+        ("/a%20b", "/a%20b/iframe.html", b"/a%20b/sockjs.min.js"),
+        ("/.*", "/a&b;c/iframe.html", b"/a&amp;b;c/sockjs.min.js"),
+        # The host of another site, and characters that no browser sends.
+        ("/.*", "//example.com/iframe.html", b"sockjs.min.js"),
+        ("/.*", "/\\example.com/iframe.html", b"/%5Cexample.com/sockjs.min.js"),
+        ("/.*", '/"><script>/iframe.html', b"/%22%3E%3Cscript%3E/sockjs.min.js"),
+    ],
+)
+async def test_the_iframe_page_loads_the_script_beside_it(
+    serve: Serve, connect: Connect, prefix: str, path: str, url: bytes
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, prefix, {"sockjs_url": "sockjs.min.js"})))
+    response = await client.ask("GET", path)
+    assert response.body == IFRAME.replace(b"URL", url)
+    assert (await client.ask("GET", path, f"If-None-Match: {response['ETag']}")).status == 304
+
+
+@pytest.mark.parametrize(
     ("url", "source"),
     [
         *(
