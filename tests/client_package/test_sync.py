@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sockjs_tornado.client import TRANSPORTS, Backoff, ConfigurationError, Conne
 from sockjs_tornado.client import connect as connect_async
 from sockjs_tornado.client.loop_thread import LoopThread
 from sockjs_tornado.client.options import ConnectOptions
-from sockjs_tornado.client.sync import SockJSClient, connect
+from sockjs_tornado.client.sync import SockJSClient, _close_clients, connect
 
 from .conftest import Link
 
@@ -391,6 +392,73 @@ async def test_a_client_that_is_garbage_is_closed_with_a_warning(serve: Serve) -
     await (await journal.connection()).closed()
     await in_thread(thread.join, TIMEOUT)
     assert thread.has_ended
+
+
+async def test_a_forked_process_leaves_the_client_to_its_parent(
+    serve: Serve, open_client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await open_client(await serve(SockJSRouter(Echo, "/echo")))
+    with monkeypatch.context() as patched:
+        patched.setattr(client._thread, "_process", 0)
+        with pytest.raises(RuntimeError, match="cannot be used in a forked process"):
+            client.send("child")
+        with client:
+            pass
+        client._finalizer()  # it would warn that the client is not closed
+    await in_thread(client.send, "parent")
+    assert await in_thread(client.recv) == "parent"
+
+
+async def test_clients_are_closed_at_the_exit_of_the_interpreter(serve: Serve, open_client: Open) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    clients = [await open_client(server, "websocket") for _ in range(2)]
+    await in_thread(_close_clients)
+    assert [(client.close_code, has_thread(client)) for client in clients] == [(1000, False)] * 2
+    await in_thread(_close_clients)
+
+
+@pytest.fixture
+def loop_thread() -> Iterator[LoopThread]:
+    """Run an event loop in a thread, until the end of the test."""
+    thread = LoopThread("test")
+    yield thread
+    thread.stop()
+    thread.join(TIMEOUT)
+
+
+def test_a_thread_does_not_wait_for_its_own_end(loop_thread: LoopThread) -> None:
+    async def stop() -> str:
+        loop_thread.stop()
+        loop_thread.join(TIMEOUT)
+        return "stopped"
+
+    assert loop_thread.run(stop) == "stopped"
+    loop_thread.join(TIMEOUT)
+    assert loop_thread.has_ended
+
+
+def test_an_interrupted_wait_cancels_its_coroutine(loop_thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def hang() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def interrupt(*arguments: Any) -> None:
+        assert started.wait(TIMEOUT)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Future, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop_thread.run(hang)
+    assert cancelled.wait(TIMEOUT)
+    assert not loop_thread.has_ended
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
