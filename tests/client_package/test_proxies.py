@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sockjs_tornado.client.options import ServiceURL
 from sockjs_tornado.client.proxies import Proxy, find_proxy
 from sockjs_tornado.client.tunnel import TunnelClient, TunnelError
 
-from .conftest import Dial
+from .conftest import Dial, Stub, status
 from .test_fallback import works
 
 each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
@@ -110,6 +111,37 @@ async def test_a_proxy_without_tunnels_leaves_http(serve: Serve, http_proxy: Htt
     # A request for a service with TLS is refused, too.
     with pytest.raises(ConnectError, match="/info: CONNECT tunnel failed, response 407"):
         await dial(server, scheme="https", proxy=http_proxy.url)
+
+
+async def test_a_proxy_may_require_other_credentials_for_http(
+    stub: Callable[..., Awaitable[Stub]], http_proxy: HttpProxy, dial: Dial
+) -> None:
+    server = await stub(status(407))  # the proxy forwards it as its own
+    with pytest.raises(ConnectError, match=r"/info: status 407, the proxy requires other credentials$"):
+        await dial(server, "xhr", proxy=http_proxy.url)
+
+
+async def test_an_https_proxy_is_trusted_as_python_trusts(
+    serve: Serve,
+    http_proxy: HttpProxy,
+    dial: Dial,
+    certificate: tuple[Path, Path],
+    server_tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also by a file alone, without a directory."""
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    paths = ssl.get_default_verify_paths()._replace(cafile=str(certificate[0]), capath=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    tls = await asyncio.start_server(http_proxy.serve, "127.0.0.1", 0, ssl=server_tls)
+    try:
+        port = tls.sockets[0].getsockname()[1]
+        client = await dial(server, "xhr", proxy=f"https://localhost:{port}")
+        await works(client)
+        await within(client.close())
+    finally:
+        tls.close()
+    assert http_proxy.targets[0] == f"GET http://127.0.0.1:{server.port}/echo/info"
 
 
 async def test_a_proxy_that_does_not_respond_is_left(serve: Serve, http_proxy: HttpProxy, dial: Dial) -> None:
