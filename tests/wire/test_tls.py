@@ -249,3 +249,16 @@ async def test_the_rest_of_the_interface(make_pair: MakePair) -> None:
     assert transport.get_extra_info("socket").fileno() > 0
     transport.set_write_buffer_limits(high=100)
     assert transport._transport.get_write_buffer_limits()[1] == 100
+
+
+async def test_reading_that_is_resumed_twice_in_one_iteration_goes_on_once(make_pair: MakePair) -> None:
+    pair = make_pair(Recording())
+    await pair.handshake()
+    pair.transport.pause_reading()
+    pair.write(b"one", b"two")
+    for _ in range(2):
+        pair.transport.resume_reading()
+        pair.transport.pause_reading()
+    pair.transport.resume_reading()
+    await until(lambda: len(pair.protocol.events) == 2)
+    assert pair.protocol.events == [b"one", b"two"]
