@@ -216,6 +216,19 @@ async def test_close_releases_a_session_whose_deadline_a_stall_has_postponed(mon
     assert session.connection.calls == ["open", (3000, "Go away!")]
 
 
+async def test_close_leaves_the_end_of_a_websocket_to_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockjs_tornado.session.container.CLOSE_MARGIN", 0)
+    container = SessionContainer(Settings(disconnect_delay=0.01), Stats(list))
+    session = keep(container, None, disconnect_delay=1000)
+    receiver = Receiver(session).attach()
+    await container.close(3000, "Go away!")
+    assert receiver.frames == ["o", (3000, "Go away!")]
+    assert list(container) == [session]
+    receiver.cut()
+    assert len(container) == 0
+    assert session.connection.calls == ["open", (3000, "Go away!")]
+
+
 async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -> None:
     gate = asyncio.Event()
     session = keep(container, acts={"on_message": lambda conn, message: gate.wait()})

@@ -585,6 +585,24 @@ def test_a_client_that_comes_back_in_time_is_not_missed(container: FakeContainer
     assert session.connection.calls == ["open"]
 
 
+def test_a_client_whose_deadline_passed_in_a_stall_gets_more_time(
+    container: FakeContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = polled(container)
+
+    def postpone(owner: Session, now: float) -> bool:
+        owner.due = now + 1
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "postpone", postpone)
+        container.advance(DISCONNECT_DELAY)
+    session.send("still here")
+    assert poll(session) == [["still here"]]
+    container.advance(DISCONNECT_DELAY)
+    assert session.connection.calls == ["open", TIMED_OUT]
+
+
 def test_the_delays_are_settings(container: FakeContainer) -> None:
     session = make_session(container, heartbeat_delay=2, disconnect_delay=3)
     receiver = stream(session)
