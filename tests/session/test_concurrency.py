@@ -238,3 +238,24 @@ async def test_a_task_that_is_collected_after_its_loop_was_closed_changes_nothin
     assert (concurrent._count, concurrent._freed, ended) == (0, None, [True])
     if waiting is not None:
         waiting[1].close()  # type: ignore[attr-defined]
+
+
+async def test_an_on_open_that_returns_another_value_accepts_the_client_with_a_warning(
+    serve: Serve, join: Join, logged: LogWatch
+) -> None:
+    held = Held()
+    router = SockJSRouter(held, "/echo", UNLIMITED)
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await until(lambda: held.begun == ["open"])
+    held.gates["open"].set_result("yes")
+    await until(lambda: held.ended == ["open"])
+    await peer.send("one")
+    await until(lambda: held.begun == ["open", "one"])
+    logged.take("Connection.on_open returned a value of type str, which accepts the client")
+    (session,) = router.container
+    session.close()
+    await until(lambda: "close" in held.gates)
+    for name in ("one", "close"):
+        held.gates[name].set_result(None)
+    await until(lambda: not held.running)
