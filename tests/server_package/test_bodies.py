@@ -254,6 +254,28 @@ async def test_bodies_have_a_maximum_size(listen: Listen) -> None:
     assert echo.count == 2
 
 
+async def test_a_handler_may_set_the_maximum_size_of_its_body(listen: Listen) -> None:
+    @stream_request_body
+    class Small(RequestHandler):
+        def prepare(self) -> None:
+            connection: Any = self.request.connection
+            connection.set_max_body_size(10)
+
+        def data_received(self, chunk: bytes) -> None:
+            self.write(chunk)
+
+        def post(self) -> None:
+            self.write("!")
+
+    site = await listen({"/": Small})
+    client = await site.connect()
+    assert (await client.ask("POST", "/", body=b"x" * 10)).text == "xxxxxxxxxx!"
+    client = await site.connect()
+    client.write(request("POST", "/", "Content-Length: 11"))
+    assert (await client.response()).status in (400, 413)
+    assert await client.rest() == b""
+
+
 async def test_bodies_have_a_maximum_duration(listen: Listen) -> None:
     echo = new_echo()
     client = await (await listen({"/": echo}, body_timeout=0.05)).connect()

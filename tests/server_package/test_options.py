@@ -23,7 +23,7 @@ from tornado.websocket import WebSocketHandler
 
 import sockjs_tornado
 
-from .conftest import KINDS, Listen
+from .conftest import KINDS, NATIVE, Listen
 
 
 class About(RequestHandler):
@@ -106,6 +106,15 @@ async def test_xheaders(
     # They are those of one request.
     got = await about(client)
     assert (got["remote_ip"], got["protocol"]) == ("127.0.0.1", "http")
+
+
+@NATIVE
+async def test_header_fields_of_other_peers_are_ignored(listen: Listen) -> None:
+    site = await listen({"/": About}, xheaders=True)
+    site.http.trusted_peers = ["127.0.0.2"]
+    for source, remote_ip, protocol in (("127.0.0.2", "10.0.0.9", "https"), ("127.0.0.3", "127.0.0.3", "http")):
+        got = await about(await site.connect(source=source), "X-Real-Ip: 10.0.0.9", "X-Scheme: https")
+        assert (got["remote_ip"], got["protocol"]) == (remote_ip, protocol)
 
 
 async def test_the_certificate_of_the_client(listen: Listen, certificate: tuple[Path, Path]) -> None:
