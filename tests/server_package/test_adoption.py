@@ -1,6 +1,7 @@
 """Connections of Tornado's server that requests of sessions move to the native one, and that return."""
 
 import asyncio
+import contextlib
 import re
 import socket
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from sockjs_tornado.server.streams import DetachedStream
 from sockjs_tornado.wire.tornado_internals import open_connections
 
 from .adopting import POLL, SEND, XHR, adopt, application_of, connections, is_adopted
-from .conftest import Listen, Routers
+from .conftest import Listen, Routers, Site
 
 pytestmark = pytest.mark.parametrize("server_class", ["tornado"], indirect=True)
 
@@ -134,6 +135,53 @@ async def test_a_server_class_of_the_application_keeps_its_connections(routers: 
     client.writer.close()
     server.stop()
     await within(server.close_all_connections())
+
+
+@pytest.mark.usefixtures("server_class")
+async def test_small_responses_are_not_delayed_whoever_made_the_socket(routers: Routers) -> None:
+    """asyncio sets the option only on sockets that were made with the number of the protocol."""
+    site = Site(TornadoServer(application_of(routers())), 0, None)
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    site.connect_to = sock.getsockname()[1]
+    site.http.add_socket(sock)
+    await adopt(site)
+    (registration,) = open_connections(site.http)
+    assert registration._connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    await site.stop()
+
+
+async def test_a_connection_that_its_server_closes_while_it_moves_is_not_served(
+    listen: Listen, routers: Routers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_made = AdoptedConnection.connection_made
+
+    def close_first(connection: AdoptedConnection, transport: asyncio.BaseTransport) -> None:
+        connection.close_by_server()
+        connection_made(connection, transport)
+
+    monkeypatch.setattr(AdoptedConnection, "connection_made", close_first)
+    router = routers()
+    site = await listen(application_of(router))
+    client = await site.connect()
+    client.write(POLL)
+    with contextlib.suppress(ConnectionResetError):
+        assert await client.rest() == b""
+    await until(lambda: not connections(site))
+    assert len(router.container) == 0
+
+
+async def test_a_server_that_closes_a_connection_too_late_leaves_its_websocket_open(
+    listen: Listen, routers: Routers
+) -> None:
+    site = await listen(application_of(routers()))
+    client = await adopt(site)
+    (registration,) = open_connections(site.http)
+    websocket = await WebSocket.open(client, "/echo/000/def/websocket")
+    assert await websocket.text() == "o"
+    await within(registration.close())
+    websocket.write(b"\x81\x83\0\0\0\0" + b'"x"')
+    assert await websocket.text() == 'a["x"]'
 
 
 async def test_connections_with_tls_stay(listen: Listen, routers: Routers) -> None:
