@@ -399,6 +399,22 @@ async def test_a_connection_that_ended_is_freed(listen: Listen) -> None:
     await until(lambda: not any(gc.collect() and connection() for connection in connections))
 
 
+@NATIVE
+async def test_a_client_that_resets_while_it_is_accepted_is_forgotten(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await listen({"/": Hello.counting()})
+
+    async def fail(factory: Any, sock: Any) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", fail)
+        await check_closed(await site.connect())
+    assert not site.http.connections
+    await check_kept(await site.connect())
+
+
 async def test_a_delegate_may_serve(listen: Listen) -> None:
     """Applications may also be callables that take a request, and write its response themselves."""
 
