@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,23 @@ async def test_the_response_to_info_is_read(
     head = heads[0].decode().split("\r\n")
     assert head[0] == "GET /echo/info?a=b HTTP/1.1"
     assert {"X: y", "Authorization: Basic dXNlcjpwYXNzd29yZA==", "Connection: close"} <= set(head)
+
+
+async def test_a_response_to_info_without_tls_is_refused(
+    context: ssl.SSLContext, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection has been taken over after the handshake."""
+    monkeypatch.setattr(logging.getLogger("tornado.general"), "disabled", True)
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 200 OK\r\n\r\n{}")
+        writer.transport.abort()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=server_tls)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/echo"
+    try:
+        with pytest.raises(ConnectError, match=r"/info: \[SSL"):
+            await within(connect(url, ssl_context=context))
+    finally:
+        server.close()
