@@ -116,6 +116,28 @@ async def test_subscribing_and_unsubscribing_in_one_turn_sends_nothing(start_bus
     assert (publish("a"), publish("b")) == (0, 1)
 
 
+async def test_subscribing_again_when_redis_has_just_confirmed_loses_no_message(
+    start_bus: Any, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = await start_bus()
+    subscribed = recorder.bus._subscribed
+
+    def subscribe_again(room: str) -> None:
+        monkeypatch.setattr(recorder.bus, "_subscribed", subscribed)
+        recorder.bus.unsubscribe(room)
+        recorder.bus.subscribe(room)
+        subscribed(room)
+        # The reply confirms the new subscription, before the writer finds that it needs no command.
+        assert recorder.confirmation(room).done()
+
+    monkeypatch.setattr(recorder.bus, "_subscribed", subscribe_again)
+    await recorder.subscribe("a")
+    await recorder.subscribe("b")
+    assert (publish("a", "1"), publish("b", "2")) == (1, 1)
+    await until(lambda: len(recorder.received) == 2)
+    assert recorder.received == [("a", b"1"), ("b", b"2")]
+
+
 @pytest.mark.parametrize("pauses", list(itertools.product([0, 1, 3], repeat=3)))
 async def test_rapid_changes_end_in_a_confirmed_subscription(
     start_bus: Any, publish: Any, pauses: tuple[int, ...]
