@@ -1,6 +1,7 @@
 """Connections to Redis that are monitored and reopened."""
 
 import asyncio
+import logging
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from application import LogWatch
 from client import until, within
 
 from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.reconnecting import _run_until_first
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 
@@ -158,3 +160,33 @@ async def test_delays_grow_until_a_connection_is_stable(
     await commands.close()
     assert seen[: len(pauses)] == pauses
     logged.take("reconnecting")
+
+
+async def test_attempts_to_reconnect_are_no_warnings(
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sockjs_tornado.cluster.reconnecting")
+    commands = await start_commands()
+    redis_server.kill()
+    await until(lambda: caplog.text.count("Cannot reconnect: ") >= 2)
+    redis_server.start()
+    await within(commands.wait_available())
+    assert await within(commands.submit("PING")) == b"PONG"
+    logged.take("reconnecting")
+    assert not logged.records
+
+
+async def test_when_one_part_of_a_connection_ends_the_others_are_cancelled() -> None:
+    waiting = asyncio.Event()
+    cancelled = []
+
+    async def wait() -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    await within(_run_until_first(wait(), waiting.wait(), wait()))
+    assert cancelled == [1, 1]
