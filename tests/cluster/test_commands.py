@@ -136,6 +136,22 @@ async def test_deferred_commands_fail_if_they_are_dropped_cancelled_or_redis_is_
     logged.take("reconnecting")
 
 
+async def test_a_dropped_command_does_not_keep_later_ones_from_failing_when_redis_is_lost(
+    start_commands: StartCommands, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 0)
+    commands = await start_commands()
+    dropped, held = commands.defer("INCR", "n"), commands.defer("INCR", "n")
+    reply = dropped.reply
+    del dropped
+    redis_server.kill()
+    with pytest.raises(ClusterUnavailable, match="the connection to Redis was lost"):
+        await within(held.reply)
+    with pytest.raises(ClusterUnavailable, match="queue of commands"):
+        await reply
+    logged.take("reconnecting")
+
+
 async def test_close_waits_for_pending_commands(start_commands: StartCommands, redis_server: RedisServer) -> None:
     commands = await start_commands()
     for _ in range(100):
