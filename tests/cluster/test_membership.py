@@ -131,6 +131,7 @@ async def test_a_node_registers_its_address(make: Make, redis_server: RedisServe
     [
         ({"advertise": "10.0.0.5"}, "advertise"),
         ({"advertise": "https://127.0.0.1:1"}, "advertise"),
+        ({"advertise": "http://nöde:9001"}, "advertise"),
         ({"listen": "x:y"}, "listen"),
         ({"secret": None}, "secret"),
         ({"secret": "short"}, "secret"),
