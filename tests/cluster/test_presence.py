@@ -1,5 +1,6 @@
 """The presence of a room's members, on all nodes."""
 
+import asyncio
 import operator
 from typing import Any
 
@@ -207,3 +208,20 @@ async def test_nothing_is_written_of_a_room_that_everybody_has_left_meanwhile(
     here = await node()
     await within(here.cluster._presence._write_entries([ROOM]))
     assert redis_server.command("KEYS", "*presence*") == []
+
+
+async def test_a_member_that_joins_while_the_queue_of_commands_is_full_appears_later(
+    node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(), await node()
+    _, ann = await here.enter()
+    commands = here.cluster._presence._commands
+    gate = asyncio.get_running_loop().create_future()
+    commands.submit("PING", after=gate)
+    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 1)
+    joining = asyncio.ensure_future(ann.join(ROOM, presence="Ann"))
+    await until(lambda: commands._deferred)
+    assert await present(there) == []
+    gate.set_result(None)
+    await within(joining)
+    assert await present(there) == ["Ann"]
