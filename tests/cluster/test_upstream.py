@@ -363,6 +363,22 @@ async def test_a_closed_pool_makes_no_connections(node: Node, upstreams: Upstrea
     await until(lambda: len(upstreams.all) == 0)
 
 
+async def test_a_pool_that_closes_when_a_connection_has_just_been_made(
+    node: Node, upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_made = Upstream.connection_made
+
+    def close_pool(upstream: Upstream, transport: Any) -> None:
+        connection_made(upstream, transport)
+        upstreams.close()
+
+    monkeypatch.setattr(Upstream, "connection_made", close_pool)
+    with pytest.raises(UpstreamDisconnected):
+        await within(upstreams.connect(node.address))
+    assert await (await node.side()).gone() == b""
+    await until(lambda: len(upstreams.all) == 0)
+
+
 # Streams.
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
