@@ -35,6 +35,7 @@ from tornado.web import Application
 from sockjs_tornado.cluster import relay as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.serving import http_server
 from sockjs_tornado.session.states import RouterState
@@ -683,3 +684,21 @@ async def test_without_descriptors_a_client_gets_one_response(start: Start, logg
     await relay._connect_failed(request, OSError(errno.EMFILE, "Too many open files"))
     assert rejected == ([] if responded else ["relay"])
     logged.take("Cannot connect to other nodes: Too many open files")
+
+
+@pytest.mark.parametrize("responded", [False, True])
+async def test_without_redis_a_client_gets_one_response(
+    start: Start, monkeypatch: pytest.MonkeyPatch, responded: bool
+) -> None:
+    """The client may have disconnected while the owner was looked up."""
+    rejected: list[str] = []
+    owner, *_ = await start()
+    relay: Any = owner.router.relay
+
+    async def locate(key: str) -> None:
+        raise ClusterUnavailable("Redis is unavailable")
+
+    monkeypatch.setattr(relay._ownership, "locate", locate)
+    respond = SimpleNamespace(opens_sessions=False, respond_unavailable=lambda exchange, what: rejected.append(what))
+    await relay._serve(respond, SimpleNamespace(responded=responded, session_id="s"), b"")
+    assert rejected == ([] if responded else ["cluster"])
