@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import math
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -342,3 +344,20 @@ def test_a_client_that_reads_some_of_a_response_gets_more_time() -> None:
     deadline.check(now)
     assert aborted == [grace]
     assert deadline.due == math.inf
+
+
+async def test_a_response_that_ends_late_does_not_hide_the_next_one(start: Start) -> None:
+    owner, *_ = await start()
+    relay: Any = owner.router.relay
+    aborted: list[str] = []
+    endings: list[Callable[[Any], None]] = []
+    for name in ("first", "next"):
+        response: Any = SimpleNamespace(
+            unsent=1, add_done_callback=endings.append, abort=functools.partial(aborted.append, name)
+        )
+        relay._forwarder._watch_unfinished("/echo:s", response)
+    endings[0](None)
+    assert relay._forwarder.abort_unfinished("/echo:s")
+    assert aborted == ["next"]
+    endings[1](None)
+    assert not relay._forwarder.abort_unfinished("/echo:s")
