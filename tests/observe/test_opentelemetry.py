@@ -1,6 +1,7 @@
 """Spans of sessions and callbacks, as the SDK of OpenTelemetry exports them."""
 
 import asyncio
+import importlib
 import logging
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado.extras import install_command
 from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.observe.opentelemetry import TraceContextFilter, instrument
 from sockjs_tornado.session import slow_callbacks
@@ -299,6 +301,16 @@ def test_nothing_is_imported_without_it() -> None:
     found = "any('opentelemetry' in name for name in sys.modules)"
     code = f"import sys, sockjs_tornado, sockjs_tornado.serving; sys.exit({found})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "sockjs_tornado.observe.opentelemetry"
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(ImportError, match=rf"^{name} requires opentelemetry-api \(") as raised:
+        importlib.import_module(name)
+    assert str(raised.value).endswith(f": {install_command('opentelemetry')}")
+    assert raised.value.name == "opentelemetry"
 
 
 def test_a_router_that_is_not_instrumented_has_its_own_sessions() -> None:
