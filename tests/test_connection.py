@@ -237,6 +237,21 @@ def test_after_the_end_a_message_goes_nowhere(raw: bool, message: Any) -> None:
     assert receiver.frames == [(3000, "Go away!")]
 
 
+def test_after_the_end_a_message_of_a_thread_is_only_checked() -> None:
+    session, receiver = listening()
+    scheduled: list[Any] = []
+    loop = SimpleNamespace(call_soon_threadsafe=lambda *call: scheduled.append(call))
+    session.server._loop = SimpleNamespace(loop=loop)
+    session.connection.send_threadsafe("in time")
+    assert [message for _, message in scheduled] == ["in time"]
+    session.connection.close()
+    session.connection.send_threadsafe("too late")
+    with pytest.raises(TypeError):
+        session.connection.send_threadsafe(b"bytes")
+    assert len(scheduled) == 1
+    assert receiver.frames == [(3000, "Go away!")]
+
+
 def test_broadcast_is_the_servers() -> None:
     session, _ = listening()
     sent = []
