@@ -228,6 +228,29 @@ async def test_the_server_closes_the_connection_with_all_its_channels(serve: Ser
     assert [len(connection.closes) for connection in connections] == [1, 1]
 
 
+def test_a_channel_may_close_another_as_the_client_leaves() -> None:
+    closed: list[tuple[str, Any]] = []
+    chats: list[SockJSConnection] = []
+
+    class Chat(SockJSConnection):
+        def on_open(self, info: ConnectionInfo) -> None:
+            chats.append(self)
+
+        def on_close(self) -> None:
+            closed.append(("chat", self.session.close_code))
+
+    class News(SockJSConnection):
+        def on_close(self) -> None:
+            closed.append(("news", self.session.close_code))
+            chats[0].close(4002, "No news")
+
+    carrier = make_session(FakeContainer(), None, kind=MultiplexConnection.get(news=News, chat=Chat))
+    Receiver(carrier).attach()
+    carrier._receive(["sub,news", "sub,chat"])
+    carrier.close(4001, "All of you")
+    assert closed == [("news", 4001), ("chat", 4002)]
+
+
 async def test_channels_get_the_close_code_if_the_carrier_has_its_own_attribute(serve: Serve, join: Join) -> None:
     news = Journal()
     router = SockJSRouter(MultiplexConnection.get(news=news), "/chat")
