@@ -111,6 +111,18 @@ async def test_ping_returns_the_round_trip_time(serve: Serve, dial: Dial) -> Non
         await client.ping()
 
 
+async def test_the_pong_of_a_cancelled_ping_is_ignored(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
+    cancelled = asyncio.create_task(client.ping())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    # Its pong arrives before the next one.
+    assert await within(client.ping()) > 0
+    assert cancelled.cancelled()
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+
+
 @over_http
 async def test_ping_says_that_a_transport_has_none(serve: Serve, dial: Dial, transport: str) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
