@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,7 +26,7 @@ from sockjs_tornado.client import TRANSPORTS, Backoff, ConfigurationError, Conne
 from sockjs_tornado.client import connect as connect_async
 from sockjs_tornado.client.loop_thread import LoopThread
 from sockjs_tornado.client.options import ConnectOptions
-from sockjs_tornado.client.sync import SockJSClient, _close_clients, connect
+from sockjs_tornado.client.sync import SockJSClient, _close_clients, _run_in_thread, connect
 
 from .conftest import Link
 
@@ -392,6 +393,17 @@ async def test_a_client_that_is_garbage_is_closed_with_a_warning(serve: Serve) -
     await (await journal.connection()).closed()
     await in_thread(thread.join, TIMEOUT)
     assert thread.has_ended
+
+
+async def test_a_callback_is_not_called_without_its_client() -> None:
+    """The client has become garbage, and its event loop has not ended yet."""
+    calls: list[Any] = []
+    owner = type("Owner", (), {})()
+    gone: Any = weakref.ref(owner)
+    del owner
+    call = _run_in_thread(gone, "on_disconnect", lambda *arguments: calls.append(arguments))
+    await within(call(None, 1006, "the connection was lost"))
+    assert calls == []
 
 
 async def test_a_forked_process_leaves_the_client_to_its_parent(
