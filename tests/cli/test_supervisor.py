@@ -198,6 +198,52 @@ async def test_if_the_system_refuses_a_process_the_others_go_on(
     ]
 
 
+class Delays:
+    """Records the delays of a supervisor, which pass at once.
+
+    Attributes:
+        seconds: The delays.
+    """
+
+    def __init__(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds: list[float] = []
+        monkeypatch.setattr(supervisor, "_pause", self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+async def test_the_delay_doubles_with_each_process_that_is_refused(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays = Delays(running.supervisor, monkeypatch)
+    pids = running.ready()
+
+    class Refused(_Worker):
+        def __init__(self, *arguments: Any) -> None:
+            if len(delays.seconds) < 10:
+                raise OSError(11, "Resource temporarily unavailable")
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("sockjs_tornado.cli.supervisor._Worker", Refused)
+    os.kill(pids[0], signal.SIGKILL)
+    assert (await running.all_ready(pids[0]))[1] == pids[1]
+    assert delays.seconds == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30]
+
+
+async def test_a_signal_ends_the_delay_before_a_worker_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cli.supervisor.MIN_DELAY", 600)
+    found = Running(1, tmp_path)
+    pids = await found.all_ready()
+    os.kill(pids[0], signal.SIGKILL)
+    await until(lambda: "replacing it in 600.0 s" in caplog.text)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await within(found.task) == 0
+    assert len(found.starts) == 1
+
+
 async def test_without_any_worker_a_refused_process_ends_everything(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
