@@ -7,12 +7,14 @@ import functools
 import importlib
 import importlib.metadata
 import io
+import logging
 import os
 import pty
 import re
 import runpy
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,7 +32,7 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
 from sockjs_tornado import SockJSConnection, SockJSRouter, browser_files
-from sockjs_tornado.cli import main
+from sockjs_tornado.cli import main, silence_tornado
 from sockjs_tornado.cli.built_in import Chat, load_connection
 from sockjs_tornado.cli.connect import _run_client
 from sockjs_tornado.cli.serve_options import ServeOptions
@@ -312,6 +314,25 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     names = ", ".join(TRANSPORTS)
     ended = serve_here(*more, visit=visit)
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
+def test_serve_encrypts_if_it_has_a_certificate(certificate: tuple[Path, Path]) -> None:
+    certfile, keyfile = map(str, certificate)
+    received: list[bytes] = []
+
+    def visit(port: int) -> None:
+        context = ssl.create_default_context(cafile=certfile)
+        with (
+            socket.create_connection(("127.0.0.1", port), TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as sock,
+        ):
+            sock.sendall(request("GET", "/echo", "Connection: close"))
+            received.append(b"".join(iter(lambda: sock.recv(4096), b"")))
+
+    ended = serve_here("--certfile", certfile, "--keyfile", keyfile, visit=visit)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("Serving echo on https://")
+    assert received[0].endswith(b"\r\n\r\nWelcome to SockJS!\n")
 
 
 def test_several_workers_greet_once_and_end_with_a_signal() -> None:
@@ -670,6 +691,12 @@ async def test_connect_advises_what_info_does(
     assert second.startswith(advice)
 
 
+async def test_connect_gives_no_advice_on_info_if_that_works(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{(await serve(SockJSRouter(Echo, '/echo', transports=['xhr']))).port}/echo"
+    assert await within(_run_client(connect(url, transports=["xhr_streaming"]), 1)) == 1
+    assert capsys.readouterr().err == f"Cannot connect to {url}: xhr_streaming: status 404\n"
+
+
 async def test_connect_advises_a_user_whose_server_does_not_respond(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -773,6 +800,18 @@ def test_an_unknown_command_is_reported(capsys: pytest.CaptureFixture[str]) -> N
         main(["dance"])
     assert ended.value.code == 2
     assert "invalid choice: 'dance'" in capsys.readouterr().err
+
+
+def test_the_log_of_tornado_is_silenced_unless_it_is_configured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("tornado")
+    monkeypatch.setattr(logger, "propagate", False)
+    for handlers, errors in (([], ""), ([logging.StreamHandler()], "an error\n")):
+        monkeypatch.setattr(logger, "handlers", handlers)
+        silence_tornado()
+        logger.error("an error")
+        assert capsys.readouterr().err == errors
 
 
 def test_ctrl_c_has_the_usual_status(monkeypatch: pytest.MonkeyPatch) -> None:
