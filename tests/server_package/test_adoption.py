@@ -11,12 +11,13 @@ from unittest.mock import Mock
 
 import pytest
 import tornado.netutil
-from application import Journal, TornadoServer
+from application import Journal, LogWatch, TornadoServer, exception_of
 from client import STREAMING, Client, WebSocket, asking, request, sending, until, within
 from tornado.routing import HostMatches, Rule, RuleRouter
-from tornado.web import Application
+from tornado.web import Application, HTTPError
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server import adoption
 from sockjs_tornado.server.adoption import AdoptedConnection
@@ -121,6 +122,34 @@ async def test_an_application_that_decides_more_itself_keeps_its_connections(
     client.write(POLL)
     assert (await client.response()).body == b"o\n"
     assert connections(site) == ["HTTP1ServerConnection"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(HTTPError(401), 401), (ZeroDivisionError(), 500)], ids=["401", "500"])
+async def test_a_handler_of_the_application_may_refuse_a_message(
+    listen: Listen, routers: Routers, logged: LogWatch, error: Exception, status: int
+) -> None:
+    class Own(StreamedBodyHandler):
+        async def prepare(self) -> None:
+            waiting = super().prepare()
+            assert waiting is not None
+            # It reads the body.
+            await waiting
+            if self.request.path == SEND:
+                raise error
+
+    journal = Journal()
+    router = routers(journal)
+    rules: list[Any] = [(url.regex.pattern, Own, url.kwargs) for url in router.urls]
+    client = await (await listen(Application(rules, log_function=lambda handler: None))).connect()
+    client.write(POLL)
+    assert (await client.response()).body == b"o\n"
+    client.write(request("POST", SEND, body=b'["x"]'))
+    response = await client.response()
+    assert (response.status, response.body) == (status, b"")
+    if status == 500:
+        assert exception_of(logged.take("Uncaught exception")) is error
+    connection: Any = await journal.connection()
+    assert connection._messages.empty()
 
 
 @pytest.mark.usefixtures("server_class")
