@@ -332,3 +332,14 @@ async def test_close_may_be_called_twice_at_once(container: SessionContainer) ->
     await both
     await container.close(3003, "Third")
     assert session.connection.calls == ["open", (3001, "First")]
+
+
+async def test_a_session_that_another_one_ends_on_the_next_loop_stays_closed(container: SessionContainer) -> None:
+    others: list[KeptSession] = []
+    session = keep(container, None, acts={"on_close": lambda connection: others[0].close()})
+    Receiver(session).attach()
+    others.append(keep(container, "b"))
+    container.continue_on_next_loop(asyncio.get_running_loop())
+    assert (session.state, others[0].state) == (SessionState.CLOSED, SessionState.CLOSED)
+    assert len(container) == 0
+    assert container.get("b") is None
