@@ -31,9 +31,9 @@ from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, wit
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
-from sockjs_tornado import SockJSConnection, SockJSRouter, browser_files
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
 from sockjs_tornado.cli import main, silence_tornado
-from sockjs_tornado.cli.built_in import Chat, load_connection
+from sockjs_tornado.cli.built_in import BUILT_IN, Chat, load_connection
 from sockjs_tornado.cli.connect import _run_client
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import create_cluster
@@ -333,6 +333,46 @@ def test_serve_encrypts_if_it_has_a_certificate(certificate: tuple[Path, Path]) 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("Serving echo on https://")
     assert received[0].endswith(b"\r\n\r\nWelcome to SockJS!\n")
+
+
+def fetch_from(port: int, path: str, *fields: str) -> bytes:
+    """Return the whole response to a request."""
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+        sock.sendall(request("GET", path, "Connection: close", *fields))
+        return b"".join(iter(lambda: sock.recv(4096), b""))
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("127.0.0.0/8", "192.0.2.7"), ("192.0.2.0/24", "127.0.0.1")])
+def test_serve_takes_the_address_of_a_client_only_from_its_proxies(
+    monkeypatch: pytest.MonkeyPatch, trusted: str, address: str
+) -> None:
+    class Address(SockJSConnection):
+        def on_open(self, info: ConnectionInfo) -> None:
+            self.send(info.ip)
+            self.close()
+
+    monkeypatch.setitem(BUILT_IN, "address", Address)
+    received: list[bytes] = []
+
+    def visit(port: int) -> None:
+        path = "/address/000/session/eventsource"
+        received.append(fetch_from(port, path, "X-Forwarded-For: 192.0.2.7"))
+
+    assert serve_here("address", "--proxy-trust", trusted, visit=visit).returncode == 0
+    assert f'data: a["{address}"]'.encode() in received[0]
+
+
+def test_serve_answers_health_checks_on_the_port_of_the_metrics() -> None:
+    received: list[bytes] = []
+
+    def visit(port: int) -> None:
+        output: Any = sys.stdout
+        (metrics_port,) = re.findall(r"; metrics on http://127\.0\.0\.1:(\d+)/metrics", output.getvalue())
+        assert int(metrics_port) != port
+        received.append(fetch_from(int(metrics_port), "/healthz"))
+
+    assert serve_here("--metrics-port", "0", visit=visit).returncode == 0
+    assert received[0].split()[1] == b"200"
 
 
 def test_several_workers_greet_once_and_end_with_a_signal() -> None:
