@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..exceptions import ClusterError, ConfigurationError
+from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from .base import cancel, repeat
 from .claim_format import ADDRESS, NODE
@@ -150,14 +150,35 @@ class Membership:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLAIM_TIME + 1
         while True:
-            registered = await self._commands.call(
-                "SET", self._key, self._id, *condition, "GET", "PX", CLAIM_TIME * 1000
-            )
+            try:
+                registered = await self._commands.call(
+                    "SET", self._key, self._id, *condition, "GET", "PX", CLAIM_TIME * 1000
+                )
+            except ClusterUnavailable as error:
+                self._registration_rejected(error, is_reachable=found is not None)
+                return
             if found or registered is None:
                 return
             if loop.time() > deadline:
                 raise ClusterError(f"Another node ({_node_id(registered)}) already advertises {self._address}.")
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    def _registration_rejected(self, error: ClusterUnavailable, *, is_reachable: bool) -> None:
+        """Log that Redis accepts no address, as while its memory is full; raise if another node may have the address.
+
+        If this node answers at the address, no other node does. It then starts without a registration, which
+        :meth:`_refresh` repeats.
+        """
+        # If Redis has rejected the command, the connection is still open.
+        if not self._commands.available:
+            raise error
+        if not is_reachable:
+            raise ClusterError(
+                f"Cannot register the advertise address {self._address}: make Redis accept writes, or make the address "
+                f"reachable from this node ({error})"
+            ) from None
+        message = "Started without registering %s, which is tried again every %d seconds: %s"
+        logger.warning(message, self._address, REFRESH_INTERVAL, error)
 
     @property
     def claim_count(self) -> int:

@@ -220,7 +220,8 @@ class RedisCluster(BaseCluster):
         Raises:
             ClusterUnavailable: Redis does not respond.
             ClusterError: Redis requires a password, is too old, or does not permit the user to run a command that the
-                cluster uses; or another node advertises the same address.
+                cluster uses; another node advertises the same address; or Redis accepts no writes, as while its
+                memory is full, and this node cannot connect to its own address either.
             ConfigurationError: The address to listen on is public, or is not an address of this host.
             RuntimeError: The cluster is closed.
         """

@@ -143,6 +143,40 @@ async def test_while_the_memory_is_full_everything_that_exists_is_refreshed(
     redis_server.command("CONFIG", "SET", "maxmemory", 0)
 
 
+async def test_a_node_starts_while_the_memory_is_full_and_registers_later(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    redis_server.command("CONFIG", "SET", "maxmemory", 1)
+    here, there = await node(**relaying()), await node(**relaying())
+    for made in (here, there):
+        text = logged.take("Started without registering").getMessage()
+        assert made.cluster._membership._address in text
+        assert "OOM" in text
+        logged.take("rejects commands of this node: OOM")
+    peer, _ = await here.enter(ROOM)
+    await within(there.router.publish(ROOM, "x"))
+    assert await peer.message() == "x"
+    redis_server.command("CONFIG", "SET", "maxmemory", 0)
+    for made in (here, there):
+        made.cluster._membership.refresh()
+        await until(lambda key: redis_server.command("EXISTS", key), made.cluster._membership._key)
+    assert await here.poll("abc") == "o"
+    assert await there.send("abc", "x") == 204
+
+
+async def test_a_node_that_cannot_verify_its_address_does_not_start_while_the_memory_is_full(
+    redis_server: RedisServer, logged: LogWatch
+) -> None:
+    redis_server.command("CONFIG", "SET", "maxmemory", 1)
+    options = relaying() | {"listen": f"127.0.0.1:{free_port()}"}
+    with pytest.raises(
+        ClusterError, match=r"Cannot register the advertise address http.*: make Redis accept writes.*OOM"
+    ):
+        await within(RedisCluster(redis_server.url, **options).start())
+    logged.take("own advertise address")
+    logged.take("rejects commands of this node: OOM")
+
+
 @pytest.mark.parametrize("command", sorted(set(_COMMANDS) - {"hello", "select"}))
 async def test_a_missing_permission_fails_the_start_with_the_rules_that_are_required(
     redis_server: RedisServer, command: str
