@@ -253,9 +253,11 @@ class SockJSConnection:
             room: Name of the room.
 
         Raises:
+            TypeError: If the name is not a ``str``.
             RuntimeError: If called from a thread other than the event loop's.
         """
         self.session._check_thread()
+        check_room(room)
         self.session._container.rooms.leave(self.session, room)
 
     def publish(

@@ -26,7 +26,7 @@ from .session.container import SessionContainer
 from .session.legacy import check_session_class
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position
-from .session.rooms import COMPLETED, check_room, check_rooms
+from .session.rooms import COMPLETED, check_room, check_rooms, excluded_sessions
 from .session.session import Session
 from .session.states import RouterState
 from .settings import Settings, merge_settings, warn_about_milliseconds
@@ -280,7 +280,8 @@ class SockJSRouter:
             Redis is unavailable or did not execute the command; if it is not awaited, that is counted and logged.
 
         Raises:
-            TypeError: If the message is of another type, or the name of the room is not a ``str``.
+            TypeError: If the message is of another type, the name of the room is not a ``str``, or ``exclude`` is
+                something else, such as an id.
             ValueError: If the message contains a number that JSON does not support, or ``history`` or ``ttl`` is
                 invalid.
             ConfigurationError: If ``history`` or ``ttl`` is given without a cluster.
@@ -288,8 +289,7 @@ class SockJSRouter:
         """
         check_room(room)
         encoded = encode_message(message, self.settings.json_encode)
-        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
-        sessions = [connection.session for connection in excluded]
+        sessions = excluded_sessions(exclude)
         if self.cluster is not None:
             return self.cluster.publish(room, encoded, sessions, history, ttl)
         if history or ttl is not None:
@@ -313,14 +313,14 @@ class SockJSRouter:
             As for :meth:`publish`. If it raises ClusterUnavailable, the message may have reached some of the rooms.
 
         Raises:
-            TypeError: If the message is of another type, or ``rooms`` is not an iterable of ``str``.
+            TypeError: If the message is of another type, ``rooms`` is not an iterable of ``str``, or ``exclude`` is
+                something else than connections.
             ValueError: If the message contains a number that JSON does not support.
             RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
         names = check_rooms(rooms)
         encoded = encode_message(message, self.settings.json_encode)
-        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
-        sessions = [connection.session for connection in excluded]
+        sessions = excluded_sessions(exclude)
         if self.cluster is not None:
             return self.cluster.publish_many(names, encoded, sessions)
         prepared = PreparedMessage(encoded)

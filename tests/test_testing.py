@@ -223,6 +223,15 @@ def test_wrong_arguments_are_reported_at_once() -> None:
         connect(Echo, transport="xhr")
     with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, got '/b'"):
         connect(SockJSRouter(Echo, "/a+"), path="/b")
+    wrong: Any
+    for name, wrong, expected in (
+        ("arguments", "token=abc", r"\{'token': 'abc'\}"),
+        ("headers", "Origin: null", r"\{'Origin': 'https://example\.com'\}"),
+        ("cookies", "user=42", r"\{'user': '42'\}"),
+        ("subprotocols", "v12.stomp", r"\['v12\.stomp'\]"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}: expected {expected}, for example, got '{wrong}' \(str\)$"):
+            connect(Echo, **{name: wrong})
 
 
 # Rejected clients.

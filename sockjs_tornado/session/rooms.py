@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol import PreparedMessage
+from ..validation import safe_repr
 
 if TYPE_CHECKING:
     from .session import Session
@@ -24,7 +25,8 @@ COMPLETED: Final = _Completed()
 def check_room(room: object) -> None:
     """Raise TypeError if the name of a room is not a ``str``."""
     if not isinstance(room, str):
-        raise TypeError(f"the name of a room must be str, not {type(room).__name__}")
+        hint = "; call it for each room" if isinstance(room, list | tuple | set | frozenset) else ""
+        raise TypeError(f"the name of a room must be str, not {type(room).__name__}{hint}")
 
 
 def check_rooms(rooms: object) -> list[str]:
@@ -35,6 +37,25 @@ def check_rooms(rooms: object) -> list[str]:
     for room in names:
         check_room(room)
     return names
+
+
+def excluded_sessions(exclude: Any) -> "list[Session]":
+    """Return the sessions of a connection or of several, or raise TypeError if they are something else."""
+    if exclude == ():
+        return []
+    wrong = exclude
+    if hasattr(exclude, "session"):
+        return [exclude.session]
+    if isinstance(exclude, Iterable) and not isinstance(exclude, str):
+        connections = list(exclude)
+        others = [connection for connection in connections if not hasattr(connection, "session")]
+        if not others:
+            return [connection.session for connection in connections]
+        wrong = others[0]
+    raise TypeError(
+        f"exclude: expected a connection or an iterable of connections, got {safe_repr(wrong)} "
+        f"({type(wrong).__name__}); pass the connection itself, such as exclude=self, not its id"
+    )
 
 
 class Rooms:

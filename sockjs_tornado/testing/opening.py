@@ -118,6 +118,7 @@ class connect:  # noqa: N801 - used like a function
 
     Raises:
         ConnectionRejected: The client got an HTTP error instead of a session (by ``await`` or ``async with``).
+        TypeError: An argument is of another type.
         ValueError: An argument is not valid.
     """
 
@@ -144,6 +145,14 @@ class connect:  # noqa: N801 - used like a function
         self._path = self._router.prefix if path is None else path
         if not re.fullmatch(self._router.prefix, self._path):
             raise ValueError(f"path: expected one that the prefix {self._router.prefix!r} matches, got {self._path!r}")
+        for name, value, wanted, example in (
+            ("arguments", arguments, Mapping, {"token": "abc"}),
+            ("headers", headers, Iterable, {"Origin": "https://example.com"}),
+            ("cookies", cookies, Mapping, {"user": "42"}),
+            ("subprotocols", subprotocols, Iterable, ["v12.stomp"]),
+        ):
+            if value is not None and (isinstance(value, str) or not isinstance(value, wanted)):
+                raise TypeError(f"{name}: expected {example!r}, for example, got {value!r} ({type(value).__name__})")
         self._transport = transport
         self._query = f"?{urlencode(arguments, doseq=True)}" if arguments else ""
         self._fields = HTTPHeaders({"Host": "localhost"})

@@ -230,10 +230,24 @@ async def test_an_application_s_own_rooms_are_its_own(serve: Serve, join: Join) 
 @pytest.mark.parametrize("room", [None, 1, b"x", ["x"]])
 async def test_a_name_that_is_no_text_is_rejected(house: House, room: Any) -> None:
     _, connection = await house.enter()
-    for call in (connection.join, lambda name: house.router.publish(name, "x")):
-        with pytest.raises(TypeError, match="the name of a room must be str, not "):
+    hint = "; call it for each room" if isinstance(room, list) else ""
+    for call in (connection.join, connection.leave, lambda name: house.router.publish(name, "x")):
+        with pytest.raises(TypeError, match=rf"^the name of a room must be str, not \w+{hint}$"):
             call(room)
     assert connection.rooms == frozenset()
+
+
+@pytest.mark.parametrize("exclude", ["1", "", 1, None, ["1"], {"id": 1}])
+async def test_what_is_no_connection_cannot_be_left_out(house: House, exclude: Any) -> None:
+    peer, connection = await house.enter("websocket", ROOM)
+    wrong = next(iter(exclude)) if isinstance(exclude, list | dict) else exclude
+    expected = rf"^exclude: expected a connection .*, got {wrong!r} \({type(wrong).__name__}\); pass the connection"
+    with pytest.raises(TypeError, match=expected):
+        connection.publish(ROOM, "x", exclude=exclude)
+    with pytest.raises(TypeError, match=expected):
+        house.router.publish_many([ROOM], "x", exclude=exclude)
+    connection.send("last")
+    assert await peer.message() == "last"
 
 
 async def test_a_message_that_is_none_is_rejected(house: House) -> None:
