@@ -10,7 +10,6 @@ has arrived.
 import asyncio
 import logging
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
-from ..exceptions import BadRequest, ConfigurationError
+from ..exceptions import BadRequest
 from ..session.grace import timeout
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, Endpoint, retry_after
@@ -50,25 +49,7 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
     # These come last: the matchers above skip requests with a body that must be streamed.
     specs += [_EndpointURL(path, StreamedBodyHandler, endpoint) for path, endpoint in endpoints]
-    return _URLSpecs(specs)
-
-
-class _URLSpecs(list[URLSpec]):
-    """The URL specs of a router. If an application gets the list as one of its own URL specs, it is an error."""
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        # Tornado asks for the length of each URL spec that is a list. Otherwise it would raise AssertionError without a
-        # text.
-        caller = sys._getframe(1)
-        if caller.f_code.co_name == "add_rules" and caller.f_globals.get("__name__") == "tornado.routing":
-            raise ConfigurationError(
-                "router.urls is a list of URL specs, got it as a single one: pass Application(router.urls), or with "
-                "other URL specs Application([*router.urls, ...])"
-            )
-        return super().__len__()
+    return specs
 
 
 class _EndpointURL(URLSpec, Sequence[Any]):

@@ -71,6 +71,7 @@ class ThrottledLog:
         level: int,
         kind: object,
         message: str,
+        /,
         *args: object,
         error: BaseException | None = None,
         extra: Mapping[str, Any] | None = None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..observe.logs import ThrottledLog
@@ -48,24 +48,18 @@ class RouterWatch(ThrottledLog):
         """Leave the exceptions of a session to the log."""
         self._silent.add(label)
 
-    def write(
-        self,
-        logger: logging.Logger,
-        level: int,
-        kind: object,
-        message: str,
-        *args: object,
-        error: BaseException | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep an exception for the test, or write a record."""
-        if error is not None and (extra or {}).get("sockjs_session") not in self._silent:
-            error.add_note(f"sockjs_tornado: {message % args}")
+    def write(self, *record: Any, **fields: Any) -> None:
+        """Keep an exception for the test, or write a record, with the arguments of :meth:`ThrottledLog.write`."""
+        _, level, _, message, *args = record
+        error, extra = fields.get("error"), fields.get("extra") or {}
+        text = message % tuple(args)
+        if error is not None and extra.get("sockjs_session") not in self._silent:
+            error.add_note(f"sockjs_tornado: {text}")
             self._errors.append(error)
         else:
             if level >= logging.WARNING:
-                self._records.append(message % args)
-            super().write(logger, level, kind, message, *args, error=error, extra=extra)
+                self._records.append(text)
+            super().write(*record, **fields)
         self.notify()
 
     @property
