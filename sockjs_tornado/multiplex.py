@@ -15,6 +15,7 @@ To select the subprotocol of a websocket, override ``select_subprotocol`` in a s
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ from .session.connection_checks import check_connection_class
 from .session.session import Session, SessionState
 
 __all__ = ["MultiplexConnection"]
+
+logger = logging.getLogger(__name__)
 
 ConnectionFactory = Callable[[Session], SockJSConnection]
 
@@ -158,6 +161,8 @@ class MultiplexConnection(SockJSConnection):
     def on_message(self, message: Any) -> Awaitable[object] | None:
         """Pass a message to its channel. Invalid messages are ignored.
 
+        If the page opens a channel that does not exist, the channel is closed for the page, and a warning is logged.
+
         Returns:
             An awaitable if the carrier must wait for a channel whose application is too slow, or, if a channel is
             reopened, for the callbacks of its last session. Without the latter, a client could start any number of
@@ -174,6 +179,8 @@ class MultiplexConnection(SockJSConnection):
                 if last is not None and not last.is_over:
                     return self._subscribe_again(name, last)
                 self._subscribe(name)
+            elif kind == "sub" and name:
+                self._reject_unknown(name)
         elif kind == "msg":
             receiver.session._receive([payload])
             if not receiver.reading.is_set():
@@ -204,6 +211,15 @@ class MultiplexConnection(SockJSConnection):
         self._last_sessions[name] = channel = ChannelSession(self.channels[name], server, None, info)
         self._receivers[name] = receiver = ChannelReceiver(self, name, channel)
         channel._attach(receiver, info.ip)
+
+    def _reject_unknown(self, name: str) -> None:
+        """Close a channel that does not exist, so that the page does not wait for messages in vain."""
+        message = "A client has subscribed to the channel %s, but there is only: %s. Check the name in the page"
+        known = ", ".join(self.channels) or "none"
+        log = self.session.server.container.log
+        # A client chooses the name: do not log all of a long one, or characters that control a terminal.
+        log.write(logger, logging.WARNING, "unknown_channel", message, f"{name!a:.100}", known)
+        self.send(f"uns,{name}")
 
     async def _subscribe_again(self, name: str, last: ChannelSession) -> None:
         while not last.is_over and not self.is_closed:

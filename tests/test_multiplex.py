@@ -126,7 +126,6 @@ async def test_channels_do_not_meet(enter: Enter, transport: str) -> None:
     "nonsense",
     [
         *(
-            "sub,other",
             "msg,other,a",
             "uns,other",
             "msg,chat,before it is open",
@@ -137,7 +136,7 @@ async def test_channels_do_not_meet(enter: Enter, transport: str) -> None:
             ",",
             "",
         ),
-        *("news", "sub,News", "sub,news ", "SUB,chat", "new,news", "close,news,a", "sub,news", "sub,news,again"),
+        *("news", "SUB,chat", "new,news", "close,news,a", "sub,news", "sub,news,again"),
     ],
 )
 async def test_malformed_messages_are_ignored(enter: Enter, transport: str, nonsense: str) -> None:
@@ -151,6 +150,21 @@ async def test_malformed_messages_are_ignored(enter: Enter, transport: str, nons
     assert chat.opened.empty()
     connection.send("hi")
     assert await peer.message() == "msg,news,hi"
+
+
+@each_transport
+async def test_a_channel_that_does_not_exist_is_closed_for_the_page(enter: Enter, transport: str, logged: Any) -> None:
+    news = Journal()
+    peer = await enter(transport, news=news, chat=Echo)
+    for name in ("News", "chat ", "a\x1b" * 100):
+        await peer.send(f"sub,{name}", f"msg,{name},lost", f"uns,{name}")
+        assert await peer.message() == f"uns,{name}"
+    text = logged.take("has subscribed to the channel ").getMessage()
+    assert text.endswith("the channel 'News', but there is only: news, chat. Check the name in the page")
+    # A known channel is not affected.
+    await peer.send("sub,chat", "msg,chat,x")
+    assert await peer.message() == "msg,chat,x"
+    assert news.opened.empty()
 
 
 async def test_bytes_make_no_sense_either(serve: Serve, connect: Connect) -> None:
