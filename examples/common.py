@@ -70,7 +70,7 @@ def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool = False
     parser.add_argument(
         "--secret",
         default=os.environ.get("SOCKJS_SECRET"),
-        help="shared secret of the nodes; preferably set in the environment variable SOCKJS_SECRET",
+        help="shared secret of the nodes (several: with commas); better set in the environment variable SOCKJS_SECRET",
     )
     return parser
 
@@ -88,7 +88,7 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
 
     try:
         # Without --advertise, a secret from the environment is not used.
-        secret = options.secret if options.advertise else None
+        secret = options.secret.split(",") if options.advertise and options.secret else None
         return RedisCluster(options.redis, advertise=options.advertise, secret=secret, **more)
     except SockJSError as error:
         sys.exit(str(error))

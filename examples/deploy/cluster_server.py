@@ -39,7 +39,8 @@ class Everybody(SockJSConnection):
 async def main(options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM, then close the sessions over several seconds."""
     # The secret is not an option of the command line, which all users of this host can read.
-    cluster = RedisCluster(options.redis, advertise=options.advertise, secret=os.environ.get("SOCKJS_SECRET"))
+    secret = os.environ.get("SOCKJS_SECRET", "").split(",")
+    cluster = RedisCluster(options.redis, advertise=options.advertise, secret=secret)
     routers = [
         SockJSRouter(Echo, "/sockjs/echo", cluster=cluster),
         SockJSRouter(Everybody, "/sockjs/everybody", cluster=cluster),

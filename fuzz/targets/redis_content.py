@@ -3,12 +3,13 @@
 import json
 import re
 
-from sockjs_tornado.cluster.claim_format import _code, encode_claim, parse_claim
+from sockjs_tornado.cluster.claim_format import _signed_text, encode_claim, parse_claim
 from sockjs_tornado.cluster.envelope import decode, value_of
+from sockjs_tornado.cluster.secret import Secrets
 
 from ..target import text_of
 
-_SECRET = b"a secret of 16 bytes, or more"
+_SECRETS = Secrets(b"a secret of 16 bytes, or more")
 _KEY = "/chat:session"
 _ADDRESS = re.compile(r"http://[^\s/@?#]+:[0-9]{1,5}")
 
@@ -30,18 +31,18 @@ class Target:
 
     def _check_claim(self, data: bytes) -> None:
         try:
-            parse_claim(_SECRET, _KEY, data)
+            parse_claim(_SECRETS, _KEY, data)
         except ValueError:
             pass
         else:
             raise AssertionError("a claim without a code was accepted")
         claim = data.decode("latin-1")
-        value = f"{claim} {_code(_SECRET, _KEY, claim)}".encode("latin-1")
+        value = f"{claim} {_SECRETS.sign(_signed_text(_KEY, claim))}".encode("latin-1")
         try:
-            owner = parse_claim(_SECRET, _KEY, value)
+            owner = parse_claim(_SECRETS, _KEY, value)
         except ValueError:
             return
-        assert value == encode_claim(_SECRET, _KEY, owner)
+        assert value == encode_claim(_SECRETS, _KEY, owner)
         assert re.fullmatch(r"[!-~]{1,64}", owner.node), owner
         assert _ADDRESS.fullmatch(owner.address), owner
 

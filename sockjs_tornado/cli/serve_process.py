@@ -61,6 +61,7 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
     if options.redis is not None:
         try:
             from ..cluster import RedisCluster
+            from ..cluster.secret import split_secret
         except ImportError as error:
             raise ConfigurationError(f"--redis: {error}") from None
         if options.advertise is None:
@@ -70,7 +71,7 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
             # The address is valid: the parent process has checked that of the first worker.
             host, _, port = address.rstrip("/").rpartition(":")
             address = f"{host}:{int(port) + worker}"
-        return RedisCluster(options.redis, advertise=address, secret=os.environ.get("SOCKJS_SECRET"))
+        return RedisCluster(options.redis, advertise=address, secret=split_secret(os.environ.get("SOCKJS_SECRET")))
     if directory is None:
         return None
     from ..cluster.unix import UnixCluster

@@ -5,11 +5,11 @@ node, the address and the session's key, so that whoever can write to Redis can 
 no node advertises, nor use the claim of one session for another.
 """
 
-import hmac
 import re
 from typing import Final
 
 from .ownership import Owner
+from .secret import Secrets
 
 _VERSION: Final = "1"
 
@@ -23,24 +23,28 @@ ADDRESS: Final = re.compile(
 _CLAIM: Final = re.compile(rf"{_VERSION} ({NODE.pattern}) ({ADDRESS.pattern}) ([0-9a-f]{{64}})")
 
 
-def encode_claim(secret: bytes, key: str, owner: Owner) -> bytes:
+def claim_prefix(owner: Owner) -> bytes:
+    """Return the beginning of the claims of an owner, whatever secret has signed them."""
+    return f"{_VERSION} {owner.node} {owner.address} ".encode()
+
+
+def encode_claim(secrets: Secrets, key: str, owner: Owner) -> bytes:
     """Return the claim of a session's key."""
     claim = f"{_VERSION} {owner.node} {owner.address}"
-    return f"{claim} {_code(secret, key, claim)}".encode()
+    return f"{claim} {secrets.sign(_signed_text(key, claim))}".encode()
 
 
-def parse_claim(secret: bytes, key: str, value: bytes) -> Owner:
+def parse_claim(secrets: Secrets, key: str, value: bytes) -> Owner:
     """Return the owner in a claim, or raise ValueError if no node has written it for this key."""
     found = _CLAIM.fullmatch(value.decode("ascii"))
     if found is None:
         raise ValueError("the claim is malformed")
     node, address, code = found.groups()
-    if not hmac.compare_digest(code, _code(secret, key, f"{_VERSION} {node} {address}")):
+    if not secrets.is_signed(_signed_text(key, f"{_VERSION} {node} {address}"), code):
         raise ValueError("the claim was not written by a node with this secret")
     return Owner(node, address)
 
 
-def _code(secret: bytes, key: str, claim: str) -> str:
+def _signed_text(key: str, claim: str) -> bytes:
     # Claims have no newline, and the prefix separates these codes from those of requests between nodes.
-    text = f"claim\n{claim}\n{key}"
-    return hmac.digest(secret, text.encode("utf-8", "surrogateescape"), "sha256").hex()
+    return f"claim\n{claim}\n{key}".encode("utf-8", "surrogateescape")

@@ -14,10 +14,11 @@ from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..session.ended import ENDED_TIME
 from .base import batches
-from .claim_format import encode_claim, parse_claim
+from .claim_format import claim_prefix, encode_claim, parse_claim
 from .commands import Commands
 from .envelope import RedisKeys
 from .ownership import Location, Owner, Ownership
+from .secret import Secrets
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,13 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
+# The beginning of the claim is compared, because the owner may have signed it with another one of the secrets.
+_WRITE_TOMBSTONE: Final = """
+if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
 
 class Claims(Ownership):
     """The claims of one node. The counters are those of lost and forged claims, and of tombstones.
@@ -48,7 +56,7 @@ class Claims(Ownership):
         keys: The names of keys.
         node: This node.
         stats: The counters.
-        secret: The secret that all nodes share, with which claims are authenticated.
+        secrets: The secrets that all nodes share, with which claims are authenticated.
         log: The log.
     """
 
@@ -60,14 +68,14 @@ class Claims(Ownership):
         keys: RedisKeys,
         node: Owner,
         stats: Counter[str],
-        secret: bytes = b"",
+        secrets: Secrets,
         log: ThrottledLog | None = None,
     ) -> None:
         self._commands = commands
         self._key = keys.session
         self._node = node
         self._stats = stats
-        self._secret = secret
+        self._secrets = secrets
         self._log = log or ThrottledLog()
         # The sessions that this node owns, each with the callback for a lost claim.
         self._owned: dict[str, Callable[[], None]] = {}
@@ -141,8 +149,8 @@ class Claims(Ownership):
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
-        value = encode_claim(self._secret, key, owner)
-        replaced = await self._commands.call("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, ENDED_TIME * 1000)
+        script, prefix = _WRITE_TOMBSTONE, claim_prefix(owner)
+        replaced = await self._commands.call("EVAL", script, 1, self._key(key), prefix, _TOMBSTONE, ENDED_TIME * 1000)
         self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
@@ -184,7 +192,7 @@ class Claims(Ownership):
         return self._commands.submit(*command)
 
     def _value(self, key: str) -> bytes:
-        return encode_claim(self._secret, key, self._node)
+        return encode_claim(self._secrets, key, self._node)
 
     def _parse(self, key: str, value: bytes | None) -> Owner | Location:
         """Return the location that a claim's value stands for; None is the reply if this node's claim was the first.
@@ -197,7 +205,7 @@ class Claims(Ownership):
         if value == _TOMBSTONE:
             return Location.LOST
         try:
-            owner = parse_claim(self._secret, key, value)
+            owner = parse_claim(self._secrets, key, value)
         except ValueError:
             self._report_forged()
             # The text must not have the key, which has the session id.

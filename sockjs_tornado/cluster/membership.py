@@ -18,8 +18,9 @@ from .claim_format import ADDRESS, NODE
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
-from .node import BACKLOG, Node, check_secret
+from .node import BACKLOG, Node
 from .ownership import Owner
+from .secret import SecretOption, check_secret
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Membership:
         stats: Counter[str],
         *,
         advertise: str,
-        secret: str | bytes | None,
+        secret: SecretOption | None,
         listen: str | None,
         allow_public_listener: bool,
         on_redis_down: str,
@@ -121,9 +122,9 @@ class Membership:
         if not ADDRESS.fullmatch(self._address):
             raise ConfigurationError(f"advertise: got {advertise!r}, expected ASCII characters; encode it with IDNA")
         owner = Owner(node_id, self._address)
-        key = check_secret(secret)
-        self._claims = Claims(commands, keys, owner, stats, key, log)
-        self.node = Node(owner, key, self._claims, stats, on_redis_down == "local")
+        secrets = check_secret(secret)
+        self._claims = Claims(commands, keys, owner, stats, secrets, log)
+        self.node = Node(owner, secrets, self._claims, stats, on_redis_down == "local")
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
-from ..exceptions import ClusterError, ConfigurationError
+from ..exceptions import ClusterError
 from ..http.handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..session.grace import timeout
@@ -21,6 +21,7 @@ from .forwarding import RelayedRequest
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
 from .relayed_exchange import RelayedExchange
+from .secret import Secrets
 from .signing import MAX_AGE, RELAY_HEADER, Rejected, RelayedClient, Signer
 from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
@@ -50,24 +51,8 @@ RETRY_INTERVAL: Final = 0.1
 _BATCH_SIZE: Final = 200
 _BATCH_CHARACTERS: Final = 16 * 1024
 
-#: The smallest length of a secret in bytes.
-_MIN_SECRET_SIZE: Final = 16
-
 # A relayed request has the client's header fields and the signature.
 _MAX_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
-
-
-def check_secret(secret: object) -> bytes:
-    """Return a secret as bytes, or raise ConfigurationError if it is missing, of another type, or too short."""
-    key = secret.encode() if isinstance(secret, str) else secret
-    if not isinstance(key, bytes) or len(key) < _MIN_SECRET_SIZE:
-        # The text must not have the value: it may be the beginning of a real secret.
-        got = f"{len(key)} bytes" if isinstance(key, bytes) else type(secret).__name__ if secret is not None else "none"
-        raise ConfigurationError(
-            f"secret: got {got}, expected str or bytes of at least {_MIN_SECRET_SIZE} bytes, the same on all nodes; "
-            "create one with python -c 'import secrets; print(secrets.token_hex())'"
-        )
-    return key
 
 
 class Node:
@@ -83,13 +68,13 @@ class Node:
     """
 
     def __init__(
-        self, owner: Owner, secret: bytes, ownership: Ownership, stats: Counter[str], local_fallback: bool
+        self, owner: Owner, secrets: Secrets, ownership: Ownership, stats: Counter[str], local_fallback: bool
     ) -> None:
         self.owner = owner
         self.ownership = ownership
         self.stats = stats
         self.local_fallback = local_fallback
-        self.signer = Signer(secret, owner.node)
+        self.signer = Signer(secrets, owner.node)
         self.upstreams = Upstreams()
         self.rpcs: dict[str, Callable[[bytes], bytes]] = {
             _RECYCLE: self._recycle,

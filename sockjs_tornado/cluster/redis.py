@@ -43,6 +43,7 @@ from .messages import Messages, TransformMessage
 from .permissions import acl_rules, command_probes
 from .presence import LIFETIME, Presence
 from .redis_connection import TIMEOUT, RedisURL
+from .secret import SecretOption
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -103,7 +104,8 @@ class RedisCluster(BaseCluster):
             default of 2, a half-open connection is detected within 4 s.
         advertise: The private address at which other nodes reach this one: ``http://host:port``. Any node can then
             serve any session. If None, the default, the nodes only share rooms.
-        secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes.
+        secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes. A list
+            of secrets replaces one without downtime: the first one signs, and the signatures of all are accepted.
         listen: The address on which this node listens for the others, ``host:port``. Default: the advertised address.
         allow_public_listener: Whether to allow a public address to listen on.
         on_redis_down: How to answer a request for a session that this node does not know while Redis is unavailable.
@@ -128,7 +130,7 @@ class RedisCluster(BaseCluster):
         on_gap: OnGap | None = None,
         transform_message: TransformMessage | None = None,
         advertise: str | None = None,
-        secret: str | bytes | None = None,
+        secret: SecretOption | None = None,
         listen: str | None = None,
         allow_public_listener: bool = False,
         on_redis_down: str = "reject",

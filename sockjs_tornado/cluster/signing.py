@@ -5,11 +5,12 @@ A request has one header field with the sender, the receiver, the time and the c
 """
 
 import hashlib
-import hmac
 import itertools
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from .secret import Secrets
 
 #: The header field. Requests have the signature in it, responses the reason of a rejection, or a node's id.
 RELAY_HEADER: Final = "X-Sockjs-Relay"
@@ -50,7 +51,7 @@ class Signer:
     """Sign requests to other nodes, and verify theirs.
 
     Args:
-        secret: The secret that all nodes share.
+        secrets: The secrets that all nodes share.
         node: This node's id, different for each node and for each start of a node.
         now: The clock for timestamps, which other nodes compare with theirs.
         ticks: The clock for the memory of accepted signatures.
@@ -58,12 +59,12 @@ class Signer:
 
     def __init__(
         self,
-        secret: bytes,
+        secrets: Secrets,
         node: str,
         now: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._secret = secret
+        self._secrets = secrets
         self._node = node
         self._now = now
         self._ticks = ticks
@@ -80,7 +81,7 @@ class Signer:
             f"{_VERSION} {self._now():.6f} {self._node} {next(self._count)} {to or _EMPTY} "
             f"{client.ip or _EMPTY} {client.port} {scheme}"
         )
-        return f"{claims} {self._mac(claims, method, uri, body).hex()}"
+        return f"{claims} {self._secrets.sign(_signed_text(claims, method, uri, body))}"
 
     def verify(self, value: str, method: str, uri: str, body: bytes | bytearray) -> RelayedClient:
         """Return the client of a request with a header field's value.
@@ -89,8 +90,7 @@ class Signer:
             Rejected: The signature is not valid, not for this node, too old, or was used before.
         """
         claims, _, code = value.rpartition(" ")
-        mac = self._mac(claims, method, uri, body)
-        if not hmac.compare_digest(mac.hex().encode(), code.encode("utf-8", "surrogatepass")):
+        if not self._secrets.is_signed(_signed_text(claims, method, uri, body), code):
             raise Rejected("forged")
         try:
             version, at, _, _, to, ip, port, scheme = claims.split(" ")
@@ -103,7 +103,7 @@ class Signer:
         # Comparisons with NaN are false, so "nan" is rejected.
         if not abs(self._now() - sent) <= MAX_AGE:
             raise Rejected(STALE)
-        self._check_replay(mac)
+        self._check_replay(bytes.fromhex(code))
         if to not in (self._node, _EMPTY):
             raise Rejected("misdirected")
         return client
@@ -119,7 +119,8 @@ class Signer:
             raise Rejected("replayed")
         self._seen.add(mac)
 
-    def _mac(self, claims: str, method: str, uri: str, body: bytes | bytearray) -> bytes:
-        # Only the path can contain a newline, and it is last, so no two requests have the same text.
-        text = f"{claims}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
-        return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
+
+def _signed_text(claims: str, method: str, uri: str, body: bytes | bytearray) -> bytes:
+    # Only the path can contain a newline, and it is last, so no two requests have the same text.
+    text = f"{claims}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
+    return text.encode("utf-8", "surrogatepass")

@@ -18,9 +18,10 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
 from .base import BaseCluster, CheckedRooms, ClusterStats
-from .node import BACKLOG, Node, check_secret
+from .node import BACKLOG, Node
 from .ownership import Owner, Slots
 from .peers import Peers
+from .secret import Secrets, check_secret
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -58,7 +59,7 @@ class UnixCluster(BaseCluster):
         self.stats = ClusterStats()
         _create_private_directory(self._directory)
         secret = _load_or_create_secret(self._directory)
-        self._node = Node(own, secret, Slots(owners, own, secret), self.stats.relay, False)
+        self._node = Node(own, secret, Slots(owners, own, secret.keys[0]), self.stats.relay, False)
         others = [owner for owner in owners if owner is not own]
         self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog())
 
@@ -146,7 +147,7 @@ def _create_private_directory(directory: Path) -> None:
         )
 
 
-def _load_or_create_secret(directory: Path) -> bytes:
+def _load_or_create_secret(directory: Path) -> Secrets:
     """Return the secret in a directory, which the first process creates."""
     path = directory / "secret"
     created = directory / f"secret.{secrets.token_hex(8)}"

@@ -448,12 +448,12 @@ def test_the_metrics_of_each_worker_have_the_next_port(
 def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     monkeypatch.setattr("sockjs_tornado.cluster.RedisCluster", lambda *url, **more: made.append((*url, more)))
-    monkeypatch.setenv("SOCKJS_SECRET", "0123456789abcdef")
+    monkeypatch.setenv("SOCKJS_SECRET", "0123456789abcdef, the secret before")
     options = ServeOptions(redis="redis://a", advertise="http://[::1]:9080/", workers=3)
     create_cluster(options)
     create_cluster(options, 2, "directory")
     create_cluster(ServeOptions(redis="redis://a"))
-    secret = {"secret": "0123456789abcdef"}
+    secret = {"secret": ["0123456789abcdef", "the secret before"]}
     assert made == [
         ("redis://a", {"advertise": "http://[::1]:9080/", **secret}),
         ("redis://a", {"advertise": "http://[::1]:9082", **secret}),

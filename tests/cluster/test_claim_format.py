@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockjs_tornado.cluster.claim_format import _code, encode_claim, parse_claim
+from sockjs_tornado.cluster.claim_format import _signed_text, encode_claim, parse_claim
 from sockjs_tornado.cluster.ownership import Owner
+from sockjs_tornado.cluster.secret import Secrets
 
-SECRET = b"a secret of 16 bytes, or more"
+SECRET = Secrets(b"a secret of 16 bytes, or more")
 KEY = "/chat:s"
 HOSTS = ["10.0.0.5:9001", "node-1.example:80", "[::1]:65535", "[fe80::1%eth0]:9001", "a_b:1"]
 
@@ -18,14 +19,14 @@ def test_a_claim_can_be_parsed_by_nodes_with_the_same_secret_for_the_same_sessio
     owner = Owner("0123456789abcdef", f"http://{host}")
     value = encode_claim(SECRET, key, owner)
     assert parse_claim(SECRET, key, value) == owner
-    for secret, other in ((b"another secret", key), (SECRET, f"{key}x")):
+    for secret, other in ((Secrets(b"another secret"), key), (SECRET, f"{key}x")):
         with pytest.raises(ValueError, match="not written by a node"):
             parse_claim(secret, other, value)
 
 
 def forged(claim: str) -> bytes:
     """Return a claim with a code that is right."""
-    return f"{claim} {_code(SECRET, KEY, claim)}".encode("utf-8", "surrogateescape")
+    return f"{claim} {SECRET.sign(_signed_text(KEY, claim))}".encode("utf-8", "surrogateescape")
 
 
 @pytest.mark.parametrize(

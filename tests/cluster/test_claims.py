@@ -17,6 +17,7 @@ from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.envelope import RedisKeys
 from sockjs_tornado.cluster.ownership import Location, Owner
 from sockjs_tornado.cluster.redis_connection import RedisURL
+from sockjs_tornado.cluster.secret import Secrets
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.session.ended import ENDED_TIME
 
@@ -24,6 +25,7 @@ from .conftest import SILENCE
 from .redis_server import RedisServer
 
 Open = Callable[[str], Awaitable[Claims]]
+SECRETS = Secrets(b"a secret of 16 bytes, or more")
 A, B = Owner("a", "http://a:1"), Owner("b", "http://b:1")
 
 
@@ -37,7 +39,7 @@ async def node(redis_server: RedisServer) -> AsyncIterator[Open]:
         await commands.start()
         opened.append(commands)
         owner = Owner(name, f"http://{name}:1")
-        return Claims(commands, RedisKeys("test"), owner, stats=Counter())
+        return Claims(commands, RedisKeys("test"), owner, Counter(), SECRETS)
 
     yield start
     for commands in opened:
@@ -83,7 +85,7 @@ async def test_a_claim_that_no_node_has_written_is_not_believed(
         b'["b", "http://b:1"]',
         b"\xff",
         other,
-        encode_claim(b"another secret", "/chat:secret", B),
+        encode_claim(Secrets(b"another secret"), "/chat:secret", B),
     ):
         redis_server.command("SET", "test:session:/chat:secret", value)
         for asking in (claim(b, "/chat:secret"), b.locate("/chat:secret")):
@@ -305,7 +307,7 @@ async def test_while_redis_is_unavailable(
     with RedisServer(tmp_path) as own:
         commands = Commands(RedisURL(own.url), timeout=SILENCE)
         await commands.start()
-        a = Claims(commands, RedisKeys("test"), A, stats=Counter())
+        a = Claims(commands, RedisKeys("test"), A, Counter(), SECRETS)
         await claim(a, "before")
         own.freeze()
         # A shared claim whose reply is lost.
@@ -351,7 +353,7 @@ async def test_a_session_that_ends_during_its_refresh_is_neither_lost_nor_claime
 ) -> None:
     a = await node("a")
     await claim(a)
-    value = encode_claim(b"", "/chat:s", B) if of_another_node else b"rubbish"
+    value = encode_claim(SECRETS, "/chat:s", B) if of_another_node else b"rubbish"
     redis_server.command("SET", "test:session:/chat:s", value)
     gate = asyncio.get_running_loop().create_future()
     a._commands.submit("PING", after=gate)

@@ -30,6 +30,7 @@ from sockjs_tornado.cluster import node as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.forwarding import RelayedRequest
 from sockjs_tornado.cluster.ownership import Owner, Ownership
+from sockjs_tornado.cluster.secret import Secrets
 from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.session.states import RouterState
@@ -371,7 +372,7 @@ class RecordedCalls:
 
 async def handoff_clients(found: set[RelayedRequest], calls: RecordedCalls) -> None:
     """Hand off clients of a node whose remote calls are recorded."""
-    node = module.Node(Owner("x", ""), b"", Ownership(), Counter(), False)
+    node = module.Node(Owner("x", ""), Secrets(b""), Ownership(), Counter(), False)
     node.rpc = calls  # type: ignore[method-assign]
     await node.handoff_clients(found)
 

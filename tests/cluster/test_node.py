@@ -14,9 +14,10 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.membership import open_sockets
 from sockjs_tornado.cluster.node import RPC_PATH, Node
 from sockjs_tornado.cluster.ownership import Location, Owner, Ownership
+from sockjs_tornado.cluster.secret import Secrets
 from sockjs_tornado.cluster.signing import RELAY_HEADER, RelayedClient, Signer
 
-SECRET = b"a secret of 16 bytes"
+SECRET = Secrets(b"a secret of 16 bytes")
 CALLER = RelayedClient("192.0.2.1", 5, True)
 
 
@@ -120,7 +121,7 @@ async def test_an_unsigned_request_is_rejected(running: Running, method: str, ur
         f"{RELAY_HEADER}:",
         f"{RELAY_HEADER}: \xff\xe9",
         f"{RELAY_HEADER}: {'x ' * 5000}",
-        f"{RELAY_HEADER}: {Signer(b'another secret here', 'a').sign('b', 'POST', SESSION, b'', CALLER)}",
+        f"{RELAY_HEADER}: {Signer(Secrets(b'another secret here'), 'a').sign('b', 'POST', SESSION, b'', CALLER)}",
         f"{RELAY_HEADER}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION, b'x', CALLER)}",
         f"{RELAY_HEADER}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION + '?', b'', CALLER)}",
     ],

@@ -15,6 +15,7 @@ from deployment.visitor import Visitor, exchange
 
 from sockjs_tornado.cluster.claim_format import encode_claim
 from sockjs_tornado.cluster.ownership import Owner
+from sockjs_tornado.cluster.secret import Secrets
 
 from ..redis_server import RedisServer
 from .clients import INTERRUPTED, Guest, guest, listening
@@ -154,7 +155,7 @@ async def test_a_node_closes_sessions_that_another_node_has_claimed(
             assert redis.command("DEL", claim_of(expired)) == 1
             assert await expired.relayed.frame() == "o"
             somebody = Owner("somebody", "http://127.0.0.1:9")
-            claim = encode_claim(circle.secret.read_bytes(), f"/echo:{taken.session}", somebody)
+            claim = encode_claim(Secrets(circle.secret.read_bytes()), f"/echo:{taken.session}", somebody)
             assert redis.command("SET", claim_of(taken), claim, "XX", "KEEPTTL")
             await line.mend()
             for client in (taken, expired):

@@ -13,6 +13,7 @@ from deployment.conftest import Visit
 from deployment.visitor import Visitor, where
 from free_ports import reserved_port
 
+from sockjs_tornado.cluster.secret import Secrets
 from sockjs_tornado.cluster.signing import RelayedClient, Signer
 
 from .clients import Guest, guest
@@ -104,7 +105,7 @@ async def test_forged_replayed_and_stale_requests_are_rejected_and_counted(tappe
     # With a valid signature, at another time.
     said = value.split(" ")
     for seconds in (-3600, -60, 60):
-        signer = Signer(SECRET.encode(), said[2], now=partial(operator.add, time.time(), seconds))
+        signer = Signer(Secrets(SECRET.encode()), said[2], now=partial(operator.add, time.time(), seconds))
         stale = signer.sign(said[4], "POST", target, body, RelayedClient("127.0.0.1", 1, False))
         assert await tapped.tell(request("POST", target, f"{name}: {stale}", body=body)) == 403
     assert await tapped.refused("stale") == 3
