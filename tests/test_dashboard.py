@@ -383,20 +383,21 @@ def test_a_network_has_a_burst_and_all_of_them_have_another(monkeypatch: pytest.
 
 
 def test_the_memory_of_a_limit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("sockjs_tornado.dashboard.access.time.monotonic", lambda: now)
-    limit = RateLimit((5, 10.0), (50, 1.0))
-    for number in range(5000):
-        limit.consume(f"10.0.{number // 250}.{number % 250}")
-        now += 0.5
-    assert len(limit._until) <= 1001
+    monkeypatch.setattr("sockjs_tornado.dashboard.access.MAX_NETWORKS", 100)
+    limit = RateLimit((1, HOUR))
+    for number in range(300):
+        assert limit.consume(f"10.0.{number // 250}.{number % 250}")
+    assert len(limit._until) == 100
+    # Those that were counted last are remembered.
+    assert not limit.allows("10.0.0.200")
+    assert limit.allows("10.0.0.199")
 
 
 async def test_passwords_are_not_looked_at_after_too_many_wrong_ones(
     serve: Serve, join: Join, logged: LogWatch
 ) -> None:
     dashboard = Dashboard({}, password="open sesame")
-    dashboard._wrong_passwords = RateLimit((3, HOUR), (100, HOUR))
+    dashboard._wrong_passwords = RateLimit((3, HOUR))
     server = await serve(dashboard.router)
     closed = []
     for password in ["", "a", "b", "c", "open sesame", "d"]:
@@ -409,6 +410,29 @@ async def test_passwords_are_not_looked_at_after_too_many_wrong_ones(
     messages = {record.getMessage() for record in logged.records}
     assert messages == {"A client at 127.0.0.1 has sent a wrong password to the dashboard"}
     logged.records.clear()
+
+
+async def test_wrong_passwords_of_others_do_not_lock_the_operator_out(
+    echo: SockJSRouter, serve: Serve, join: Join, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard = Dashboard({"echo": echo}, password="open sesame")
+    dashboard._all_wrong_passwords = RateLimit((1, HOUR))
+    server = await serve(dashboard.router)
+    first, slow, short, operator = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(4))
+    await enter(first, "wrong")
+    assert await first.frame() == 'c[4001,"Wrong password"]'
+    monkeypatch.setattr(service, "PASSWORD_DELAY", HOUR)
+    await enter(slow, "wrong")
+    # It does not help to try again while the response is delayed.
+    await slow.send(json.dumps({"password": "open sesame", "run": "", "clock": 0}))
+    await enter(operator, "open sesame")
+    assert await samples(operator)
+    assert len(dashboard.router.connections) == 2
+    assert len(dashboard._viewers) == 1
+    monkeypatch.setattr(service, "PASSWORD_DELAY", 0.001)
+    await enter(short, "wrong")
+    assert await short.frame() == 'c[4001,"Wrong password"]'
+    logged.take("wrong password")
 
 
 # Sessions and rooms.

@@ -8,7 +8,7 @@ the site's name. IP addresses and `localhost` cannot be abused like that, so the
 import ipaddress
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher
@@ -98,18 +98,22 @@ class RefusingHandler(RequestHandler):
         self.finish(self._reason_text)
 
 
+#: Number of networks that a rate limit remembers. It forgets those first that it has counted longest ago.
+MAX_NETWORKS: Final = 10_000
+
+
 class RateLimit:
     """Limits how often something happens, per client network and in total.
 
     Args:
         network: Burst of one network, and the seconds after which it may have one more.
-        total: The same for all of them. It also bounds the memory: a network that it refuses is not remembered.
+        total: The same for all of them together. Default None, for no limit.
     """
 
-    def __init__(self, network: tuple[int, float], total: tuple[int, float]) -> None:
+    def __init__(self, network: tuple[int, float], total: tuple[int, float] | None = None) -> None:
         self.network = network
         self.total = total
-        # By network, the time at which the full burst is available again.
+        # By network, the time at which the full burst is available again; the one that was counted last at the end.
         self._until: dict[str, float] = {}
 
     def allows(self, ip: str) -> bool:
@@ -121,16 +125,25 @@ class RateLimit:
         following = self._next(ip)
         if following is None:
             return False
-        self._until |= following
+        for key, until in following.items():
+            self._until.pop(key, None)
+            self._until[key] = until
+        while len(self._until) > MAX_NETWORKS:
+            del self._until[next(iter(self._until))]
         return True
 
     def _next(self, ip: str) -> dict[str, float] | None:
         now = time.monotonic()
-        if len(self._until) > 1000:
-            self._until = {key: until for key, until in self._until.items() if until > now}
-        limits = ((_network(ip), self.network), ("all", self.total))
-        following = {key: max(self._until.get(key, now), now) + seconds for key, (_, seconds) in limits}
-        return None if any(following[key] - now > burst * seconds for key, (burst, seconds) in limits) else following
+        limits = {_network(ip): self.network}
+        if self.total is not None:
+            limits["all"] = self.total
+        following = {}
+        for key, (burst, seconds) in limits.items():
+            until = max(self._until.get(key, now), now)
+            if until - now > (burst - 1) * seconds:
+                return None
+            following[key] = until + seconds
+        return following
 
 
 def _network(ip: str) -> str:

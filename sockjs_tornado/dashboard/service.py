@@ -18,8 +18,9 @@ may close a session. The responses are objects::
     {"list": "chat", "search": "192.0.2."}        → {"sessions": […], "total": 7, "rooms": […], "all_rooms": 3}
     {"disconnect": "12", "router": "chat"}        → {"disconnected": "12", "router": "chat", "found": true}
 
-Passwords, earlier samples and listings are limited per address and in total. Above the limit, a password is rejected
-without a look at it, earlier samples are ``[]``, and a listing is ``{}``.
+Wrong passwords are limited per address: above the limit, a password is rejected without a look at it. If there are too
+many in total, the response to each further one is delayed; a right password is still accepted. Earlier samples and
+listings are limited per address and in total. Above the limit, earlier samples are ``[]``, and a listing is ``{}``.
 """
 
 import asyncio
@@ -59,8 +60,11 @@ MAX_RESPONSE = 1024 * 1024  # characters of earlier samples
 MIN_PASSWORD = 8  # characters
 MAX_SEARCH = 100  # characters
 
-# Rate limits per network and in total: burst, and seconds until there is one more.
-PASSWORD_LIMIT = ((5, 10.0), (50, 1.0))  # of wrong ones
+# Rate limits: burst, and seconds until there is one more.
+PASSWORD_LIMIT = (5, 10.0)  # of wrong ones, per network
+PASSWORD_TOTAL = (50, 1.0)  # of wrong ones of all networks, above which responses to them are delayed
+PASSWORD_DELAY = 5.0  # seconds of that delay
+# Per network and in total.
 SAMPLES_LIMIT = ((5, 10.0), (50, 1.0))
 LISTING_LIMIT = ((10, 1.0), (50, 0.2))
 
@@ -143,7 +147,8 @@ class Dashboard:
         self._viewers: set[Viewer] = set()
         self._history: deque[tuple[float, str]] = deque(maxlen=int(HISTORY / INTERVAL))
         self._timer: asyncio.TimerHandle | None = None  # set while there are viewers
-        self._wrong_passwords = RateLimit(*PASSWORD_LIMIT)
+        self._wrong_passwords = RateLimit(PASSWORD_LIMIT)
+        self._all_wrong_passwords = RateLimit(PASSWORD_TOTAL)
         self._samples_limit = RateLimit(*SAMPLES_LIMIT)
         self._listing_limit = RateLimit(*LISTING_LIMIT)
         self.router = SockJSRouter(partial(Viewer, self), f"{base}/sockjs", {**SETTINGS, **(settings or {})})
@@ -156,20 +161,23 @@ class Dashboard:
             _files(base, FOLDER, r"uPlot\.iife\.min\.js|uPlot\.min\.css"),
         ]
 
-    def _check_password(self, viewer: "Viewer", password: str) -> str | None:
-        """Return why a password is rejected, or None if it is right."""
+    def _check_password(self, viewer: "Viewer", password: str) -> tuple[str, float] | None:
+        """Return why a password is rejected and the seconds after which to say so, or None if it is right."""
         if self._password is None:
             return None
         if not self._wrong_passwords.allows(viewer.ip):
-            return "Too many wrong passwords: try again later"
+            return "Too many wrong passwords: try again later", 0
         if hmac.compare_digest(_digest(password), self._password):
             return None
         if not password:
-            return "A password is required"
+            return "A password is required", 0
         self._wrong_passwords.consume(viewer.ip)
+        # Many addresses together must neither guess fast nor lock the operator out: a waiting page is one of
+        # `max_sessions`, and only wrong passwords wait.
+        delay = 0 if self._all_wrong_passwords.consume("") else PASSWORD_DELAY
         text = "A client at %s has sent a wrong password to the dashboard"
         self.router.container.log.write(logger, logging.WARNING, "dashboard_password", text, viewer.ip)
-        return "Wrong password"
+        return "Wrong password", delay
 
     def _add_viewer(self, viewer: "Viewer", run: object, clock: float) -> None:
         """Add a page and send it the samples that it lacks."""
@@ -226,6 +234,8 @@ class Viewer(SockJSConnection):
         super().__init__(session)
         self._dashboard = dashboard
         self.ip = ""
+        # Whether the password was wrong, and the connection will be closed.
+        self._is_rejected = False
 
     def on_open(self, info: ConnectionInfo) -> None:
         self.ip = info.ip
@@ -233,6 +243,8 @@ class Viewer(SockJSConnection):
         self._deadline = loop.call_later(REQUEST_TIMEOUT, self.close, INVALID_REQUEST, "No message in time")
 
     def on_message(self, message: Any) -> None:
+        if self._is_rejected:
+            return
         self._deadline.cancel()
         try:
             request = json.loads(message)
@@ -242,17 +254,24 @@ class Viewer(SockJSConnection):
         is_known = self in dashboard._viewers
         match request:
             case {"password": str(password), "run": run, "clock": int(clock) | float(clock)} if not is_known:
-                error = dashboard._check_password(self, password)
-                if error is None:
+                rejection = dashboard._check_password(self, password)
+                if rejection is None:
                     dashboard._add_viewer(self, run, clock)
                 else:
-                    self.close(UNAUTHENTICATED, error)
+                    self._reject(*rejection)
             case {"list": str(router), "search": str(search)} if is_known:
                 dashboard._list(self, router, search)
             case {"disconnect": str(label), "router": str(router)} if is_known:
                 dashboard._disconnect(self, label, router)
             case _:
                 self.close(INVALID_REQUEST, "Invalid message")
+
+    def _reject(self, error: str, delay: float) -> None:
+        if delay:
+            self._is_rejected = True
+            self._deadline = asyncio.get_running_loop().call_later(delay, self.close, UNAUTHENTICATED, error)
+        else:
+            self.close(UNAUTHENTICATED, error)
 
     def on_close(self) -> None:
         self._deadline.cancel()
