@@ -45,12 +45,17 @@ def _escape(name: str) -> str:
 
 
 class ChannelSession(Session):
-    """The session of a channel. It reports when its last callback has finished."""
+    """The session of a channel. It reports when its last callback has finished.
 
-    __slots__ = ("on_over",)
+    Attributes:
+        channel: The escaped name of the channel.
+        on_over: Called when :attr:`is_over` becomes true.
+    """
 
-    def __init__(self, *args: Any) -> None:
-        #: Called when :attr:`is_over` becomes true.
+    __slots__ = ("channel", "on_over")
+
+    def __init__(self, channel: str, *args: Any) -> None:
+        self.channel = channel
         self.on_over: Callable[[], None] | None = None
         super().__init__(*args)
 
@@ -208,7 +213,9 @@ class MultiplexConnection(SockJSConnection):
             server.stats.rejected["max_unopened_sessions"] += 1
             self.send(f"uns,{name}")
             return
-        self._last_sessions[name] = channel = ChannelSession(self.channels[name], server, None, info)
+        # A traced carrier has traced channels.
+        kind: type[ChannelSession] = getattr(self.session, "_channel_class", ChannelSession)
+        self._last_sessions[name] = channel = kind(name, self.channels[name], server, None, info)
         self._receivers[name] = receiver = ChannelReceiver(self, name, channel)
         channel._attach(receiver, info.ip)
 

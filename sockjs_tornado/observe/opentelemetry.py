@@ -17,8 +17,12 @@ or a session id, which are secrets.
 A session continues the trace of its opening request only if the setting ``trusted_headers`` contains ``traceparent``.
 Otherwise it begins a new trace, since any page could send this header field.
 
-Sessions over channels of :mod:`sockjs_tornado.multiplex` have no spans of their own. Routers that are not instrumented
-have no overhead.
+Each channel of :mod:`sockjs_tornado.multiplex` has a session of its own with such spans, and with the attribute
+``sockjs.channel``. It belongs to the trace of the connection that carries it: its parent is the span of the message
+that has opened the channel.
+
+If the SDK raises an exception, for example in a span processor, it is logged, and the session goes on without the span.
+Routers that are not instrumented have no overhead.
 
 This module requires the extra ``opentelemetry``, which installs opentelemetry-api. Your program configures the SDK and
 the exporter, or runs under ``opentelemetry-instrument``.
@@ -46,11 +50,14 @@ from tornado.web import HTTPError
 
 from ..connection import SockJSConnection
 from ..exceptions import ConnectionClosed
+from ..multiplex import ChannelSession
 from ..router import SockJSRouter
 from ..session.connection_info import ConnectionInfo
 from ..session.session import Session
 
 __all__ = ["TraceContextFilter", "instrument"]
+
+logger = logging.getLogger(__name__)
 
 #: The attribute of an exception with the context of the callback's span. The exception is logged after the callback.
 _CONTEXT: Final = "_sockjs_span_context"
@@ -66,11 +73,37 @@ def instrument(router: SockJSRouter, tracer_provider: trace.TracerProvider | Non
     .. versionadded:: 2.0
     """
     if not getattr(router._session_class, "_is_traced", False):
-        tracer = trace.get_tracer("sockjs_tornado", tracer_provider=tracer_provider)
+        tracer = _Tracer(router, trace.get_tracer("sockjs_tornado", tracer_provider=tracer_provider))
+        channel_class = _traced(ChannelSession, tracer)
+        # A channel may carry channels, too.
+        channel_class._channel_class = channel_class  # type: ignore[attr-defined]
         router._session_class = _traced(router._session_class, tracer)
+        router._session_class._channel_class = channel_class  # type: ignore[attr-defined]
 
 
-def _traced(base: type[Session], tracer: trace.Tracer) -> type[Session]:
+class _Tracer:
+    """Creates and ends the spans of a router. An exception of the SDK reaches the log, and nobody else."""
+
+    def __init__(self, router: SockJSRouter, tracer: trace.Tracer) -> None:
+        self._container = router.container
+        self._tracer = tracer
+
+    def start(self, name: str, context: Context | None, **options: Any) -> trace.Span:
+        """Start a span; if that fails, return one that records nothing."""
+        span: trace.Span | None = self.call(self._tracer.start_span, name, context=context, **options)
+        return trace.INVALID_SPAN if span is None else span
+
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call a function of OpenTelemetry; if it raises, log the exception and return None."""
+        try:
+            return function(*args, **options)
+        except Exception as error:
+            log = self._container.log
+            log.write(logger, logging.ERROR, "opentelemetry", "A span was lost: OpenTelemetry has failed", error=error)
+            return None
+
+
+def _traced(base: type[Session], tracer: _Tracer) -> type[Session]:
     class TracedSession(base):  # type: ignore[valid-type, misc]
         """A session with a span. It ends when the session forgets its connection."""
 
@@ -83,17 +116,19 @@ def _traced(base: type[Session], tracer: trace.Tracer) -> type[Session]:
             if self.conn is not None and not self.is_closed:
                 info: ConnectionInfo = self.conn_info
                 name = type(self.conn).__qualname__
-                self._span = tracer.start_span(
-                    f"{name} session",
-                    context=propagate.extract(info.headers),
-                    kind=trace.SpanKind.SERVER,
-                    attributes={
-                        "sockjs.prefix": info.prefix,
-                        "sockjs.transport": info.transport,
-                        "sockjs.session": self.label,
-                        "client.address": info.ip,
-                    },
-                )
+                attributes = {
+                    "sockjs.prefix": info.prefix,
+                    "sockjs.transport": info.transport,
+                    "sockjs.session": self.label,
+                    "client.address": info.ip,
+                }
+                if isinstance(self, ChannelSession):
+                    # The current context is that of the message that opens the channel.
+                    context, kind = None, trace.SpanKind.INTERNAL
+                    attributes["sockjs.channel"] = self.channel
+                else:
+                    context, kind = tracer.call(propagate.extract, info.headers), trace.SpanKind.SERVER
+                self._span = tracer.start(f"{name} session", context, kind=kind, attributes=attributes)
                 context = trace.set_span_in_context(self._span)
                 self._callbacks.connection = _TracedConnection(self.conn, tracer, context, name)
 
@@ -102,8 +137,8 @@ def _traced(base: type[Session], tracer: trace.Tracer) -> type[Session]:
             span, self._span = self._span, None
             if span is not None:
                 if self.close_code is not None:
-                    span.set_attribute("sockjs.close_code", int(self.close_code))
-                span.end()
+                    tracer.call(span.set_attribute, "sockjs.close_code", int(self.close_code))
+                tracer.call(span.end)
 
     TracedSession.__name__, TracedSession.__qualname__ = base.__name__, base.__qualname__
     return TracedSession
@@ -114,7 +149,7 @@ class _TracedConnection:
 
     __slots__ = ("_connection", "_context", "_is_carrier", "_name", "_tracer")
 
-    def __init__(self, connection: SockJSConnection, tracer: trace.Tracer, context: Context, name: str) -> None:
+    def __init__(self, connection: SockJSConnection, tracer: _Tracer, context: Context, name: str) -> None:
         self._connection = connection
         self._tracer = tracer
         self._context = context
@@ -135,24 +170,23 @@ class _TracedConnection:
 
     def _call(self, name: str, *args: Any) -> object:
         callback: Callable[..., object] = getattr(self._connection, name)
-        span = self._tracer.start_span(f"{self._name}.{name}", context=self._context)
-        with _current(span, name):
+        span = self._tracer.start(f"{self._name}.{name}", self._context)
+        with _current(self._tracer, span, name):
             result = callback(*args)
         if isawaitable(result):
-            return _await(result, span, name)
-        span.end()
+            return self._await(result, span, name)
+        self._tracer.call(span.end)
+        return result
+
+    async def _await(self, awaitable: Awaitable[object], span: trace.Span, name: str) -> object:
+        with _current(self._tracer, span, name):
+            result = await awaitable
+        self._tracer.call(span.end)
         return result
 
 
-async def _await(awaitable: Awaitable[object], span: trace.Span, name: str) -> object:
-    with _current(span, name):
-        result = await awaitable
-    span.end()
-    return result
-
-
 @contextlib.contextmanager
-def _current(span: trace.Span, name: str) -> Iterator[None]:
+def _current(tracer: _Tracer, span: trace.Span, name: str) -> Iterator[None]:
     """Make a span the current one; if an exception is raised, end the span."""
     try:
         with trace.use_span(span, record_exception=False, set_status_on_exception=False):
@@ -162,11 +196,11 @@ def _current(span: trace.Span, name: str) -> Iterator[None]:
         if isinstance(error, Exception) and not (
             isinstance(error, ConnectionClosed) or (name == "on_open" and isinstance(error, HTTPError))
         ):
-            span.record_exception(error)
-            span.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
+            tracer.call(span.record_exception, error)
+            tracer.call(span.set_status, trace.Status(trace.StatusCode.ERROR, type(error).__name__))
             with contextlib.suppress(AttributeError):
                 setattr(error, _CONTEXT, span.get_span_context())
-        span.end()
+        tracer.call(span.end)
         raise
 
 

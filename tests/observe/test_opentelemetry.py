@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import tornado.web
-from application import LogWatch
+from application import LogWatch, Serve, exception_of
+from client import Join, within
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -42,13 +43,17 @@ class Exported:
         instrument(router, self.provider)
         return router
 
+    def spans(self) -> list[ReadableSpan]:
+        """Return the spans that have ended, in order."""
+        return list(self._exporter.get_finished_spans())
+
     def names(self) -> list[str]:
-        """Return the names of the spans that have ended, in order."""
-        return [span.name for span in self._exporter.get_finished_spans()]
+        """Return their names."""
+        return [span.name for span in self.spans()]
 
     def span(self, name: str) -> ReadableSpan:
         """Return the only span with a name."""
-        (span,) = [span for span in self._exporter.get_finished_spans() if span.name == name]
+        (span,) = [span for span in self.spans() if span.name == name]
         return span
 
 
@@ -252,12 +257,78 @@ async def test_a_session_that_is_never_opened_has_a_span_only(exported: Exported
     assert exported.names() == ["Plain session"]
 
 
-async def test_a_carrier_of_channels_is_traced(exported: Exported) -> None:
-    async with connect(exported.router(MultiplexConnection.get(a=Plain))) as client:
-        await client.send("sub,a")
-        await client.send("msg,a,x")
-    assert len(exported.names()) == 5
-    assert not any("Plain" in name for name in exported.names())
+async def test_channels_have_spans_in_the_trace_of_their_carrier(exported: Exported) -> None:
+    class Inner(Plain):
+        pass
+
+    inner = MultiplexConnection.get(b=Inner)
+    async with connect(exported.router(MultiplexConnection.get(a=Plain, c=inner))) as client:
+        for message in ("sub,a", "msg,a,x", "uns,a", "sub,c", "msg,c,sub,b"):
+            await client.send(message)
+        assert await client.recv_all() == []
+    for kind, channel, callbacks in (
+        (Plain, "a", ["on_open", "on_message", "on_close"]),
+        (Inner, "b", ["on_open", "on_close"]),
+    ):
+        name = kind.__qualname__
+        session = exported.span(f"{name} session")
+        assert session.attributes is not None
+        assert session.attributes["sockjs.channel"] == channel
+        assert session.attributes["sockjs.close_code"] == 1000
+        assert session.kind is SpanKind.INTERNAL
+        # The span of a message.
+        (parent,) = [span for span in exported.spans() if session.parent and ids(span)[1] == session.parent.span_id]
+        assert parent.name == "MultiplexConnection.on_message"
+        assert [each for each in exported.names() if each.startswith(f"{name}.")] == [f"{name}.{c}" for c in callbacks]
+        for callback in callbacks:
+            assert exported.span(f"{name}.{callback}").parent == session.context
+    assert len({ids(span)[0] for span in exported.spans()}) == 1
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_end"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_span_processor_that_raises_breaks_no_session(
+    exported: Exported, serve: Serve, join: Join, logged: LogWatch, method: str, is_async: bool
+) -> None:
+    class Failing(SpanProcessor):
+        def fail(self, *args: Any, **options: Any) -> None:
+            raise ValueError("the processor fails")
+
+    processor = Failing()
+    setattr(processor, method, processor.fail)
+    exported.provider.add_span_processor(processor)
+    closed = asyncio.Event()
+
+    class Answering(SockJSConnection):
+        def call(self, function: Any, *args: Any) -> Any:
+            return self.call_later(function, *args) if is_async else function(*args)
+
+        async def call_later(self, function: Any, *args: Any) -> None:
+            await asyncio.sleep(0)
+            function(*args)
+
+        def on_open(self, info: ConnectionInfo) -> Any:
+            return self.call(self.send, "open")
+
+        def on_message(self, message: str) -> Any:
+            return self.call(self.send, message)
+
+        def on_close(self) -> Any:
+            return self.call(closed.set)
+
+    router = exported.router(Answering)
+    peer = join(await serve(router), "websocket", prefix="/chat")
+    assert await peer.frame() == "o"
+    assert await peer.message() == "open"
+    await peer.send("x")
+    assert await peer.message() == "x"
+    (connection,) = router.connections
+    connection.close()
+    await within(closed.wait())
+    assert await peer.frame() == 'c[3000,"Go away!"]'
+    assert exception_of(logged.take("A span was lost: OpenTelemetry has failed")).args == ("the processor fails",)
+    # The log is throttled by the place of the error.
+    logged.records.clear()
 
 
 async def test_slow_callbacks_have_the_name_of_the_application_s_class(exported: Exported, logged: LogWatch) -> None:
