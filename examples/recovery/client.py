@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import random
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +67,9 @@ class Follower:
                 case {"type": "caught up", "id": self._request_id}:
                     if not self._catch_up(message):
                         await self.follow(client)
-                case {"type": "gap"}:
+                case {"type": "gap", "within": seconds}:
+                    # All clients of the server receive this at once. Messages wait in the client's queue.
+                    await asyncio.sleep(random.uniform(0, seconds))
                     await self.follow(client)
                 case {"type": "unavailable"}:
                     await asyncio.sleep(RETRY_INTERVAL)

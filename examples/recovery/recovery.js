@@ -83,7 +83,10 @@ export class Follower {
         if (message.id === this.#requestId) this.#catchUp(message);
         break;
       case "gap":
-        this.#follow();
+        // All clients of the server receive this at once. From now on, messages wait for the response.
+        this.#buffer ??= [];
+        clearTimeout(this.#retryTimer);
+        this.#retryTimer = setTimeout(() => this.#follow(), 1000 * message.within * Math.random());
         break;
       case "unavailable":
         clearTimeout(this.#retryTimer);

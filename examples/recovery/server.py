@@ -13,7 +13,8 @@ and the server sends
     {"type": "caught up", "room": "ticks", "id": 2, "messages": [[42, …], [43, …]], "lost": false,
      "offset": 43, "epoch": "9f0c…"}        the response: the missed messages; "lost" if some are missing
     {"type": "message", "room": "ticks", "offset": 44, "epoch": "9f0c…", "data": …}        from then on
-    {"type": "gap", "room": "ticks"}        this server may have missed messages: follow again
+    {"type": "gap", "room": "ticks", "within": 0.5}        this server has missed messages: follow again after a random
+                                                           delay of at most so many seconds
     {"type": "unavailable", "room": "ticks"}        instead of the response, if Redis is unavailable: retry in a second
     {"type": "error", "text": "A description of the error"}
 
@@ -72,13 +73,14 @@ class Followed(SockJSConnection):
         try:
             # Join first, so that no message is missed between the response and the first live message.
             await self.join(room)
-            messages, complete, position = await self.router.cluster.recover(room, offset, epoch or "")
+            recovered = await self.router.cluster.recover(room, offset, epoch or "")
         except ClusterUnavailable:
             self.send({"type": "unavailable", "room": room})
             return
-        response = {"type": "caught up", "room": room, "id": number, "messages": messages, **position._asdict()}
         # A client without a position has not lost anything.
-        self.send(response | {"lost": not complete and epoch is not None})
+        lost = not recovered.complete and epoch is not None
+        # Encoded once, if many clients follow from the same position at the same time.
+        self.send(recovered.encode(type="caught up", room=room, id=number, lost=lost))
 
     def send_error(self, text: str) -> None:
         """Send an error message."""
@@ -96,7 +98,9 @@ def make_router(options: argparse.Namespace) -> SockJSRouter:
     def on_gap(rooms: frozenset[str]) -> None:
         for room in rooms:
             members = [connection for connection in router.connections if room in connection.rooms]
-            router.broadcast(members, {"type": "gap", "room": room})
+            # The clients' requests are spread over a second per thousand, at most half a minute.
+            within = min(30, len(members) / 1000)
+            router.broadcast(members, {"type": "gap", "room": room, "within": within})
 
     cluster = make_cluster(options, transform_message=transform_message, on_gap=on_gap)
     # Limit the rate of requests: for each one, Redis may read the whole history.

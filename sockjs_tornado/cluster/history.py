@@ -8,11 +8,13 @@ After a restart or a failover, Redis may have lost the last messages, and assign
 epoch begins with the run id of the Redis server, and the next run starts a new epoch.
 """
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from ..protocol import JSONValue, encode_message
 from ..session.ports import Position
 from .base import batches
 from .commands import Commands
@@ -48,10 +50,14 @@ for i = 2, #ARGV do
 end
 """
 
+#: An offset that no stream reaches, and above which Lua's numbers are not exact.
+_MAX_OFFSET: Final = 2**53
+
 #: The largest number of rooms in one command: Redis is blocked while it executes a command.
 _MANY: Final = 500
 
-# The whole history if the position is of another epoch, or if the last messages of the stream may have been lost.
+# The whole history if the position is of another epoch, or if the last messages of the stream may have been lost. With
+# a limit (0: none), the last entries are read from the end, so that Redis does not read the others.
 _RECOVER: Final = f"""{_RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
@@ -62,24 +68,59 @@ local from, known = '-', 0
 if last[2][2] == ARGV[2] and string.sub(ARGV[2], 1, 8) == run and tonumber(ARGV[1]) <= offset then
     from, known = '(' .. ARGV[1] .. '-0', 1
 end
-return {{offset, last[2][2], redis.call('XRANGE', KEYS[1], from, '+'), known}}
+if ARGV[3] == '0' then
+    return {{offset, last[2][2], redis.call('XRANGE', KEYS[1], from, '+'), known}}
+end
+local newest = redis.call('XREVRANGE', KEYS[1], '+', from, 'COUNT', ARGV[3])
+local entries = {{}}
+for i = #newest, 1, -1 do
+    entries[#entries + 1] = newest[i]
+end
+return {{offset, last[2][2], entries, known}}
 """
 
 
-class Recovered(NamedTuple):
+class _RecoveredFields(NamedTuple):
+    messages: list[tuple[int, Any]]
+    complete: bool
+    position: Position
+
+
+class Recovered(_RecoveredFields):
     """The messages that were published in a room after a position.
+
+    Callers that request the same at the same time receive the same object, so do not modify the messages.
 
     Attributes:
         messages: The offset and the message of each, in order.
-        complete: Whether ``messages`` has all of them. It is False if the history is too short, has expired, or has
-            another epoch, as after each start of Redis; ``messages`` then has those that are still in the history.
+        complete: Whether ``messages`` has all of them. It is False if there are more than the limit, and if the history
+            is too short, has expired, or has another epoch, as after each start of Redis; ``messages`` then has those
+            that are still in the history, up to the limit.
         position: The position of the last message, for the next call. For an empty history it is offset 0 of epoch
             ``""``.
     """
 
-    messages: list[tuple[int, Any]]
-    complete: bool
-    position: Position
+    def encode(self, **fields: str | int | bool | None) -> JSONValue:
+        """Return a message for clients: an object with ``messages``, ``offset``, ``epoch``, and the given fields.
+
+        It is encoded once for all callers that share the result and give the same fields, for example for thousands of
+        clients that reconnect after a restart.
+
+        Args:
+            fields: More members of the object.
+
+        Raises:
+            TypeError: A value of a field is not hashable, such as a list.
+        """
+        # Without __slots__, a subclass of a tuple has a __dict__.
+        cache: dict[Any, JSONValue] = self.__dict__.setdefault("_encoded", {})
+        # 1 and True are equal, but not the same in JSON.
+        key = tuple((name, type(value), value) for name, value in fields.items())
+        message = cache.get(key)
+        if message is None:
+            encoded = encode_message({**fields, "messages": self.messages, **self.position._asdict()})
+            message = cache[key] = JSONValue(str(encoded))
+        return message
 
 
 def publish_command(keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None) -> Args:
@@ -109,21 +150,59 @@ def position_of(reply: Any) -> Position | None:
     return Position(reply[0], reply[1].decode()) if isinstance(reply, list) else None
 
 
-async def recover(commands: Commands, keys: RedisKeys, room: str, offset: int, epoch: str) -> Recovered:
-    """Return the messages that were published in a room after a position; see ``RedisCluster.recover``."""
-    if type(offset) is not int or not isinstance(epoch, str):
-        raise TypeError(f"position: expected int and str, got {type(offset).__name__} and {type(epoch).__name__}")
-    # The offset may come from a client. No stream is that long, so a larger one is not in the history either.
-    offset = offset if 0 <= offset < 2**53 else 2**53
-    reply = await commands.call("EVAL", _RECOVER, 1, keys.history(room), offset, epoch)
-    if not reply:
-        return Recovered([], False, Position(0, ""))
-    last, now, entries, known = reply
-    messages = []
-    for id_, fields in entries:
-        # Skip invalid entries, for example of a later version; ``complete`` is False then.
-        with contextlib.suppress(ValueError, IndexError):
-            messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
-    return Recovered(
-        messages, bool(known) and len(messages) == last - offset, Position(last, now.decode(errors="replace"))
-    )
+class Recoveries:
+    """Reads the histories of rooms.
+
+    Identical reads that are requested in one turn of the event loop are one command with one result: after a restart,
+    thousands of clients request the same.
+    """
+
+    def __init__(self, commands: Commands, keys: RedisKeys) -> None:
+        self._commands = commands
+        self._keys = keys
+        # The reads whose commands were not submitted yet.
+        self._reads: dict[tuple[str, int, str, int], asyncio.Task[Recovered]] = {}
+
+    async def recover(self, room: str, offset: int, epoch: str, limit: int | None = None) -> Recovered:
+        """Return the messages that were published in a room after a position; see ``RedisCluster.recover``."""
+        if type(offset) is not int or not isinstance(epoch, str):
+            raise TypeError(f"position: expected int and str, got {type(offset).__name__} and {type(epoch).__name__}")
+        if limit is not None and type(limit) is not int:
+            raise TypeError(f"limit: expected an int, a number of messages, or None, got {type(limit).__name__}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit: expected 1 or more messages, or None for all, got {limit}")
+        # Both may come from a client. No stream is that long, so a larger offset is not in the history either.
+        offset = offset if 0 <= offset < _MAX_OFFSET else _MAX_OFFSET
+        key = (room, offset, epoch, 0 if limit is None else min(limit, _MAX_OFFSET))
+        read = self._reads.get(key)
+        if read is None:
+            read = asyncio.create_task(self._read(key))
+            read.add_done_callback(_mark_retrieved)
+            if not read.done():
+                self._reads[key] = read
+        # Cancelling one caller does not cancel the read, which others await, too.
+        return await asyncio.shield(read)
+
+    async def _read(self, key: tuple[str, int, str, int]) -> Recovered:
+        # Until the next turn, more callers may join. Once the command was submitted, its result may lack messages that
+        # were published before a later call. An eager task yields here, too.
+        await asyncio.sleep(0)
+        self._reads.pop(key, None)
+        room, offset, epoch, limit = key
+        reply = await self._commands.call("EVAL", _RECOVER, 1, self._keys.history(room), offset, epoch, limit)
+        if not reply:
+            return Recovered([], False, Position(0, ""))
+        last, now, entries, known = reply
+        messages = []
+        for id_, fields in entries:
+            # Skip invalid entries, for example of a later version; ``complete`` is False then.
+            with contextlib.suppress(ValueError, IndexError):
+                messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
+        complete = bool(known) and len(messages) == last - offset
+        return Recovered(messages, complete, Position(last, now.decode(errors="replace")))
+
+
+def _mark_retrieved(read: "asyncio.Task[Recovered]") -> None:
+    """Retrieve the exception of a read, all of whose callers may have been cancelled."""
+    if not read.cancelled():
+        read.exception()

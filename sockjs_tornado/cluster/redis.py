@@ -37,7 +37,7 @@ from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .commands import Commands
 from .envelope import RedisKeys
-from .history import Recovered, recover
+from .history import Recovered, Recoveries
 from .membership import Membership
 from .messages import Messages, TransformMessage
 from .permissions import acl_rules, command_probes
@@ -189,6 +189,7 @@ class RedisCluster(BaseCluster):
             on_reconnect=self._redis_reconnected,
             on_rejected=self._command_rejected,
         )
+        self._recoveries = Recoveries(self.commands, self.keys)
         self._messages = Messages(
             self.node_id,
             self.keys,
@@ -326,19 +327,24 @@ class RedisCluster(BaseCluster):
         self._check_usable()
         return await self._presence.get(room)
 
-    async def recover(self, room: str, offset: int, epoch: str) -> Recovered:
+    async def recover(self, room: str, offset: int, epoch: str, *, limit: int | None = None) -> Recovered:
         """Return the messages with history that were published in a room after a position, as a :class:`Recovered`.
+
+        Identical calls of one turn of the event loop send one command to Redis, and return the same object. So use
+        :meth:`Recovered.encode` for the response, if many clients may reconnect at the same time.
 
         Args:
             room: The name of the room.
             offset: The offset of the last message that the client has received, or 0 for none.
             epoch: The epoch of that message, or ``""`` for none. Both values may come from the client unchecked.
+            limit: The largest number of messages to return: the last ones. None, the default, returns all.
 
         Raises:
             TypeError: An argument has the wrong type.
+            ValueError: The limit is less than 1.
             ClusterUnavailable: Redis is unavailable.
             RuntimeError: The cluster was not started.
         """
         check_room(room)
         self._check_usable()
-        return await recover(self.commands, self.keys, room, offset, epoch)
+        return await self._recoveries.recover(room, offset, epoch, limit)

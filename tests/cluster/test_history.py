@@ -60,6 +60,76 @@ async def test_without_a_valid_position_the_whole_history_is_returned(node: Star
         assert await within(here.cluster.recover(ROOM, offset, other)) == everything
 
 
+async def test_identical_recoveries_of_one_turn_are_one_command_with_one_encoded_result(
+    node: StartNode, redis_server: RedisServer
+) -> None:
+    here = await node()
+    await within(here.router.publish(ROOM, {"n": 1}, history=5))
+    position: Any = await within(here.router.publish(ROOM, "é", history=5))
+
+    def recover(offset: int, limit: int | None = None) -> Any:
+        return asyncio.ensure_future(here.cluster.recover(ROOM, offset, position.epoch, limit=limit))
+
+    before = redis_server.command("INFO", "commandstats")["cmdstat_eval"]["calls"]
+    cancelled, *same = [recover(0) for _ in range(100)]
+    others = [recover(1), recover(0, limit=1)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    results = await within(asyncio.gather(*same, *others))
+    assert redis_server.command("INFO", "commandstats")["cmdstat_eval"]["calls"] == before + 3
+    assert len({id(result) for result in results}) == 3
+    assert results[0] == ([(1, {"n": 1}), (2, "é")], True, position)
+    assert results[-2] == ([(2, "é")], True, position)
+    assert results[-1] == ([(2, "é")], False, position)
+    first, *more = [result.encode(type="caught up", id=1) for result in results[:5]]
+    assert first.text == (
+        f'{{"type":"caught up","id":1,"messages":[[1,{{"n":1}}],[2,"é"]],"offset":2,"epoch":"{position.epoch}"}}'
+    )
+    assert all(message is first for message in more)
+    assert '"id":true' in results[0].encode(type="caught up", id=True).text
+
+    # A later call has a command of its own, since messages may have been published after the first one was sent.
+    earlier = recover(0)
+    published = await within(here.router.publish(ROOM, "later", history=5))
+    assert (await within(recover(0))).position == published
+    await within(earlier)
+
+
+async def test_recoveries_fail_together_even_if_no_caller_is_left(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    redis_server.command("SET", f"sockjs:history:{ROOM}", "something else")
+    first, *more = [asyncio.ensure_future(here.cluster.recover(ROOM, 1, "")) for _ in range(3)]
+    left = asyncio.ensure_future(here.cluster.recover(ROOM, 2, ""))
+    await asyncio.sleep(0)
+    first.cancel()
+    left.cancel()
+    results = await within(asyncio.gather(*more, left, return_exceptions=True))
+    assert [type(result) for result in results] == [ClusterUnavailable] * 2 + [asyncio.CancelledError]
+    await within(here.cluster.commands.wait_idle())
+    assert not here.cluster._recoveries._reads
+
+
+async def test_with_a_limit_the_last_messages_are_returned(node: StartNode) -> None:
+    here = await node()
+    for number in range(1, 6):
+        position: Any = await within(here.router.publish(ROOM, str(number), history=5))
+    last = [(offset, str(offset)) for offset in (4, 5)]
+    assert await within(here.cluster.recover(ROOM, 3, position.epoch, limit=2)) == (last, True, position)
+    assert await within(here.cluster.recover(ROOM, 2, position.epoch, limit=2)) == (last, False, position)
+    assert await within(here.cluster.recover(ROOM, 0, "", limit=2)) == (last, False, position)
+    assert await within(here.cluster.recover(ROOM, 5, position.epoch, limit=2)) == ([], True, position)
+    everything = await within(here.cluster.recover(ROOM, 0, position.epoch, limit=10**30))
+    assert everything == await within(here.cluster.recover(ROOM, 0, position.epoch))
+    assert await within(here.cluster.recover("other", 0, "", limit=2)) == ([], False, (0, ""))
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), ("1", TypeError)])
+async def test_an_invalid_limit_is_rejected(node: StartNode, limit: Any, error: type[Exception]) -> None:
+    here = await node()
+    with pytest.raises(error, match=r"^limit: expected "):
+        await here.cluster.recover(ROOM, 0, "", limit=limit)
+
+
 @pytest.mark.parametrize("position", [("1", "e"), (None, None), (1.0, "e"), (True, "e"), (1, b"e")])
 async def test_a_position_of_other_types_is_rejected(node: StartNode, position: Any) -> None:
     here = await node()
