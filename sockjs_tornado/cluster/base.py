@@ -103,7 +103,8 @@ class ClusterStats:
             history or follow one that has.
         skipped: Received messages that could not be decoded.
         rejected_commands: Commands that Redis rejected, for example because its memory is full.
-        gaps: Losses of all subscriptions, during which messages of other nodes may have been missed.
+        gaps: Losses of all subscriptions, during which messages of other nodes were missed. Those with history are
+            delivered afterwards.
         relay: The relay's counters by name: relayed requests, rejected requests by reason, lost claims, and tombstones.
     """
 

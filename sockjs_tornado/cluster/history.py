@@ -25,11 +25,11 @@ from .redis_connection import Args
 TTL: Final = 24 * 60 * 60
 
 # Read in each call, which takes Redis 3 µs: only the server knows its run id.
-_RUN: Final = """
+RUN: Final = """
 local run = string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
 """
 
-_PUBLISH: Final = f"""{_RUN}
+_PUBLISH: Final = f"""{RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local offset, epoch = '1', run .. ARGV[3]
 if last then
@@ -58,7 +58,7 @@ _MANY: Final = 500
 
 # The whole history if the position is of another epoch, or if the last messages of the stream may have been lost. With
 # a limit (0: none), the last entries are read from the end, so that Redis does not read the others.
-_RECOVER: Final = f"""{_RUN}
+_RECOVER: Final = f"""{RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
     return {{}}

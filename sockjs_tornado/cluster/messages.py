@@ -14,8 +14,9 @@ from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..session.ports import Position
 from ..session.rooms import Rooms
 from .base import ClusterStats
+from .catch_up import CatchUp
 from .commands import FULL, Commands, DeferredCommand
-from .envelope import RedisKeys, decode, encode, local_prefix, value_of
+from .envelope import Envelope, RedisKeys, decode, encode, local_prefix, value_of
 from .history import position_of, publish_command, publish_many_commands
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class Messages:
     that this node's messages stay in order.
 
     ``transform_message`` is called for messages with history. ``subscription`` returns the future of this node's
-    subscription to a room, or None without members.
+    subscription to a room, or None without members. ``catch_up`` delivers messages that this node has missed by
+    :meth:`deliver_envelope`.
     """
 
     node: str
@@ -110,12 +112,15 @@ class Messages:
     log: ThrottledLog
     transform_message: TransformMessage | None
     subscription: "Callable[[str], asyncio.Future[None] | None]"
+    catch_up: CatchUp
 
     def __post_init__(self) -> None:
         self._delivered_prefix = local_prefix(self.node)
         self._tags = itertools.count(1)
         # The messages that were not received back yet, by room and tag.
         self._pending: dict[str, dict[int, _PendingMessage]] = {}
+        # The exclusions of messages with history that will not be received back, but may be read from the history.
+        self._interrupted: dict[str, dict[int, Sequence[Session]]] = {}
 
     def publish(
         self,
@@ -144,6 +149,8 @@ class Messages:
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
             reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
+        elif history and exclude and room in self.catch_up.held:
+            self._interrupted.setdefault(room, {})[tag] = exclude
         return self._result(sent, 1)
 
     def publish_many(
@@ -206,8 +213,14 @@ class Messages:
     def unsubscribed(self, *rooms: str) -> None:
         """Called when the subscriptions to some rooms have ended, or, without arguments, all subscriptions."""
         for room in rooms or tuple(self._pending):
-            for tag in tuple(self._pending.get(room, ())):
+            for tag, pending in tuple(self._pending.get(room, {}).items()):
+                if not rooms and pending.message is None and pending.exclude and room in self.catch_up.positions:
+                    self._interrupted.setdefault(room, {})[tag] = pending.exclude
                 self._deliver_pending(room, tag)
+
+    def caught_up(self, room: str) -> None:
+        """Called when messages of a room are not read from its history any more."""
+        self._interrupted.pop(room, None)
 
     def deliver(self, room: str, data: bytes) -> None:
         """Deliver a message that was received from Redis."""
@@ -215,13 +228,21 @@ class Messages:
             return
         self.stats.received += 1
         try:
-            node, tag, message, position = decode(data)
+            envelope = decode(data)
         except ValueError as error:
             self.stats.skipped += 1
             self.log.write(
                 logger, logging.WARNING, "envelope", "Ignored a malformed message on a room channel: %s", error
             )
             return
+        if room in self.catch_up.held:
+            self.catch_up.hold(room, envelope, len(data))
+        else:
+            self.deliver_envelope(room, envelope)
+
+    def deliver_envelope(self, room: str, envelope: Envelope) -> None:
+        """Deliver a message."""
+        node, tag, message, position = envelope
         exclude: Sequence[Session] = ()
         try:
             if node == self.node:
@@ -231,6 +252,11 @@ class Messages:
                 elif position is None:
                     # _deliver_pending() has delivered it already.
                     return
+                else:
+                    exclude = self._interrupted.get(room, {}).get(tag, ())
+            # A message may arrive after the last member has left.
+            if position is not None and self.subscription(room) is not None:
+                self.catch_up.positions[room] = position
             if position is not None and self.transform_message is not None:
                 message = encode_message(self.transform_message(room, value_of(message), position))
             self.rooms.publish(room, PreparedMessage(message), exclude)

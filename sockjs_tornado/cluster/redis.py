@@ -13,8 +13,8 @@ A client that reconnects neither misses nor repeats messages with history if its
 2. ``await cluster.recover(room, offset, epoch)`` with the last position that the client knows; send the result.
 3. Skip messages whose offset the client has already received. ``transform_message`` can add the offset to each message.
 
-``on_gap`` is called with the rooms in which messages may have been missed. Repeat the second and third step for each
-client in these rooms.
+After an outage of Redis, the node itself delivers what its members have missed, from the histories. ``on_gap`` is
+called with the rooms in which messages may be lost. Repeat the second and third step for each client in these rooms.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from ..session.rooms import check_room
 from ..validation import check_seconds
 from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
+from .catch_up import CatchUp
 from .commands import Commands
 from .envelope import RedisKeys
 from .history import Recovered, Recoveries
@@ -52,7 +53,7 @@ __all__ = ["RedisCluster"]
 
 logger = logging.getLogger(__name__)
 
-#: Called with the rooms in which messages may have been missed.
+#: Called with the rooms in which messages may be lost.
 OnGap = Callable[[frozenset[str]], Awaitable[object] | object]
 
 _CLOSED = "is closed; create another one"
@@ -96,8 +97,9 @@ class RedisCluster(BaseCluster):
         url: The URL of a Redis server, version 7.0 or newer: ``redis://``, ``rediss://`` or ``unix://``. It must be a
             single server that accepts writes, not a replica, and not Redis Cluster.
         namespace: The prefix of all keys and channels.
-        on_gap: Called after each outage of Redis with the names of all rooms in which messages of other nodes may have
-            been missed. It may be ``async def``. Its exceptions are logged.
+        on_gap: Called after each outage of Redis with the names of all rooms in which messages of other nodes may be
+            lost: rooms without history, and those whose history does not have all messages that were missed. It may be
+            ``async def``. Its exceptions are logged.
         transform_message: Called with the room, the message and its :class:`Position` before a message with history is
             delivered to this node's members; they receive the value that it returns.
         timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply. With the
@@ -190,6 +192,13 @@ class RedisCluster(BaseCluster):
             on_rejected=self._command_rejected,
         )
         self._recoveries = Recoveries(self.commands, self.keys)
+        self._catch_up = CatchUp(
+            self.commands,
+            self.keys,
+            lambda room, envelope: self._messages.deliver_envelope(room, envelope),  # As above.
+            self._messages_lost,
+            lambda room: self._messages.caught_up(room),
+        )
         self._messages = Messages(
             self.node_id,
             self.keys,
@@ -198,9 +207,10 @@ class RedisCluster(BaseCluster):
             self.stats,
             self.log,
             self._transform_message,
-            lambda room: self._bus.confirmation(room),  # As above.
+            lambda room: self._bus.confirmation(room),
+            self._catch_up,
         )
-        deliver, unsubscribed = self._messages.deliver, self._messages.unsubscribed
+        deliver, unsubscribed = self._messages.deliver, self._unsubscribed
         self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self._membership: Membership | None = None
@@ -253,6 +263,7 @@ class RedisCluster(BaseCluster):
                 self._unusable_reason = _CLOSED
                 if self._gap_task is not None:
                     self._gap_task.cancel()
+                await self._catch_up.close()
                 # If this task is cancelled, the exit stack still runs the remaining callbacks.
                 await self._exit_stack.aclose()
 
@@ -285,8 +296,19 @@ class RedisCluster(BaseCluster):
     def _command_rejected(self) -> None:
         self.stats.rejected_commands += 1
 
+    def _unsubscribed(self, *rooms: str) -> None:
+        self._messages.unsubscribed(*rooms)
+        for room in rooms:
+            self._catch_up.unsubscribed(room)
+        if not rooms:
+            self._catch_up.disconnected()
+
     def _gap_ended(self, rooms: frozenset[str]) -> None:
         self.stats.gaps += 1
+        if lost := self._catch_up.subscribed(rooms):
+            self._messages_lost(lost)
+
+    def _messages_lost(self, rooms: frozenset[str]) -> None:
         if self._on_gap is not None:
             self._gap_rooms |= rooms
             # With eager tasks, the task may already be done when create_task() returns.

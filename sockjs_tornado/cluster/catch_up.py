@@ -1,0 +1,246 @@
+"""Messages that a node has missed while it was not connected to Redis: it reads them from the histories, once a room.
+
+The node remembers the position of the last message that it has delivered in each room. When the connection is lost,
+these rooms are *held*: what arrives in them after the reconnect waits. When all rooms are subscribed to again, the node
+reads what was published after the position, delivers it in order, and then what waits.
+
+Redis may have been restarted. The stream is then complete if it still has the last message that the node has
+delivered, and if all later ones were published since the restart: the node was connected until the end, and no message
+that Redis has forgotten was published in between, as far as anyone can know. In all other cases messages may be lost,
+which is reported.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..exceptions import ClusterUnavailable
+from ..session.ports import Position
+from .base import cancel
+from .commands import Commands
+from .envelope import Envelope, RedisKeys, decode
+from .history import RUN
+
+#: The number of rooms that are read at the same time. Each result may be a whole history.
+_BATCH_SIZE: Final = 20
+
+#: Seconds for which missed messages are delivered before other callbacks of the event loop run.
+_MAX_TURN: Final = 0.005
+
+#: The limit in bytes of the messages that wait, in all rooms, and what each counts in addition to its size.
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
+_OVERHEAD: Final = 400
+
+#: Attempts to read a history while Redis is available.
+_ATTEMPTS: Final = 3
+
+# From the position on if the stream has its message, or had it in the current run; otherwise everything.
+_MISSED: Final = f"""{RUN}
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not newest then
+    return {{}}
+end
+local offset, id = tonumber(string.match(newest[1], '^%d+')), ARGV[1] .. '-0'
+local last = redis.call('XRANGE', KEYS[1], id, id)[1]
+local from, known = '-', 0
+if last then
+    known = last[2][2] == ARGV[2] and 1 or 0
+elseif newest[2][2] == ARGV[2] and string.sub(ARGV[2], 1, 8) == run and tonumber(ARGV[1]) < offset then
+    known = 1
+end
+if known == 1 then
+    from = '(' .. id
+end
+return {{run, offset, newest[2][2], redis.call('XRANGE', KEYS[1], from, '+'), known}}
+"""
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Missed:
+    """The messages after a position, in order, whether they are all, and the position of the last one."""
+
+    messages: list[Envelope]
+    complete: bool
+    position: Position | None
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Held:
+    """The messages of a held room that have arrived since the reconnect, and their size in bytes."""
+
+    messages: list[Envelope] = dataclasses.field(default_factory=list)
+    size: int = 0
+    attempts: int = 0
+
+
+class CatchUp:
+    """Reads and delivers what the members of rooms have missed.
+
+    A room passes through these states: *unknown*, until a message with history was delivered; *known*, if it is in
+    ``positions``; *held*, if it is in both ``positions`` and ``held``, from the loss of the connection until its
+    history was read after the reconnect.
+
+    Args:
+        deliver: Called with a room and a message that was missed or held.
+        on_lost: Called with rooms in which messages may be lost, after the others were delivered.
+        on_end: Called with a room when it is not held any more.
+
+    Attributes:
+        positions: The position of the last delivered message, by room.
+        held: The held rooms.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        keys: RedisKeys,
+        deliver: Callable[[str, Envelope], object],
+        on_lost: Callable[[frozenset[str]], object],
+        on_end: Callable[[str], object],
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._deliver = deliver
+        self._on_lost = on_lost
+        self._on_end = on_end
+        self.positions: dict[str, Position] = {}
+        self.held: dict[str, _Held] = {}
+        self._held_bytes = 0
+        # The held rooms whose histories are to be read.
+        self._unread: set[str] = set()
+        # The number of disconnects. A history that was read before the last one may lack messages.
+        self._disconnects = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop reading."""
+        task, self._task = self._task, None
+        await cancel(task)
+
+    def disconnected(self) -> None:
+        """Called when all subscriptions have ended: hold the rooms until they are read."""
+        self._disconnects += 1
+        self._unread.clear()
+        for held in self.held.values():
+            # Those with history will be read again.
+            held.messages = [message for message in held.messages if message.position is None]
+        for room in self.positions:
+            if room not in self.held:
+                self.held[room] = _Held()
+
+    def unsubscribed(self, room: str) -> None:
+        """Called when the last member has left a room."""
+        self.positions.pop(room, None)
+        self._end(room)
+
+    def subscribed(self, rooms: frozenset[str]) -> frozenset[str]:
+        """Called when all rooms are subscribed to again; return those whose missed messages cannot be read."""
+        self._unread = set(self.held)
+        # With eager tasks, the task may already be done when create_task() returns.
+        if self._unread and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._read_all())
+        return rooms - self.held.keys()
+
+    def hold(self, room: str, message: Envelope, size: int) -> None:
+        """Keep a message that has arrived in a held room. If too much is held, the room is released as incomplete."""
+        held = self.held[room]
+        held.messages.append(message)
+        held.size += size + _OVERHEAD
+        self._held_bytes += size + _OVERHEAD
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._release(room)
+            self._on_lost(frozenset([room]))
+
+    def _end(self, room: str) -> list[Envelope]:
+        """Hold a room no longer, if it is held; return its messages that wait."""
+        held = self.held.pop(room, None)
+        if held is None:
+            return []
+        self._unread.discard(room)
+        self._held_bytes -= held.size
+        self._on_end(room)
+        return held.messages
+
+    def _release(self, room: str) -> None:
+        """Hold a room no longer, and deliver what waits, apart from what was read from its history."""
+        # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
+        held = self.held[room]
+        for message in held.messages:
+            last, position = self.positions.get(room), message.position
+            if last is None or position is None or position.epoch != last.epoch or position.offset > last.offset:
+                self._deliver(room, message)
+        self._end(room)
+
+    async def _read_all(self) -> None:
+        """Read the histories of all rooms, and deliver what was missed."""
+        while self._unread:
+            await self._commands.wait_available()
+            disconnects = self._disconnects
+            batch = [(room, self.held[room]) for room in list(self._unread)[:_BATCH_SIZE]]
+            self._unread.difference_update(room for room, _ in batch)
+            reads = [self._read(room, self.positions[room]) for room, _ in batch]
+            lost = []
+            for (room, held), missed in zip(batch, await asyncio.gather(*reads), strict=True):
+                # The room may have been left meanwhile.
+                if self.held.get(room) is not held:
+                    continue
+                if missed is None:
+                    held.attempts += self._commands.available
+                    if held.attempts < _ATTEMPTS:
+                        if self._disconnects == disconnects:
+                            self._unread.add(room)
+                        continue
+                    missed = _Missed([], False, None)
+                await self._deliver_missed(room, held, missed)
+                if self.held.get(room) is held:
+                    if not missed.complete:
+                        lost.append(room)
+                    if self._disconnects == disconnects:
+                        self._release(room)
+            if lost:
+                self._on_lost(frozenset(lost))
+
+    async def _deliver_missed(self, room: str, held: _Held, missed: _Missed) -> None:
+        until = time.monotonic() + _MAX_TURN
+        for message in missed.messages:
+            if self.held.get(room) is not held:
+                return
+            self._deliver(room, message)
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _MAX_TURN
+        if not missed.complete and self.held.get(room) is held:
+            # What follows is relative to this position, whether messages before it are lost or not.
+            if missed.position is None:
+                self.positions.pop(room, None)
+            else:
+                self.positions[room] = missed.position
+
+    async def _read(self, room: str, last: Position) -> _Missed | None:
+        """Return the messages after a position, or None if Redis did not reply."""
+        try:
+            reply: Any = await self._commands.call(
+                "EVAL", _MISSED, 1, self._keys.history(room), last.offset, last.epoch
+            )
+        except ClusterUnavailable:
+            return None
+        if not reply:
+            # It has expired, or Redis has lost it.
+            return _Missed([], False, None)
+        run, offset, epoch, entries, known = reply
+        messages = []
+        complete = bool(known)
+        for id_, fields in entries:
+            # Of another history, only what was published since the start of Redis is certainly newer.
+            is_new = fields[1].startswith(run)
+            complete = complete and is_new
+            # Skip invalid entries, for example of a later version.
+            with contextlib.suppress(ValueError, IndexError):
+                if known or is_new:
+                    position = Position(int(id_.partition(b"-")[0]), fields[1].decode())
+                    messages.append(decode(fields[3])._replace(position=position))
+        complete = complete and len(messages) == offset - last.offset
+        return _Missed(messages, complete, Position(offset, epoch.decode(errors="replace")))

@@ -1,0 +1,304 @@
+"""What a node delivers of the messages that it has missed, and what it reports as lost."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import Peer, until, within
+
+from sockjs_tornado.cluster import Position
+
+from .conftest import StartNode
+from .node import Node
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+
+def with_offset(room: str, message: Any, position: Position) -> list[Any]:
+    return [position.offset, message]
+
+
+async def receive(peer: Peer, count: int) -> list[Any]:
+    return [await peer.message() for _ in range(count)]
+
+
+async def publish(node: Node, *texts: str, history: int = 100, **options: Any) -> Position:
+    for text in texts:
+        position: Any = await within(node.router.publish(ROOM, text, history=history, **options))
+    assert isinstance(position, Position)
+    return position
+
+
+async def cut(node: Node) -> None:
+    """Close a node's connection for subscriptions, and wait until the node has noticed."""
+    node.cluster._bus.reconnect()
+    await until(lambda: not node.cluster._bus.available)
+
+
+async def until_caught_up(node: Node) -> None:
+    await until(lambda: node.cluster._bus.available and not node.cluster._catch_up.held)
+
+
+async def restart(server: RedisServer, *nodes: Node) -> None:
+    """Restart Redis with its data, and wait until commands can be sent; the subscriptions may follow later."""
+    server.command("SAVE")
+    server.kill()
+    await until(lambda: not any(node.is_connected for node in nodes))
+    server.start()
+    (server._directory / "dump.rdb").unlink()
+    await until(lambda: all(node.cluster.commands.available for node in nodes))
+
+
+def forget_reconnects(logged: LogWatch) -> None:
+    """Remove the records of lost connections: there is one in ten seconds."""
+    logged.take("reconnecting")
+    logged.records[:] = [record for record in logged.records if "reconnecting" not in record.getMessage()]
+
+
+def reads(server: RedisServer) -> int:
+    """Return how many scripts Redis has executed since its start."""
+    calls: int = server.command("INFO", "commandstats")["cmdstat_eval"]["calls"]
+    return calls
+
+
+async def test_missed_messages_are_read_once_a_room_and_delivered_in_order(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peers = [(await here.enter(ROOM, "plain"))[0] for _ in range(3)]
+    await publish(there, "1")
+    assert [await peer.message() for peer in peers] == [[1, "1"]] * 3
+    await cut(here)
+    await publish(there, "2", "3", "4")
+    before = reads(redis_server)
+    await until(lambda: here.gaps)
+    await until_caught_up(here)
+    await publish(there, "5")
+    missed = [[2, "2"], [3, "3"], [4, "4"], [5, "5"]]
+    assert [await receive(peer, 4) for peer in peers] == [missed] * 3
+    # One for the room, and one for the last message. The other room has no history.
+    assert reads(redis_server) == before + 2
+    assert here.gaps == [{"plain"}]
+    assert here.cluster.stats.gaps == 1
+    forget_reconnects(logged)
+
+
+async def test_nothing_is_lost_or_repeated_if_redis_is_restarted_with_its_data(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    (peer, _), (other, _) = await here.enter(ROOM), await there.enter(ROOM)
+    await publish(there, "1", "2")
+    assert await receive(peer, 2) == [[1, "1"], [2, "2"]]
+    assert await receive(other, 2) == ["1", "2"]
+    for number in range(3, 7, 2):
+        # The second time, nothing was published between both restarts of another epoch.
+        await restart(redis_server, here, there)
+        await publish(there, str(number))
+        await until_caught_up(here)
+        await until_caught_up(there)
+        assert reads(redis_server) == 3
+        await publish(there, str(number + 1))
+        assert await receive(peer, 2) == [[number, str(number)], [number + 1, str(number + 1)]]
+        assert await receive(other, 2) == [str(number), str(number + 1)]
+    assert here.gaps == there.gaps == []
+    forget_reconnects(logged)
+
+
+async def test_what_the_history_lacks_is_reported_after_the_rest_was_delivered(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    await cut(here)
+    await publish(there, "2", "3", "4", history=2)
+    await until(lambda: here.gaps == [{ROOM}])
+    assert await receive(peer, 2) == [[3, "3"], [4, "4"]]
+
+    # The node has received a message that Redis has forgotten.
+    redis_server.command("COPY", f"sockjs:history:{ROOM}", "before")
+    await publish(there, "5")
+    assert await peer.message() == [5, "5"]
+    redis_server.command("RENAME", "before", f"sockjs:history:{ROOM}")
+    await restart(redis_server, here, there)
+    await publish(there, "5 again")
+    await until(lambda: len(here.gaps) == 2)
+    await publish(there, "6")
+    assert await receive(peer, 2) == [[5, "5 again"], [6, "6"]]
+
+    # The history has expired, or another one has begun.
+    await cut(here)
+    redis_server.command("DEL", f"sockjs:history:{ROOM}")
+    await until(lambda: len(here.gaps) == 3)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    await cut(here)
+    redis_server.command("DEL", f"sockjs:history:{ROOM}")
+    await publish(there, "1", "2")
+    await until(lambda: len(here.gaps) == 4)
+    assert await receive(peer, 2) == [[1, "1"], [2, "2"]]
+    assert here.gaps == [{ROOM}] * 4
+    forget_reconnects(logged)
+
+
+async def test_messages_of_a_run_whose_end_the_node_has_missed_may_be_incomplete(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    await cut(here)
+    await publish(there, "2")
+    await restart(redis_server, here, there)
+    await until(lambda: here.gaps)
+    assert here.gaps == [{ROOM}]
+    await publish(there, "3")
+    assert await receive(peer, 2) == [[2, "2"], [3, "3"]]
+    forget_reconnects(logged)
+
+
+class Gate:
+    """Prevents that a node reads histories."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+        commands: Any = node.cluster.commands
+        wait_available = commands.wait_available
+
+        async def wait() -> None:
+            self.reached.set()
+            await self.open.wait()
+            await wait_available()
+
+        monkeypatch.setattr(commands, "wait_available", wait)
+
+
+async def test_messages_that_arrive_before_the_history_was_read_wait(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    (peer, _), (author, connection) = await here.enter(ROOM), await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == await author.message() == [1, "1"]
+    gate = Gate(here, monkeypatch)
+    held = here.cluster._catch_up.held
+    await cut(here)
+    await publish(there, "2")
+    # This node's own message, which its author must not receive from the history either.
+    await publish(here, "3", exclude=connection)
+    await within(gate.reached.wait())
+    await publish(there, "4")
+    await within(there.router.publish(ROOM, "plain"))
+    redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", "malformed")
+    await until(lambda: here.cluster.stats.skipped)
+    # It is lost again meanwhile.
+    gate.reached.clear()
+    await cut(here)
+    await until(lambda: here.cluster._bus.available and not here.cluster._bus._resubscribing)
+    await publish(here, "5", exclude=connection)
+    await until(lambda: len(held[ROOM].messages) == 2)
+    gate.open.set()
+    await until_caught_up(here)
+    await publish(there, "6")
+    assert await receive(peer, 6) == [[2, "2"], [3, "3"], [4, "4"], [5, "5"], "plain", [6, "6"]]
+    assert await receive(author, 4) == [[2, "2"], [4, "4"], "plain", [6, "6"]]
+    assert here.gaps == []
+    # No state is left.
+    messages, catch_up = here.cluster._messages, here.cluster._catch_up
+    assert (messages._pending, messages._interrupted, catch_up._held_bytes) == ({}, {}, 0)
+    logged.take("Ignored a malformed message")
+    forget_reconnects(logged)
+
+
+async def test_a_room_that_is_left_meanwhile_is_not_delivered(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, connection = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    read = here.cluster._catch_up._read
+    for when in ("before", "while"):
+        gate = Gate(here, monkeypatch)
+        await cut(here)
+        await publish(there, "missed")
+        await within(gate.reached.wait())
+
+        async def leave_and_read(*args: Any) -> Any:
+            missed = await read(*args)
+            connection.leave(ROOM)
+            return missed
+
+        if when == "before":
+            connection.leave(ROOM)
+        else:
+            monkeypatch.setattr(here.cluster._catch_up, "_read", leave_and_read)
+        gate.open.set()
+        await until_caught_up(here)
+        monkeypatch.undo()
+        assert here.cluster._catch_up.positions == {}
+        await within(connection.join(ROOM))
+        position = await publish(there, "later")
+        assert await peer.message() == [position.offset, "later"]
+    assert here.gaps == []
+    forget_reconnects(logged)
+
+
+async def test_if_too_much_waits_the_room_is_delivered_as_incomplete(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.catch_up.MAX_HELD_BYTES", 2000)
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    gate = Gate(here, monkeypatch)
+    await cut(here)
+    await publish(there, "2")
+    await within(gate.reached.wait())
+    await until(lambda: here.cluster._bus.available and not here.cluster._bus._resubscribing)
+    await publish(there, "3", "x" * 2000)
+    assert await receive(peer, 2) == [[3, "3"], [4, "x" * 2000]]
+    gate.open.set()
+    await until(lambda: here.gaps)
+    await publish(there, "5")
+    assert await peer.message() == [5, "5"]
+    assert here.gaps == [{ROOM}]
+    assert here.cluster._catch_up._held_bytes == 0
+    forget_reconnects(logged)
+
+
+async def test_if_a_history_cannot_be_read_its_room_is_reported(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    await cut(here)
+    redis_server.command("SET", f"sockjs:history:{ROOM}", "something else")
+    await until(lambda: here.gaps)
+    redis_server.command("DEL", f"sockjs:history:{ROOM}")
+    await publish(there, "1 again")
+    assert await peer.message() == [1, "1 again"]
+    forget_reconnects(logged)
+
+
+async def test_an_entry_that_cannot_be_decoded_is_a_loss(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    _, epoch = await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    await cut(here)
+    redis_server.command("XADD", f"sockjs:history:{ROOM}", "2-0", "epoch", epoch, "envelope", "[2]")
+    await publish(there, "3")
+    await until(lambda: here.gaps)
+    assert await peer.message() == [3, "3"]
+    forget_reconnects(logged)
