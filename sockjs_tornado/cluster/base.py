@@ -86,6 +86,7 @@ RELAY_COUNTERS: Final = (
     "relay_stale",
     "relay_replayed",
     "relay_misdirected",
+    "relay_unresponsive",
     "claims_lost",
     "claims_forged",
     "tombstones",

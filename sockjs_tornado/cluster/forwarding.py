@@ -98,6 +98,7 @@ class Forwarder:
 
         Raises:
             OSError: The connection to the owner failed.
+            NodeUnresponsive: The owner does not respond.
             UpstreamDisconnected: The connection was closed before the response; the owner may have processed the
                 request.
         """
@@ -109,6 +110,7 @@ class Forwarder:
 
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
         endpoint, exchange = request.endpoint, request.exchange
+        self._node.health.check(request.owner)
         upstream = await self._node.upstreams.connect(request.owner.address)
         # If it were sent after the router has closed, its client would not be handed off.
         if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
@@ -120,7 +122,17 @@ class Forwarder:
         if endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
             exchange.notify_on_disconnect(partial(upstream.cancel_request, response))
-        return await response
+        watched = self._node.health.watch(request.owner, upstream)
+        result: Response | Stream | None = None
+        try:
+            result = await response
+        finally:
+            if isinstance(result, Stream):
+                # Until the stream ends.
+                request.done.add_done_callback(lambda done: watched.discard(upstream))
+            else:
+                watched.discard(upstream)
+        return result
 
     def _encode(self, request: RelayedRequest) -> bytes:
         exchange, body = request.exchange, request.body

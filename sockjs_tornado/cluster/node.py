@@ -18,6 +18,7 @@ from ..serving import HTTP_LIMITS, http_server
 from ..session.grace import timeout
 from ..transports.endpoint import SessionEndpoint
 from .forwarding import RelayedRequest
+from .health import HealthMonitor
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
 from .relayed_exchange import RelayedExchange
@@ -64,6 +65,7 @@ class Node:
         stats: The relay's counters.
         local_fallback: Whether to open new sessions here while their owner cannot be determined.
         upstreams: The connections to other nodes.
+        health: Detects other nodes that do not respond.
         rpcs: The functions that other nodes may call by :meth:`rpc`, by name.
     """
 
@@ -76,6 +78,7 @@ class Node:
         self.local_fallback = local_fallback
         self.signer = Signer(secrets, owner.node)
         self.upstreams = Upstreams()
+        self.health = HealthMonitor(self.upstreams, stats, self._identify)
         self.rpcs: dict[str, Callable[[bytes], bytes]] = {
             _RECYCLE: self._recycle,
             _IDENTIFY: lambda body: owner.node.encode(),
@@ -119,6 +122,7 @@ class Node:
     async def close(self) -> None:
         """Close the listener and all relayed requests."""
         self.upstreams.close()
+        await self.health.close()
         await self._server.aclose()
 
     def verify(self, signature: str, method: str, uri: str, body: bytes | bytearray) -> RelayedClient:
@@ -183,6 +187,10 @@ class Node:
         finally:
             upstream.abort()
         return found.decode()
+
+    async def _identify(self, upstream: Upstream, owner: Owner, seconds: float) -> bytes:
+        """Return the id of a node, within some seconds."""
+        return await self._call(upstream, owner.node, _IDENTIFY, b"", seconds)
 
     async def rpc(self, owner: Owner, name: str, body: bytes) -> bytes:
         """Call one of another node's :attr:`rpcs`, and return its result.

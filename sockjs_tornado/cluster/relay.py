@@ -1,21 +1,19 @@
 """The relay: finds the owner of a session, which is looked up once and cached, and forwards the request to it."""
 
 import contextlib
-import errno
 import logging
 from collections.abc import Awaitable
 from functools import partial
-from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
-from ..wire.sockets import EXHAUSTED_ERRNOS
 from .forwarding import Forwarder, RelayedRequest
+from .health import NodeUnresponsive
 from .ownership import Location, Owner
-from .upstream import UpstreamDisconnected
+from .upstream import UpstreamDisconnected, is_local, is_refused
 
 if TYPE_CHECKING:
     from .node import Node
@@ -24,12 +22,6 @@ logger = logging.getLogger(__name__)
 
 #: The size of the cache of owners, in sessions.
 _MAX_CACHED_OWNERS: Final = 65536
-
-# Errors of connect() that prove that the owner's process has ended: nothing listens at its address.
-_REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
-
-# Errors of connect() that mean that this node lacks resources; they say nothing about the owner.
-_EXHAUSTED_ERRNOS: Final = EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL}
 
 
 class SessionRelay:
@@ -142,6 +134,9 @@ class SessionRelay:
         except UpstreamDisconnected:
             # The owner may have processed the request, so it is not repeated.
             await self._owner_lost(request, is_gone=False)
+        except NodeUnresponsive as error:
+            # If the process hangs, it loses the claim, and closes the session as soon as it continues.
+            await self._owner_lost(request, is_gone=error.accepts_connections)
         except OSError as error:
             await self._connect_failed(request, error)
         else:
@@ -162,7 +157,7 @@ class SessionRelay:
         return True
 
     async def _connect_failed(self, request: RelayedRequest, error: OSError) -> None:
-        if error.errno in _EXHAUSTED_ERRNOS or isinstance(error, gaierror):
+        if is_local(error):
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
             if not request.exchange.responded:
@@ -170,7 +165,7 @@ class SessionRelay:
             return
         logger.info("Cannot connect to node %s: %s", request.owner.address, error)
         # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
-        await self._owner_lost(request, is_gone=error.errno in _REFUSED_ERRNOS)
+        await self._owner_lost(request, is_gone=is_refused(error))
 
     async def _owner_lost(self, request: RelayedRequest, *, is_gone: bool) -> None:
         self._owner_cache.pop(request.key, None)

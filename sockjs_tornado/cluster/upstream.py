@@ -5,15 +5,17 @@ as they arrive, stops reading when their client is slow, and cancels a request w
 """
 
 import asyncio
+import errno
 import re
 from functools import partial
+from socket import gaierror
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection
 from ..wire.fields import TOKEN, has_token
-from ..wire.sockets import peer_disconnected, set_user_timeout
+from ..wire.sockets import EXHAUSTED_ERRNOS, peer_disconnected, set_user_timeout
 
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
@@ -39,6 +41,16 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 class UpstreamDisconnected(Exception):
     """The connection was closed before the response; the node may have processed the request."""
+
+
+def is_refused(error: OSError) -> bool:
+    """Return whether an error of connect() proves that the node's process has ended: nothing listens at its address."""
+    return error.errno in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def is_local(error: OSError) -> bool:
+    """Return whether an error of connect() means that this node lacks resources; it says nothing about the other."""
+    return error.errno in EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL} or isinstance(error, gaierror)
 
 
 class _Head(NamedTuple):
@@ -132,6 +144,13 @@ class Upstream(asyncio.BufferedProtocol):
             self.abort()
             self._complete(None)
 
+    def fail(self, error: Exception) -> None:
+        """Close the connection because the node does not respond; a pending request raises ``error``."""
+        response, self._response = self._response, None
+        if response is not None and not response.done():
+            response.set_exception(error)
+        self.abort()
+
     def is_disconnected(self) -> bool:
         """Return whether the peer has closed the connection, even if the event loop has not reported it yet."""
         transport = self._transport
@@ -180,6 +199,7 @@ class Upstream(asyncio.BufferedProtocol):
         return self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._pool.heard_from.add(self.address)
         data = self._pool.buffer[:nbytes]
         if self._pipe is not None:
             self._pipe.write(data.tobytes())
@@ -247,6 +267,8 @@ class Upstreams:
     Attributes:
         all: The open connections.
         buffer: The memory that all connections read into, so its content is processed before the next read.
+        heard_from: The addresses of the nodes from which data has arrived since
+            :class:`~sockjs_tornado.cluster.health.HealthMonitor` removed them.
         closed: Whether new connections are refused.
     """
 
@@ -254,6 +276,7 @@ class Upstreams:
         self._idle: dict[str, list[Upstream]] = {}
         self.all: set[Upstream] = set()
         self.buffer = memoryview(bytearray(READ_SIZE))
+        self.heard_from: set[str] = set()
         self.closed = False
 
     async def connect(self, address: str) -> Upstream:
@@ -269,6 +292,10 @@ class Upstreams:
             if upstream.idle_since >= _oldest() and not upstream.is_disconnected():
                 return upstream
             upstream.abort()
+        return await self.open(address)
+
+    async def open(self, address: str) -> Upstream:
+        """Return a new connection to a node; the exceptions are those of :meth:`connect`."""
         loop = asyncio.get_running_loop()
         make = partial(Upstream, self, address)
         async with timeout(CONNECT_TIMEOUT):

@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
-from client import POLLING, RECEIVING, STREAMING, asking, sending
+from client import POLLING, RECEIVING, STREAMING, asking, sending, until
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
@@ -117,21 +117,38 @@ async def test_clients_of_a_restarted_owner_are_told_by_other_nodes(circle: Circ
         assert await stopping == []
 
 
-async def test_clients_of_a_suspended_owner_wait(three: list[NodeProcess], visit: Visit) -> None:
-    owner, other, third = three
-    clients = [await guest(visit, transport, owner, other) for transport in POLLING]
-    owner.pause()
-    try:
-        senders = [visit("xhr", third.port, prefix="/echo", session=client.session) for client in clients]
-        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(client.relayed.message()) for client in clients]
-        waiting += [asyncio.ensure_future(sender.send("waited")) for sender in senders]
+async def test_clients_of_a_suspended_owner_reconnect(circle: Circle, redis: RedisServer, visit: Visit) -> None:
+    async with (
+        nodes(circle, 2, ["does not respond", "has claimed it"]) as (owner, other),
+        contextlib.AsyncExitStack() as life,
+    ):
+        held = {transport: await guest(visit, transport, owner, other) for transport in RECEIVING}
+        waiting = {name: await life.enter_async_context(listening(client, owner)) for name, client in held.items()}
+        sender = await guest(visit, "xhr", owner, other)
         bystander = await visit("xhr", other.port, prefix="/echo").open()
+        owner.pause()
+        posting = asyncio.ensure_future(status_of_sending(sender.relayed, "lost"))
         assert await exchange(bystander, "I do not wait") == "I do not wait"
-        _, pending = await asyncio.wait(waiting, timeout=4)
-        assert len(pending) == len(waiting)
-    finally:
+        for transport, answer in waiting.items():
+            if transport in POLLING:
+                assert await answer == 'c[1002,"Connection interrupted"]'
+            else:
+                await asyncio.wait([answer])
+        assert await posting == 404
+        for client in (sender, *held.values()):
+            assert (await whole_answer(client.relayed)).endswith(TOLD[client.relayed.transport])
+            assert redis.command("GET", claim_of(client)) == b"-"
         owner.resume()
-    assert await asyncio.gather(*waiting) == [*["waited"] * len(clients), *[None] * len(senders)]
+        for client in held.values():
+            ended = await owner.ended(client.session)
+            assert (ended["code"], ended["reason"]) == INTERRUPTED
+
+        async def is_used_again() -> bool:
+            # Until then, a session is lost with its first relayed request.
+            again = await guest(visit, "xhr", owner, other)
+            return await status_of_sending(again.relayed, "again") == 204
+
+        await until(is_used_again)
 
 
 def claim_of(client: Guest) -> str:
