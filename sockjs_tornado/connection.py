@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .exceptions import ConnectionClosed
 from .overridable import overridable
 from .protocol import encode_outgoing
+from .session import control
 from .session.connection_info import ConnectionInfo
 from .session.rooms import COMPLETED, check_room
 
@@ -288,6 +289,51 @@ class SockJSConnection:
             room, message, exclude, history=history, ttl=ttl
         )
         return published
+
+    def tag(self, name: str) -> None:
+        """Give the connection a tag, such as ``"user:42"``, by which ``router.select`` finds it in every process.
+
+        Clients can neither see nor set tags. A connection loses its tags when it is closed, and a closed connection
+        gets none. Tag a connection before you check whether its user may connect: then a ``disconnect`` that happens
+        in between is not missed.
+
+        Args:
+            name: The tag, at most 1,000 characters. A connection can have 100 tags.
+
+        Raises:
+            TypeError: If the tag is not a ``str``.
+            ValueError: If it is too long, or if the connection has too many.
+            RuntimeError: If called from a thread other than the event loop's.
+        """
+        session = self.session
+        session._check_thread()
+        if not session.is_closed:
+            control.add_tag(session._container.rooms, session, name)
+
+    def untag(self, name: str) -> None:
+        """Remove a tag. Does nothing if the connection does not have it.
+
+        Args:
+            name: The tag.
+
+        Raises:
+            RuntimeError: If called from a thread other than the event loop's.
+        """
+        self.session._check_thread()
+        control.remove_tag(self.session._container.rooms, self.session, name)
+
+    @overridable
+    def tags(self) -> frozenset[str]:
+        """The tags of the connection; in ``on_close``, those that it had."""
+        return control.tags_of(self.session._container.rooms, self.session)
+
+    @overridable
+    def global_id(self) -> str:
+        """An id for ``router.select(id=...)`` in every process. No other connection has it, also after a restart.
+
+        It is not the session id, which is a secret, nor the key of the connection in ``router.presence``.
+        """
+        return control.global_id(self.session._container.rooms, self.session)
 
     @overridable
     def router(self) -> Any:

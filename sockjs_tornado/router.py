@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from .server.adoption import Adopters
 from .session.connection_checks import check_connection_class
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
+from .session.control import Command, Selection, check_target, execute
 from .session.legacy import check_session_class
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position
@@ -326,6 +328,43 @@ class SockJSRouter:
         prepared = PreparedMessage(encoded)
         for room in names:
             self.container.rooms.publish(room, prepared, sessions)
+        return COMPLETED
+
+    def select(
+        self,
+        *,
+        room: str | None = None,
+        tag: str | None = None,
+        id: str | None = None,
+        exclude: SockJSConnection | Iterable[SockJSConnection] = (),
+    ) -> Selection[Awaitable[None]]:
+        """Select connections, in all processes of a cluster, to close them, to add them to a room, or to send to them::
+
+            router.select(tag="user:42").disconnect(4001, "Logged out")
+
+        Args:
+            room: Select the members of this room.
+            tag: Select the connections with this tag; see :meth:`SockJSConnection.tag`.
+            id: Select the connection with this :attr:`~SockJSConnection.global_id`.
+            exclude: A connection, or several, that are not selected; usually ``self``.
+
+        Returns:
+            A :class:`~sockjs_tornado.session.control.Selection`. Its methods apply to the connections in this process
+            at once, or after messages with a history that are still pending. Like ``publish``, they reach other
+            processes at most once.
+
+        Raises:
+            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given, as a ``str``.
+        """
+        target = check_target(room, tag, id)
+        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
+        sessions = [connection.session for connection in excluded]
+        return Selection(target, partial(self._execute, sessions), self.settings.json_encode)
+
+    def _execute(self, exclude: list[Session], command: Command) -> Awaitable[None]:
+        if self.cluster is not None:
+            return self.cluster.execute(command, exclude)
+        execute(self.container.rooms, command, exclude)
         return COMPLETED
 
     async def presence(self, room: str) -> dict[str, Any]:

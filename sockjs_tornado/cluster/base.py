@@ -8,13 +8,16 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
 
 if TYPE_CHECKING:
     from ..session.session import Session
+
+
+_T = TypeVar("_T")
 
 
 class WaitForAll:
@@ -41,7 +44,7 @@ def fail(future: "asyncio.Future[Any]", reason: str) -> None:
         future.exception()
 
 
-def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     """Split items into batches, between which other commands are sent."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

@@ -1,4 +1,4 @@
-"""Subscriptions to rooms: one connection to Redis that receives the messages published in them."""
+"""Subscriptions to rooms and other channels: one connection to Redis that receives the messages published there."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from redis import ResponseError
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import batches, fail
-from .envelope import RedisKeys
+from .envelope import Channel, RedisKeys
 from .permissions import acl_rules, subscription_probes
 from .reconnecting import ReconnectingConnection
 from .redis_connection import RedisConnection, RedisURL, pack_command
@@ -26,7 +26,7 @@ _UNAVAILABLE: Final = "Redis is unavailable; the room is subscribed to after the
 
 
 class Bus(ReconnectingConnection):
-    """Subscribes to rooms, and delivers their messages.
+    """Subscribes to rooms, and delivers their messages. Other channels are subscribed to as rooms are.
 
     A room passes through three sets. ``_confirmations`` has the rooms that this node is in. A room is in ``_sent`` if
     the last command for it on this connection was SUBSCRIBE. ``_unconfirmed`` counts the SUBSCRIBE commands without a
@@ -44,9 +44,9 @@ class Bus(ReconnectingConnection):
         self,
         url: RedisURL,
         keys: RedisKeys,
-        deliver: Callable[[str, bytes], object],
+        deliver: Callable[[str | Channel, bytes], object],
         on_unsubscribed: Callable[..., object],
-        on_gap: Callable[[frozenset[str]], object],
+        on_gap: Callable[[frozenset[str | Channel]], object],
         log: ThrottledLog,
         timeout: float,
     ) -> None:
@@ -56,35 +56,36 @@ class Bus(ReconnectingConnection):
         self._on_unsubscribed = on_unsubscribed
         self._on_gap = on_gap
         # The rooms to be subscribed to, each with a future that completes when Redis has confirmed the subscription.
-        self._confirmations: dict[str, asyncio.Future[None]] = {}
-        self._sent: set[str] = set()
-        self._unconfirmed: Counter[str] = Counter()
+        self._confirmations: dict[str | Channel, asyncio.Future[None]] = {}
+        self._sent: set[str | Channel] = set()
+        self._unconfirmed: Counter[str | Channel] = Counter()
         # The rooms for which the writer has to check whether a command is needed, in order.
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str | Channel, None] = {}
         # Requests to the writer, which _wake wakes up.
         self._ping_requested = False
         self._reconnect_requested = False
         self._wake = asyncio.Event()
         # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
         # is empty.
-        self._gap_rooms: set[str] = set()
-        self._resubscribing: set[str] = set()
+        self._gap_rooms: set[str | Channel] = set()
+        self._resubscribing: set[str | Channel] = set()
 
     def reconnect(self) -> None:
         """Close the connection and open another one: this server is no longer the one that nodes publish to."""
         self._reconnect_requested = True
         self._wake.set()
 
-    def subscribe(self, room: str) -> None:
-        """Subscribe to a room in the next turn of the event loop."""
-        self._confirmations[room] = asyncio.get_running_loop().create_future()
+    def subscribe(self, room: str | Channel) -> "asyncio.Future[None]":
+        """Subscribe to a room in the next turn of the event loop, and return :meth:`confirmation`."""
+        confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
         if self.available:
             self._mark_changed(room)
         else:
             self._gap_rooms.add(room)
-            fail(self._confirmations[room], _UNAVAILABLE)
+            fail(confirmation, _UNAVAILABLE)
+        return confirmation
 
-    def unsubscribe(self, room: str) -> None:
+    def unsubscribe(self, room: str | Channel) -> None:
         """Unsubscribe from a room."""
         confirmation = self._confirmations.pop(room)
         if not confirmation.done():
@@ -97,7 +98,7 @@ class Bus(ReconnectingConnection):
             self._mark_changed(room)
         self._maybe_end_gap()
 
-    def confirmation(self, room: str) -> "asyncio.Future[None] | None":
+    def confirmation(self, room: str | Channel) -> "asyncio.Future[None] | None":
         """Return a future that completes when Redis has confirmed a subscription, or None without a subscription.
 
         The future is shared, and must not be cancelled. It raises ClusterUnavailable if Redis is not connected, or if
@@ -105,7 +106,7 @@ class Bus(ReconnectingConnection):
         """
         return self._confirmations.get(room)
 
-    def _mark_changed(self, room: str) -> None:
+    def _mark_changed(self, room: str | Channel) -> None:
         self._changed[room] = None
         self._wake.set()
 
@@ -149,7 +150,7 @@ class Bus(ReconnectingConnection):
                 self._ping_requested = False
                 await connection.send(pack_command(("PING",)))
 
-    async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str]) -> None:
+    async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str | Channel]) -> None:
         for batch in batches(rooms, _BATCH_SIZE):
             await connection.send(pack_command((command, *map(self._keys.channel, batch))))
 
@@ -168,14 +169,14 @@ class Bus(ReconnectingConnection):
                 await asyncio.sleep(0)
                 until = time.monotonic() + _MAX_TURN
 
-    def _subscribed(self, room: str) -> None:
+    def _subscribed(self, room: str | Channel) -> None:
         # The count is larger than 1 if the room was unsubscribed and subscribed again before the reply.
         self._unconfirmed[room] -= 1
         if not self._unconfirmed[room]:
             del self._unconfirmed[room]
         self._maybe_confirm(room)
 
-    def _maybe_confirm(self, room: str) -> None:
+    def _maybe_confirm(self, room: str | Channel) -> None:
         confirmation = self._confirmations.get(room)
         if confirmation is not None and room in self._sent and room not in self._unconfirmed:
             if not confirmation.done():

@@ -1,8 +1,9 @@
 """The format of messages on Redis channels, and the names of keys and channels. Pure.
 
 An envelope is a JSON array of the version, the sender's node id (empty if the sender is a ``Publisher``), a tag by
-which a node recognizes its own messages, the message's type (``"t"`` for text, ``"j"`` for a JSON value) and the
-message. For a message with history, its offset and epoch follow.
+which a node recognizes its own messages, the message's type and the message. The type is ``"t"`` for text, ``"j"`` for
+a JSON value, and ``"c"`` for a command (``session.control``), which only the control channel may have. For a message
+with history, its offset and epoch follow.
 """
 
 import json
@@ -11,10 +12,27 @@ from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
+from ..session.control import Command, decode_command, encode_command
 from ..session.ports import Position
 from .claim_format import NODE
 
 VERSION: Final = 1
+
+
+class Channel(NamedTuple):
+    """A channel other than those of rooms.
+
+    Attributes:
+        kind: ``"control"``.
+        name: The name among the channels of the kind.
+    """
+
+    kind: str
+    name: str
+
+
+#: The channel of commands, to which every node subscribes.
+CONTROL: Final = Channel("control", "")
 
 
 class Envelope(NamedTuple):
@@ -32,6 +50,14 @@ class Envelope(NamedTuple):
     position: Position | None = None
 
 
+class ControlEnvelope(NamedTuple):
+    """A command between nodes; ``node`` and ``tag`` are those of :class:`Envelope`."""
+
+    node: str
+    tag: int
+    command: Command
+
+
 def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
@@ -47,9 +73,17 @@ def _decode_json(text: str) -> Any:
 
 
 def encode(node: str, tag: int, message: str | JSONValue) -> bytes:
-    """Return the envelope of a message, without a position."""
-    kind = "j" if isinstance(message, JSONValue) else "t"
-    text = f'[{VERSION},"{node}",{tag},"{kind}",{encode_basestring(str(message))}]'
+    """Return the envelope of a message in a room, without a position."""
+    return _encode(node, tag, "j" if isinstance(message, JSONValue) else "t", str(message))
+
+
+def encode_control(node: str, tag: int, command: Command) -> bytes:
+    """Return the envelope of a command."""
+    return _encode(node, tag, "c", encode_command(command))
+
+
+def _encode(node: str, tag: int, kind: str, content: str) -> bytes:
+    text = f'[{VERSION},"{node}",{tag},"{kind}",{encode_basestring(content)}]'
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -59,7 +93,33 @@ def local_prefix(node: str) -> bytes:
 
 
 def decode(data: bytes) -> Envelope:
-    """Decode an envelope, or raise ValueError if the data is not one of this version."""
+    """Decode the envelope of a message in a room, or raise ValueError if the data is not one of this version."""
+    node, tag, kind, text, position = _decode(data)
+    if kind == "t":
+        return Envelope(node, tag, text, position)
+    if kind != "j":
+        raise ValueError("the envelope has no message for a room")
+    _check_message(text)
+    return Envelope(node, tag, JSONValue(text), position)
+
+
+def decode_control(data: bytes) -> ControlEnvelope:
+    """Decode the envelope of a command, or raise ValueError if the data is not one of this version."""
+    node, tag, kind, text, position = _decode(data)
+    if kind != "c" or position is not None:
+        raise ValueError("the envelope has no command")
+    command = decode_command(text)
+    if command.action == "send" and command.arguments[0] == "j":
+        _check_message(command.arguments[1])
+    return ControlEnvelope(node, tag, command)
+
+
+def _check_message(text: str) -> None:
+    if not isinstance(_decode_json(text), dict | list):
+        raise ValueError("the message is neither an object nor an array")
+
+
+def _decode(data: bytes) -> tuple[str, int, str, str, Position | None]:
     fields = _decode_json(data.decode("utf-8", "surrogatepass"))
     position = None
     if isinstance(fields, list) and len(fields) == 7:
@@ -69,16 +129,12 @@ def decode(data: bytes) -> Envelope:
             raise ValueError("the position is invalid")
         position = Position(offset, epoch)
     match fields:
-        case [int(version), str(node), int(tag), "t" | "j" as kind, str(text)] if (
+        case [int(version), str(node), int(tag), str(kind), str(text)] if (
             version == VERSION and not any(isinstance(number, bool) for number in (version, tag)) and tag >= 0
         ):
             if node and not NODE.fullmatch(node):
                 raise ValueError("the node in the envelope is not an id")
-            if kind == "t":
-                return Envelope(node, tag, text, position)
-            if not isinstance(_decode_json(text), dict | list):
-                raise ValueError("the message is neither an object nor an array")
-            return Envelope(node, tag, JSONValue(text), position)
+            return node, tag, kind, text, position
     raise ValueError("not an envelope of this version")
 
 
@@ -103,18 +159,23 @@ class RedisKeys:
         if not namespace or not isinstance(namespace, str):
             raise ConfigurationError(f'namespace: got {namespace!r}, expected a non-empty str such as "sockjs"')
         self.namespace = namespace
-        self._room = self._name(f"room/{database}" if database else "room", "")
+        self._database = f"/{database}" if database else ""
+        self._room = self._name(f"room{self._database}", "")
 
     def _name(self, kind: str, name: str) -> bytes:
         return f"{self.namespace}:{kind}:{name}".encode("utf-8", "surrogatepass")
 
-    def channel(self, room: str) -> bytes:
-        """Return the name of a room's channel."""
+    def channel(self, room: str | Channel) -> bytes:
+        """Return the name of a room's channel, or of another channel."""
+        if isinstance(room, Channel):
+            return self._name(f"{room.kind}{self._database}", room.name)
         return self._room + room.encode("utf-8", "surrogatepass")
 
-    def room(self, channel: bytes) -> str:
-        """Return the name of a channel's room."""
-        return channel[len(self._room) :].decode("utf-8", "surrogatepass")
+    def room(self, channel: bytes) -> str | Channel:
+        """Return the name of a channel's room, or the channel if it is not a room's."""
+        if channel.startswith(self._room):
+            return channel[len(self._room) :].decode("utf-8", "surrogatepass")
+        return CONTROL
 
     def history(self, room: str) -> bytes:
         """Return the key of the stream with a room's history."""

@@ -1,4 +1,4 @@
-"""Messages that are published in rooms by this node and by others."""
+"""Messages that are published in rooms by this node and by others, and commands for their sessions."""
 
 import asyncio
 import dataclasses
@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
+from ..session.control import Command, execute
 from ..session.ports import Position
 from ..session.rooms import Rooms
 from .base import ClusterStats
 from .catch_up import CatchUp
 from .commands import FULL, Commands, DeferredCommand
-from .envelope import Envelope, RedisKeys, decode, encode, local_prefix, value_of
+from .envelope import (
+    CONTROL,
+    Channel,
+    ControlEnvelope,
+    Envelope,
+    RedisKeys,
+    decode,
+    decode_control,
+    encode,
+    encode_control,
+    local_prefix,
+    value_of,
+)
 from .history import position_of, publish_command, publish_many_commands
 
 if TYPE_CHECKING:
@@ -32,10 +45,10 @@ class _PendingMessage(NamedTuple):
     """A message of this node that is delivered to its own members when it is received back from Redis.
 
     If it will not be received back, ``message`` is delivered instead. For a message with history, ``message`` is None:
-    it is delivered only when it is received back.
+    it is delivered only when it is received back. A command waits as a message without history does.
     """
 
-    message: str | JSONValue | None
+    message: str | JSONValue | Command | None
     exclude: "Sequence[Session]"
 
 
@@ -97,7 +110,7 @@ class Messages:
     A message without history is delivered to this node's members at once, and ignored when it is received back (its tag
     is 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
     history. While one is pending in a room, messages without history are delivered when they are received back, too, so
-    that this node's messages stay in order.
+    that this node's messages stay in order. So are commands, while one is pending in any room.
 
     ``transform_message`` is called for messages with history. ``subscription`` returns the future of this node's
     subscription to a room, or None without members. ``catch_up`` delivers messages that this node has missed by
@@ -111,14 +124,14 @@ class Messages:
     stats: ClusterStats
     log: ThrottledLog
     transform_message: TransformMessage | None
-    subscription: "Callable[[str], asyncio.Future[None] | None]"
+    subscription: "Callable[[str | Channel], asyncio.Future[None] | None]"
     catch_up: CatchUp
 
     def __post_init__(self) -> None:
         self._delivered_prefix = local_prefix(self.node)
         self._tags = itertools.count(1)
-        # The messages that were not received back yet, by room and tag.
-        self._pending: dict[str, dict[int, _PendingMessage]] = {}
+        # The messages that were not received back yet, by room and tag; the commands have the channel CONTROL.
+        self._pending: dict[str | Channel, dict[int, _PendingMessage]] = {}
         # The exclusions of messages with history that will not be received back, but may be read from the history.
         self._interrupted: dict[str, dict[int, Sequence[Session]]] = {}
 
@@ -136,7 +149,7 @@ class Messages:
         ``subscribed`` completes when this node's subscription to the room is confirmed. It is None if this node has no
         members in the room.
         """
-        tag = next(self._tags) if history or room in self._pending else 0
+        tag = next(self._tags) if history or self._must_wait(room) else 0
         command = publish_command(self.keys, room, encode(self.node, tag, message), history, ttl)
         self.stats.published += 1
         if not tag:
@@ -161,7 +174,7 @@ class Messages:
         results = []
         direct = []
         for room in rooms:
-            if room in self._pending:
+            if self._must_wait(room):
                 # To keep the order, it is delivered when it is received back.
                 results.append(self.publish(room, message, exclude, 0, None, self.subscription(room)))
             else:
@@ -171,6 +184,30 @@ class Messages:
         for count, command in publish_many_commands(self.keys, direct, encode(self.node, 0, message)):
             results.append(self._result(self._submit(*command), count))
         return PublishManyResult(results)
+
+    def execute(self, command: Command, exclude: "Sequence[Session]") -> PublishManyResult:
+        """Execute a command for all sessions of its target; see ``router.select``."""
+        subscribed = self.subscription(CONTROL)
+        # A message that is published before a disconnect must be delivered before it.
+        tag = next(self._tags) if self._pending else 0
+        if not tag:
+            execute(self.rooms, command, exclude)
+        self.stats.published += 1
+        sent = self._submit("PUBLISH", self.keys.channel(CONTROL), encode_control(self.node, tag, command))
+        reply = sent.reply if isinstance(sent, DeferredCommand) else sent
+        if tag:
+            self._pending.setdefault(CONTROL, {})[tag] = _PendingMessage(command, exclude)
+            if subscribed is None or (subscribed.done() and subscribed.exception()):
+                # It is not received back.
+                self._deliver_pending(CONTROL, tag)
+            else:
+                reply.add_done_callback(
+                    lambda reply: self._deliver_pending(CONTROL, tag) if reply.exception() else None
+                )
+        return PublishManyResult([self._result(sent, 1)])
+
+    def _must_wait(self, room: str) -> bool:
+        return room in self._pending or CONTROL in self._pending
 
     def _submit(
         self, *command: str | bytes | int, after: "asyncio.Future[Any] | None" = None
@@ -197,42 +234,49 @@ class Messages:
     def _log_failure(self, error: BaseException) -> None:
         self.log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)
 
-    def _pop_pending(self, room: str, tag: int) -> _PendingMessage | None:
+    def _pop_pending(self, room: str | Channel, tag: int) -> _PendingMessage | None:
         tags = self._pending.get(room, {})
         pending = tags.pop(tag, None)
         if not tags:
             self._pending.pop(room, None)
         return pending
 
-    def _deliver_pending(self, room: str, tag: int) -> None:
+    def _deliver_pending(self, room: str | Channel, tag: int) -> None:
         """Deliver a pending message without history to this node's members, because it will not be received back."""
         pending = self._pop_pending(room, tag)
-        if pending is not None and pending.message is not None:
-            self.rooms.publish(room, PreparedMessage(pending.message), pending.exclude)
+        if pending is None or pending.message is None:
+            return
+        if isinstance(pending.message, Command):
+            execute(self.rooms, pending.message, pending.exclude)
+        else:
+            self.rooms.publish(str(room), PreparedMessage(pending.message), pending.exclude)
 
-    def unsubscribed(self, *rooms: str) -> None:
+    def unsubscribed(self, *rooms: str | Channel) -> None:
         """Called when the subscriptions to some rooms have ended, or, without arguments, all subscriptions."""
         for room in rooms or tuple(self._pending):
             for tag, pending in tuple(self._pending.get(room, {}).items()):
                 if not rooms and pending.message is None and pending.exclude and room in self.catch_up.positions:
-                    self._interrupted.setdefault(room, {})[tag] = pending.exclude
+                    self._interrupted.setdefault(str(room), {})[tag] = pending.exclude
                 self._deliver_pending(room, tag)
 
     def caught_up(self, room: str) -> None:
         """Called when messages of a room are not read from its history any more."""
         self._interrupted.pop(room, None)
 
-    def deliver(self, room: str, data: bytes) -> None:
-        """Deliver a message that was received from Redis."""
+    def deliver(self, room: str | Channel, data: bytes) -> None:
+        """Deliver a message, or execute a command, that was received from Redis."""
         if data.startswith(self._delivered_prefix):
             return
         self.stats.received += 1
         try:
+            if isinstance(room, Channel):
+                self._execute_received(decode_control(data))
+                return
             envelope = decode(data)
         except ValueError as error:
             self.stats.skipped += 1
             self.log.write(
-                logger, logging.WARNING, "envelope", "Ignored a malformed message on a room channel: %s", error
+                logger, logging.WARNING, "envelope", "Ignored a malformed message on a channel of Redis: %s", error
             )
             return
         if room in self.catch_up.held:
@@ -263,3 +307,16 @@ class Messages:
         except Exception as error:
             # An error of the application must not stop the delivery of later messages.
             self.log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
+
+    def _execute_received(self, received: ControlEnvelope) -> None:
+        exclude: Sequence[Session] = ()
+        if received.node == self.node:
+            pending = self._pop_pending(CONTROL, received.tag)
+            if pending is None:
+                # _deliver_pending() has executed it already.
+                return
+            exclude = pending.exclude
+        try:
+            execute(self.rooms, received.command, exclude)
+        except Exception as error:
+            self.log.write(logger, logging.ERROR, "deliver", "Failed to execute a command", error=error)

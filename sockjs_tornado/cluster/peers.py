@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
+from ..session.control import Command, decode_command, encode_command, execute
 from ..session.grace import timeout
 from ..session.rooms import Rooms
 from .base import ClusterStats, WaitForAll, batches, cancel, fail
@@ -176,6 +177,13 @@ class Peers:
         records = [(f"[{json.dumps(list(batch))},{encoded}]", len(batch)) for batch in batches(rooms, _MANY)]
         return WaitForAll(*[queue.add(*record) for queue in self._queues for record in records])
 
+    def execute(self, command: Command, exclude: "Sequence[Session]") -> WaitForAll:
+        """Execute a command for all sessions of its target; the result is that of :meth:`publish`."""
+        self._stats.published += 1
+        execute(self._rooms, command, exclude)
+        record = json.dumps([encode_command(command)])
+        return WaitForAll(*[queue.add(record) for queue in self._queues])
+
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, by worker and label. All running workers must respond."""
         body = json.dumps(room).encode()
@@ -202,16 +210,30 @@ class Peers:
         await asyncio.gather(*(queue.close() for queue in self._queues))
 
     def _handle_publish(self, body: bytes) -> bytes:
-        for rooms, is_json, text in json.loads(body):
-            prepared = PreparedMessage(JSONValue(text) if is_json else text)
-            for room in rooms:
-                self._stats.received += 1
-                try:
-                    self._rooms.publish(room, prepared)
-                except Exception as error:
-                    # An error of the application must not stop the delivery of later messages.
-                    self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
+        for record in json.loads(body):
+            match record:
+                case [list(rooms), bool(is_json), str(text)]:
+                    prepared = PreparedMessage(JSONValue(text) if is_json else text)
+                    for room in rooms:
+                        self._deliver(self._rooms.publish, room, prepared)
+                case _:
+                    self._deliver(self._execute_record, record)
         return b""
+
+    def _execute_record(self, record: Any) -> None:
+        match record:
+            case [str(text)]:
+                execute(self._rooms, decode_command(text))
+            case _:
+                raise ValueError("a record of another worker is malformed; all workers must run the same version")
+
+    def _deliver(self, function: Callable[..., None], *args: Any) -> None:
+        self._stats.received += 1
+        try:
+            function(*args)
+        except Exception as error:
+            # An error of the application must not stop the delivery of later messages.
+            self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
 
     def _handle_presence(self, body: bytes) -> bytes:
         return json.dumps(self._rooms.presence(json.loads(body))).encode()

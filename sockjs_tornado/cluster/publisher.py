@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, Final
 
 import redis
@@ -19,11 +19,12 @@ from redis.retry import Retry
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import encode_message
+from ..session.control import Command, Selection, check_target
 from ..session.ports import Position
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
 from .commands import Commands
-from .envelope import RedisKeys, encode
+from .envelope import CONTROL, RedisKeys, encode, encode_control
 from .history import position_of, publish_command, publish_many_commands
 from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, mask_user, translate_error
 
@@ -44,6 +45,10 @@ def _commands(keys: RedisKeys, rooms: Iterable[str], message: Any) -> Iterator[A
     names = check_rooms(rooms)
     for _, command in publish_many_commands(keys, names, encode("", 0, encode_message(message))):
         yield command
+
+
+def _control_command(keys: RedisKeys, command: Command) -> Args:
+    return "PUBLISH", keys.channel(CONTROL), encode_control("", 0, command)
 
 
 @contextlib.contextmanager
@@ -126,6 +131,28 @@ class Publisher:
                     pipeline.execute()
             pipeline.execute()
 
+    def select(self, *, room: str | None = None, tag: str | None = None, id: str | None = None) -> Selection[None]:
+        """Select connections on all nodes, to close them, to add them to a room, or to send to them::
+
+            publisher.select(tag="user:42").disconnect(4001, "Logged out")
+
+        The methods of the selection raise ClusterUnavailable and ClusterError as :meth:`publish` does.
+
+        Args:
+            room: Select the members of this room.
+            tag: Select the connections with this tag; see :meth:`SockJSConnection.tag`.
+            id: Select the connection with this :attr:`~SockJSConnection.global_id`.
+
+        Raises:
+            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given, as a ``str``.
+        """
+        return Selection(check_target(room, tag, id), self._execute)
+
+    def _execute(self, command: Command) -> None:
+        self._close_if_idle()
+        with _translated_errors():
+            self._client.execute_command(*_control_command(self._keys, command))  # type: ignore[no-untyped-call]
+
     def _close_if_idle(self) -> None:
         """Close connections that were not used for a while, so that the next command opens another one.
 
@@ -187,6 +214,15 @@ class AsyncPublisher:
                 await replies[0]
                 replies.popleft()
         await WaitForAll(*replies)
+
+    def select(
+        self, *, room: str | None = None, tag: str | None = None, id: str | None = None
+    ) -> Selection[Awaitable[None]]:
+        """Select connections on all nodes; see :meth:`Publisher.select`. Await the methods of the selection."""
+        return Selection(check_target(room, tag, id), self._execute)
+
+    async def _execute(self, command: Command) -> None:
+        await self._commands.call(*_control_command(self._keys, command))
 
     async def close(self) -> None:
         """Close the connection."""

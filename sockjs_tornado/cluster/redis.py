@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ConfigurationError
+from ..exceptions import ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
 from ..session.ports import Position
@@ -37,7 +37,7 @@ from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .catch_up import CatchUp
 from .commands import Commands
-from .envelope import RedisKeys
+from .envelope import CONTROL, Channel, RedisKeys
 from .history import Recovered, Recoveries
 from .membership import Membership
 from .messages import Messages, TransformMessage
@@ -47,6 +47,7 @@ from .redis_connection import TIMEOUT, RedisURL
 from .secret import SecretOption
 
 if TYPE_CHECKING:
+    from ..session.control import Command
     from ..session.session import Session
 
 __all__ = ["RedisCluster"]
@@ -98,8 +99,9 @@ class RedisCluster(BaseCluster):
             single server that accepts writes, not a replica, and not Redis Cluster.
         namespace: The prefix of all keys and channels.
         on_gap: Called after each outage of Redis with the names of all rooms in which messages of other nodes may be
-            lost: rooms without history, and those whose history does not have all messages that were missed. It may be
-            ``async def``. Its exceptions are logged.
+            lost: rooms without history, and those whose history does not have all messages that were missed. If
+            connections have tags, it is called after each outage, perhaps with no room, since a ``disconnect`` may have
+            been missed, too. It may be ``async def``. Its exceptions are logged.
         transform_message: Called with the room, the message and its :class:`Position` before a message with history is
             delivered to this node's members; they receive the value that it returns.
         timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply. With the
@@ -154,8 +156,8 @@ class RedisCluster(BaseCluster):
         self._transform_message = transform_message
         self._timeout = timeout
         self._presence_lifetime = presence_lifetime
-        # The rooms for the next call of on_gap, and the task that calls it.
-        self._gap_rooms: set[str] = set()
+        # The rooms for the next call of on_gap, None if there is none to be made, and the task that calls it.
+        self._gap_rooms: frozenset[str] | None = None
         self._gap_task: asyncio.Task[None] | None = None
         # Held by start() and close(), so that they do not run at the same time.
         self._lifecycle = asyncio.Lock()
@@ -250,6 +252,10 @@ class RedisCluster(BaseCluster):
                 if part is not None:
                     stack.push_async_callback(part.close)
                     await part.start()
+            subscribed = self._bus.subscribe(CONTROL)
+            # If the connection is lost at once, it is subscribed to after the reconnect.
+            with contextlib.suppress(ClusterUnavailable):
+                await WaitForAll(subscribed)
             self._set_running()
             self._exit_stack = stack.pop_all()
 
@@ -296,31 +302,34 @@ class RedisCluster(BaseCluster):
     def _command_rejected(self) -> None:
         self.stats.rejected_commands += 1
 
-    def _unsubscribed(self, *rooms: str) -> None:
-        self._messages.unsubscribed(*rooms)
-        for room in rooms:
-            self._catch_up.unsubscribed(room)
-        if not rooms:
+    def _unsubscribed(self, *names: str | Channel) -> None:
+        self._messages.unsubscribed(*names)
+        for name in names:
+            if isinstance(name, str):
+                self._catch_up.unsubscribed(name)
+        if not names:
             self._catch_up.disconnected()
 
-    def _gap_ended(self, rooms: frozenset[str]) -> None:
+    def _gap_ended(self, names: frozenset[str | Channel]) -> None:
         self.stats.gaps += 1
-        if lost := self._catch_up.subscribed(rooms):
+        lost = self._catch_up.subscribed(frozenset(name for name in names if isinstance(name, str)))
+        # With tags, commands of router.select may have been missed, too.
+        if lost or self.rooms.tags is not None:
             self._messages_lost(lost)
 
     def _messages_lost(self, rooms: frozenset[str]) -> None:
         if self._on_gap is not None:
-            self._gap_rooms |= rooms
+            self._gap_rooms = (self._gap_rooms or frozenset()) | rooms
             # With eager tasks, the task may already be done when create_task() returns.
             if self._gap_task is None or self._gap_task.done():
                 self._gap_task = asyncio.create_task(self._run_on_gap(self._on_gap))
 
     async def _run_on_gap(self, on_gap: OnGap) -> None:
         """Call ``on_gap``, one call at a time."""
-        while self._gap_rooms:
+        while self._gap_rooms is not None:
             # The callback may call recover(), which needs the other connection.
             await self.commands.wait_available()
-            rooms, self._gap_rooms = frozenset(self._gap_rooms), set()
+            rooms, self._gap_rooms = self._gap_rooms, None
             try:
                 result = on_gap(rooms)
                 if inspect.isawaitable(result):
@@ -343,6 +352,11 @@ class RedisCluster(BaseCluster):
         """Send a message to all sessions in some rooms, on every node; ``router.publish_many`` calls this."""
         self._check_usable()
         return self._messages.publish_many(rooms, message, exclude)
+
+    def execute(self, command: "Command", exclude: "Sequence[Session]") -> Awaitable[None]:
+        """Execute a command for all sessions of its target, on every node; ``router.select`` calls this."""
+        self._check_usable()
+        return self._messages.execute(command, exclude)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, on every node; ``router.presence`` calls this."""

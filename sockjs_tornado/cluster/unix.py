@@ -24,6 +24,7 @@ from .peers import Peers
 from .secret import Secrets, check_secret
 
 if TYPE_CHECKING:
+    from ..session.control import Command
     from ..session.session import Session
 
 
@@ -82,6 +83,11 @@ class UnixCluster(BaseCluster):
         """Send a message to all sessions in some rooms, in every process; ``router.publish_many`` calls this."""
         self._check_usable()
         return self._peers.publish_many(rooms, message, exclude)
+
+    def execute(self, command: "Command", exclude: "Sequence[Session]") -> Awaitable[None]:
+        """Execute a command for all sessions of its target, in every process; ``router.select`` calls this."""
+        self._check_usable()
+        return self._peers.execute(command, exclude)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, in every process; ``router.presence`` calls this."""

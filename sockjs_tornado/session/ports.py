@@ -7,6 +7,7 @@ from ..protocol import JSONValue, Outgoing, PreparedMessage
 from .rooms import Rooms
 
 if TYPE_CHECKING:
+    from .control import Command
     from .session import Session
 
 
@@ -101,6 +102,9 @@ class Cluster(Protocol):
         self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"
     ) -> Awaitable[None]:
         """Send a message to all sessions in some rooms, in all processes."""
+
+    def execute(self, command: "Command", exclude: "Sequence[Session]") -> Awaitable[None]:
+        """Execute a command for all sessions of its target, in all processes."""
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of all members of a room, in all processes."""

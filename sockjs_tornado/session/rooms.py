@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import secrets
 from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,9 +63,13 @@ class Rooms:
     """The rooms of one router, or of all routers of one cluster. A room exists while it has members.
 
     A cluster overrides :meth:`room_created`, :meth:`room_deleted`, :meth:`presence_set` and :meth:`presence_removed`.
+
+    Attributes:
+        tags: The tags and ids of the sessions, as rooms that only ``session.control`` uses; None before the first one.
+        process_id: A random id, different after each start of a process; ``""`` before the first tag.
     """
 
-    __slots__ = ("_members", "_names", "_presence")
+    __slots__ = ("_members", "_names", "_presence", "process_id", "tags")
 
     def __init__(self) -> None:
         # Dicts, because they keep the order in which sessions have joined.
@@ -72,6 +77,15 @@ class Rooms:
         self._names: dict[Session, set[str]] = {}
         # The presence of members as JSON.
         self._presence: dict[str, dict[Session, str]] = {}
+        self.tags: Rooms | None = None
+        self.process_id = ""
+
+    def create_tags(self) -> "Rooms":
+        """Return :attr:`tags`, which are created if there are none yet: not before a process may have been forked."""
+        if self.tags is None:
+            self.tags = Rooms()
+            self.process_id = secrets.token_hex(8)
+        return self.tags
 
     def __len__(self) -> int:
         return len(self._members)
@@ -125,10 +139,14 @@ class Rooms:
         """Remove a closed session from all rooms; :meth:`rooms_of` returns their names until :meth:`forget`."""
         for room in self._names.get(session, ()):
             self._remove_member(session, room)
+        if self.tags is not None:
+            self.tags.leave_all(session)
 
     def forget(self, session: "Session") -> None:
         """Forget the rooms of a session that has ended."""
         self._names.pop(session, None)
+        if self.tags is not None:
+            self.tags.forget(session)
 
     def _remove_member(self, session: "Session", room: str) -> None:
         members = self._members.get(room)

@@ -11,7 +11,7 @@ from application import LogWatch
 from client import until, within
 
 from sockjs_tornado.cluster.bus import Bus
-from sockjs_tornado.cluster.envelope import RedisKeys
+from sockjs_tornado.cluster.envelope import Channel, RedisKeys
 from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
@@ -26,8 +26,8 @@ class RecordingBus:
     """A bus that records what it receives."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self.received: list[tuple[str, bytes]] = []
-        self.gaps: list[frozenset[str]] = []
+        self.received: list[tuple[str | Channel, bytes]] = []
+        self.gaps: list[frozenset[str | Channel]] = []
         self.bus = Bus(
             RedisURL(url),
             KEYS,

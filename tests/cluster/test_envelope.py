@@ -8,8 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConfigurationError
-from sockjs_tornado.cluster.envelope import Envelope, RedisKeys, decode, encode, local_prefix, value_of
+from sockjs_tornado.cluster.envelope import (
+    CONTROL,
+    Envelope,
+    RedisKeys,
+    decode,
+    decode_control,
+    encode,
+    encode_control,
+    local_prefix,
+    value_of,
+)
 from sockjs_tornado.protocol import JSONValue, encode_message
+from sockjs_tornado.session.control import Command, Target
 from sockjs_tornado.session.ports import Position
 
 #: Lone surrogates included.
@@ -75,11 +86,36 @@ def test_malformed_envelopes_are_rejected(rubbish: str) -> None:
         decode(rubbish.encode("latin-1"))
 
 
+@given(message=MESSAGES)
+def test_no_message_in_a_room_is_a_command_and_no_command_a_message(message: Any) -> None:
+    """Whatever clients send: the types of the envelopes differ, and each channel has its own."""
+    encoded = encode_message(message)
+    with pytest.raises(ValueError, match="no command"):
+        decode_control(encode("ab12", 0, encoded))
+    kind = "j" if isinstance(encoded, JSONValue) else "t"
+    command = Command("send", Target("tag", "a"), (kind, str(encoded)))
+    data = encode_control("ab12", 3, command)
+    assert decode_control(data) == ("ab12", 3, command)
+    with pytest.raises(ValueError, match="no message for a room"):
+        decode(data)
+    with pytest.raises(ValueError, match="no command"):
+        decode_control(data[:-1] + b',7,"e"]')
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "[NaN]", "[1", "[" * 100_000], ids=["no container", "not JSON", "incomplete", "nested"]
+)
+def test_a_command_sends_only_json(text: str) -> None:
+    with pytest.raises(ValueError, match=r"message|JSON|Expecting|nested"):
+        decode_control(encode_control("", 0, Command("send", Target("tag", "a"), ("j", text))))
+
+
 @given(room=TEXT, other=TEXT)
 def test_every_room_has_its_own_keys(room: str, other: str) -> None:
     names = RedisKeys("app")
     assert names.room(names.channel(room)) == room
     assert names.channel(room).startswith(b"app:room:")
+    assert names.room(names.channel(CONTROL)) == CONTROL
     for name in (names.channel, names.history, names.presence):
         assert (name(room) == name(other)) is (room == other)
 

@@ -1,0 +1,180 @@
+"""Sessions of other processes that are selected by room, tag or id: on Redis, and on Unix sockets."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import Join, until, within
+
+from sockjs_tornado.cluster import AsyncPublisher, Publisher
+from sockjs_tornado.cluster.envelope import encode, encode_control
+from sockjs_tornado.exceptions import ClusterUnavailable
+from sockjs_tornado.session.control import decode_command
+
+from .conftest import Start, StartNode
+from .node import Node
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+#: What the fixture ``start_two`` is.
+StartTwo = Callable[[], Awaitable[tuple[Node, Node]]]
+
+
+@pytest.fixture(params=["redis", "unix"])
+def start_two(request: pytest.FixtureRequest, join: Join) -> StartTwo:
+    """Return a function that starts two nodes of a cluster."""
+    start: Any = request.getfixturevalue("node" if request.param == "redis" else "start")
+
+    async def begin() -> tuple[Node, Node]:
+        nodes = [await start(), await start()] if request.param == "redis" else await start(count=2)
+        for made in nodes:
+            made.join = join
+        return nodes[0], nodes[1]
+
+    return begin
+
+
+async def test_sessions_of_all_nodes_are_controlled(start_two: StartTwo) -> None:
+    here, there = await start_two()
+    (phone, a), (laptop, b) = await here.enter(ROOM), await there.enter(ROOM)
+    (other, c) = await there.enter("\ud800 ☃")
+    for connection in (a, b):
+        connection.tag("user:42")
+    router = here.router
+    # In the order of the calls, messages in rooms included.
+    router.select(tag="user:42").join("orders")
+    await until(lambda: "orders" in b.rooms)
+    # Until the other node has subscribed to the room.
+    await within(b.join("orders"))
+    router.publish("orders", "shipped")
+    router.select(room="orders").send({"to": ["the room"]})
+    router.select(tag="user:42").leave("orders")
+    router.publish("orders", "lost")
+    router.select(id=c.global_id).send('\ud800 ☃ \u2028\n"')
+    router.select(room="\ud800 ☃", exclude=a).send([])
+    router.select(tag="user:42", exclude=a).send("not here")
+    await within(router.select(tag="user:42").disconnect(4001, "Logged out ☃"))
+    for peer, connection, last in ((phone, a, []), (laptop, b, ["not here"])):
+        assert [await peer.message() for _ in range(2 + len(last))] == ["shipped", {"to": ["the room"]}, *last]
+        assert await peer.frame() == 'c[4001,"Logged out ☃"]'
+        assert await connection.closed() == (4001, "Logged out ☃")
+        assert connection.rooms == {ROOM}
+    assert [await other.message(), await other.message()] == ['\ud800 ☃ \u2028\n"', []]
+    assert len(there.router.connections) == 1
+    assert here.cluster.stats.published == 9
+    # On Redis, the other node may have left the room before the message "lost".
+    assert there.cluster.stats.received in (8, 9)
+
+
+async def test_publishers_control_sessions(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    members = [await here.enter(ROOM) for _ in range(2)]
+    for _, connection in members:
+        connection.tag("user:42")
+    async with AsyncPublisher(redis_server.url) as publisher:
+        await within(publisher.select(tag="user:42").join("orders"))
+        await within(publisher.select(room="orders").send({"n": 1}))
+    with Publisher(redis_server.url) as blocking:
+        blocking.select(id=members[0][1].global_id).send("only you")
+        blocking.select(tag="user:42").disconnect(4001, "Logged out")
+        with pytest.raises(TypeError, match="expected one of"):
+            blocking.select()
+    received: list[list[Any]] = [[{"n": 1}, "only you"], [{"n": 1}]]
+    for (peer, connection), messages in zip(members, received, strict=True):
+        assert [await peer.message() for _ in messages] == messages
+        assert await connection.closed() == (4001, "Logged out")
+
+
+async def test_a_disconnect_does_not_overtake_messages_with_history(node: StartNode) -> None:
+    here = await node()
+    (peer, a), (excluded, b) = await here.enter(ROOM, "other"), await here.enter(ROOM)
+    here.router.publish(ROOM, "stored", history=10)
+    here.router.select(room=ROOM, exclude=b).send("selected")
+    # Messages without history wait as well, once a command does.
+    here.router.publish_many(["other"], "in order")
+    result = here.router.select(room=ROOM, exclude=b).disconnect(4000, "Closed")
+    assert not a.is_closed
+    await within(result)
+    assert [await peer.message() for _ in range(3)] == ["stored", "selected", "in order"]
+    assert await peer.frame() == 'c[4000,"Closed"]'
+    assert await excluded.message() == "stored"
+    assert not b.is_closed
+    assert here.cluster._messages._pending == {}
+
+
+async def test_without_redis_a_disconnect_reaches_this_node_and_raises(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    members = [await here.enter(ROOM) for _ in range(2)]
+    members[0][1].tag("user:42")
+    redis_server.freeze()
+    # The message may have been stored, the commands after it wait for the same reply.
+    stored = here.router.publish(ROOM, "stored", history=10)
+    pending = here.router.select(tag="user:42").disconnect(4001, "Logged out")
+    redis_server.kill()
+    for result in (stored, pending):
+        with pytest.raises(ClusterUnavailable):
+            await within(result)
+    assert await members[0][0].frame() == 'c[4001,"Logged out"]'
+    with pytest.raises(ClusterUnavailable):
+        await within(here.router.select(room=ROOM).disconnect(4000, "Closed"))
+    assert await members[1][0].frame() == 'c[4000,"Closed"]'
+    assert here.cluster.stats.publish_failures == 3
+    logged.take("reconnecting")
+
+
+async def test_on_gap_is_called_on_nodes_whose_connections_have_tags(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    """They may have missed a disconnect."""
+    here, there = await node(), await node()
+    _, connection = await here.enter()
+    connection.tag("user:42")
+    redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: here.gaps == [frozenset()] and there.cluster.stats.gaps)
+    assert there.gaps == []
+    for _ in range(2):
+        logged.take("reconnecting")
+    await within(there.router.select(tag="user:42").disconnect())
+    assert (await connection.closed())[0] == 3000
+
+
+async def test_only_commands_are_executed_and_only_from_their_channel(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, connection = await here.enter(ROOM)
+    command = '["disconnect","room","lobby",4000,"x"]'
+    # Clients may choose the text of a message, and some applications let them choose a room.
+    there = await node()
+    for room in (ROOM, "control", "control:", ":"):
+        await within(connection.join(room))
+        await within(there.router.publish(room, command))
+        assert await peer.message() == command
+    forged = encode_control("", 0, decode_command(command))
+    redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", forged)
+    for data in (encode("", 0, command), b"", forged.replace(b"4000", b"-1")):
+        redis_server.command("PUBLISH", "sockjs:control:", data)
+    await within(there.router.publish(ROOM, "end"))
+    assert await peer.message() == "end"
+    assert (here.cluster.stats.skipped, there.cluster.stats.skipped) == (4, 3)
+    for _ in range(2):
+        logged.take("Ignored a malformed message")
+
+
+async def test_an_unknown_command_does_not_stop_the_delivery(start: Start, join: Join, logged: LogWatch) -> None:
+    """A worker of another version may send it."""
+    here, there = await start(count=2)
+    here.join = join
+    peer, _ = await here.enter(ROOM)
+    queue = there.cluster._peers._queues[0]
+    queue.add(json.dumps(["[]"]))
+    queue.add(json.dumps({"a": 1}))
+    await within(there.router.publish(ROOM, "x"))
+    assert await peer.message() == "x"
+    for _ in range(2):
+        logged.take("Failed to deliver a message")
