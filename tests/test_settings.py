@@ -130,6 +130,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         "True, False, a SessionCookie (also as a mapping), or a callable",
     ),
     "verify_ip": (True, (True, False), NO_FLAGS, "True or False"),
+    "warn_without_xheaders": (True, (True, False), NO_FLAGS, "True or False"),
     "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
     "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
     "adopt_connections": (True, (True, False), NO_FLAGS, "True or False"),

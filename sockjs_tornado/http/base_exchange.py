@@ -1,6 +1,7 @@
 """The part of the exchange port that does not depend on the HTTP server."""
 
 import contextlib
+import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,9 @@ else:
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 MAX_FIELDS: Final = 100
 
+#: Header fields in which proxies report the client.
+_PROXY_FIELDS: Final = ("X-Forwarded-For", "X-Real-Ip", "Forwarded")
+
 
 def parse_cookies(text: str) -> dict[str, str]:
     """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
@@ -33,6 +37,14 @@ def parse_cookies(text: str) -> dict[str, str]:
         with contextlib.suppress(CookieError):
             jar[name] = value
     return {name: morsel.value for name, morsel in jar.items()}
+
+
+def _is_public(ip: str) -> bool:
+    """Return whether an address is not one of the same computer, of a private network or of a Unix socket."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(ip.partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_global
+    return False
 
 
 class BaseExchange(Port):
@@ -66,6 +78,14 @@ class BaseExchange(Port):
     def argument(self, name: str) -> str | None:
         values = parse_qs(self.uri.partition("?")[2]).get(name)
         return values[0] if values else None
+
+    def ignored_proxy_fields(self) -> list[str]:
+        fields = [name for name in _PROXY_FIELDS if self.header(name)]
+        return fields if fields and not _is_public(self.remote_ip) and self.ignores_proxies() else []
+
+    def ignores_proxies(self) -> bool:
+        """Return whether the HTTP server ignores the header fields of proxies (it has no ``xheaders``)."""
+        return False
 
     def jsessionid_setting(self) -> str | bool:
         setting = self.endpoint.server.settings.jsessionid

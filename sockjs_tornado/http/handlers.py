@@ -20,7 +20,7 @@ from ..wire.fields import has_token
 from ..wire.responses import PendingWrite, response_head, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import LoggedHandler, client_port, is_last_request
+from ..wire.tornado_internals import LoggedHandler, accepting_server, client_port, is_last_request
 from .base_exchange import MAX_FIELDS, BaseExchange
 
 #: Above these sizes, a waiting request frees what Tornado parsed: a list of the header lines, and four copies of the
@@ -195,6 +195,10 @@ class SockJSHandler(BaseExchange, LoggedHandler):
     def header(self, name: str) -> str:
         # As header_value(), without the call, because most requests look up ten fields.
         return ",".join(self.request.headers.get_list(name))
+
+    def ignores_proxies(self) -> bool:
+        # None for a handler of the application's own that serves the request in a task.
+        return not getattr(accepting_server(), "xheaders", True)
 
     def content_type(self) -> str:
         return self._content_type.partition(";")[0].strip().lower()

@@ -185,6 +185,10 @@ class NativeExchange(BaseExchange):
             return partial(_select_fields, head, cookies, self.endpoint.server.settings.trusted_headers)
         return super().selected_fields(cookies)
 
+    def ignores_proxies(self) -> bool:
+        """Return whether the HTTP server ignores the header fields of proxies (it has no ``xheaders``)."""
+        return not self._connection.server.xheaders
+
     def content_type(self) -> str:
         """Return the media type of the body in lower case."""
         return self._head.header("Content-Type").partition(";")[0].strip().lower()

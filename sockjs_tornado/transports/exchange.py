@@ -133,6 +133,13 @@ class Exchange(Protocol):
     def argument(self, name: str) -> str | None:
         """Return the first value of a query argument, or None if it is missing."""
 
+    def ignored_proxy_fields(self) -> list[str]:
+        """Return the header fields in which a proxy reports the client, if the HTTP server ignores them (``xheaders``).
+
+        Only if the connection is from the same computer or a private network, as those of proxies are: other clients
+        may send any field themselves.
+        """
+
     def content_type(self) -> str:
         """Return the media type of the body in lower case, without parameters."""
 

@@ -3,12 +3,15 @@
 import base64
 import hashlib
 import json
+import logging
 import secrets
 from urllib.parse import quote
 
 from ..browser_files import SOCKJS_CLIENT, find
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
 from .exchange import Exchange, Headers, Router
+
+logger = logging.getLogger(__name__)
 
 _IFRAME = """\
 <!DOCTYPE html>
@@ -91,10 +94,17 @@ class Info(Page):
 
     cors = True
 
+    def __init__(self, server: Router) -> None:
+        super().__init__(server)
+        self._looks_for_proxy = server.settings.warn_without_xheaders
+
     def serve(self, exchange: Exchange) -> None:
         if self.server.container.restarting:
             self.respond_unavailable(exchange, "draining")
             return
+        # Here, and not where sessions are opened, since this is less frequent.
+        if self._looks_for_proxy and (fields := exchange.ignored_proxy_fields()):
+            self._warn_without_xheaders(exchange.remote_ip, fields)
         settings = self.server.settings
         info: dict[str, object] = {
             "websocket": self.server.websockets_enabled,
@@ -107,6 +117,18 @@ class Info(Page):
             info["base_url"] = settings.base_url
         headers = self.headers(exchange, ("Content-Type", "application/json; charset=UTF-8"), NO_CACHE)
         exchange.respond(200, headers, json.dumps(info).encode())
+
+    def _warn_without_xheaders(self, ip: str, fields: list[str]) -> None:
+        """Warn once that all clients seem to have the address of a proxy."""
+        self._looks_for_proxy = False
+        message = (
+            "A request at the prefix %r came through a proxy at %s (it has %s), which the server takes for the client: "
+            "info.ip, verify_ip and max_sessions_per_ip use the address of the proxy. If the proxy is yours and "
+            "overwrites X-Real-IP, and if clients cannot connect without it, pass xheaders=True to the HTTP server; "
+            "otherwise set warn_without_xheaders=False"
+        )
+        arguments = self.server.prefix, ip or "a Unix socket", ", ".join(fields)
+        self.server.container.log.write(logger, logging.WARNING, "no xheaders", message, *arguments)
 
 
 class Iframe(Page):

@@ -8,13 +8,17 @@ import re
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from application import Echo, Serve
-from client import Connect, request, until
+from application import Echo, LogWatch, Serve, close_router
+from client import Client, Connect, request, until, within
 from programs import ROOT
+from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter, browser_files
+from sockjs_tornado.http import base_exchange
+from sockjs_tornado.serving import bind_sockets, http_server
 
 NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 YEAR = 31_536_000
@@ -48,6 +52,54 @@ async def test_the_greeting_says_welcome(serve: Serve, connect: Connect, path: s
     assert response["Content-Length"] == "19"
     assert response.body == b"Welcome to SockJS!\n"
     assert "Set-Cookie" not in response
+
+
+@pytest.mark.parametrize("kind", ["native", "tornado"])
+async def test_a_proxy_whose_fields_are_ignored_is_reported_once(
+    kind: Literal["native", "tornado"], logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting, other, silent = (
+        SockJSRouter(Echo, prefix, warn_without_xheaders=prefix != "/silent") for prefix in ("/a", "/b", "/silent")
+    )
+
+    async def ask(xheaders: bool, *paths: str, field: str = "X-Forwarded-For: 192.0.2.7") -> None:
+        sockets = bind_sockets(0, "127.0.0.1")
+        port = sockets[0].getsockname()[1]
+        urls = [*trusting.urls, *other.urls, *silent.urls]
+        application = Application(urls, log_function=lambda handler: None)
+        async with http_server(application, sockets, server=kind, xheaders=xheaders):
+            client = await within(Client.connect(port))
+            for path in paths:
+                assert (await client.ask("GET", f"{path}/info", *field.splitlines())).status == 200
+            await client.leave()
+
+    await ask(True, "/a")
+    await ask(False, "/a", "/b", field="X-Other: 1")
+    # Clients of the internet may send any field themselves.
+    with monkeypatch.context() as patched:
+        patched.setattr(base_exchange, "_is_public", lambda ip: True)
+        await ask(False, "/b")
+    assert logged.records == []
+    await ask(False, "/silent", "/a", "/a", "/b", field="X-Real-IP: 192.0.2.7\nForwarded: for=192.0.2.7")
+    for router in (trusting, other):
+        text = logged.take(f"A request at the prefix '{router.prefix}' came through a proxy at 127.0.0.1").getMessage()
+        assert "(it has X-Real-Ip, Forwarded)" in text
+        assert "pass xheaders=True" in text
+    assert logged.records == []
+    for router in (trusting, other, silent):
+        await close_router(router)
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        *((ip, True) for ip in ("8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8")),
+        *((ip, False) for ip in ("127.0.0.1", "10.1.2.3", "100.64.0.1", "::1", "fe80::1%eth0", "::ffff:10.1.2.3")),
+        *((ip, False) for ip in ("", "0.0.0.0", "/run/proxy.sock")),
+    ],
+)
+def test_the_addresses_of_the_internet_are_known(ip: str, expected: bool) -> None:
+    assert base_exchange._is_public(ip) is expected
 
 
 async def test_info_lists_the_features_of_the_server(serve: Serve, connect: Connect) -> None:
