@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import coverage_scope
 import hypothesis
 import programs
 import pytest
@@ -46,6 +47,7 @@ STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the standard error, and have the programs of tests not log how long anything has taken."""
     config.stash[STDERR] = os.dup(2)
+    config.pluginmanager.register(coverage_scope)
     before = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     os.environ["PYTHONPATH"] = os.pathsep.join([str(programs.ROOT / "tests/quiet"), *before])
     # Clients use the environment's proxies.
