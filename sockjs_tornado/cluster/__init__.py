@@ -22,14 +22,16 @@ from ..session.ports import Position
 
 if TYPE_CHECKING:
     from .history import Recovered
+    from .local import LocalCluster
     from .publisher import AsyncPublisher, Publisher
     from .redis import RedisCluster
     from .unix import UnixCluster
 
-__all__ = ["AsyncPublisher", "Position", "Publisher", "Recovered", "RedisCluster", "UnixCluster"]
+__all__ = ["AsyncPublisher", "LocalCluster", "Position", "Publisher", "Recovered", "RedisCluster", "UnixCluster"]
 
 _MODULES = {
     "AsyncPublisher": ".publisher",
+    "LocalCluster": ".local",
     "Publisher": ".publisher",
     "Recovered": ".history",
     "RedisCluster": ".redis",

@@ -11,7 +11,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from ..exceptions import ClusterUnavailable
-from ..session.rooms import Rooms
+from ..session.rooms import COMPLETED, Rooms
+from .topics import OnTopicGap, TopicCallback, Topics, encode_topic_message
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -101,10 +102,10 @@ class ClusterStats:
     """The counters of one node.
 
     Attributes:
-        published: Messages that were sent to other nodes.
+        published: Messages and commands that were sent to other nodes.
         publish_failures: Published messages that failed to reach them, or may have failed.
-        received: Messages received from other nodes. On Redis, this node's own messages count only if they have
-            history or follow one that has.
+        received: Messages and commands received from other nodes. On Redis, this node's own ones count only if they
+            have history or follow one that has.
         skipped: Received messages that could not be decoded.
         rejected_commands: Commands that Redis rejected, for example because its memory is full.
         gaps: Losses of all subscriptions, during which messages of other nodes were missed. Those with history are
@@ -139,6 +140,7 @@ class BaseCluster(ABC):
         self._unusable_reason = "was not started: await cluster.start()"
         # The thread of the event loop that the cluster was started in.
         self._thread = 0
+        self._topics = Topics()
 
     def _set_running(self) -> None:
         self._unusable_reason = ""
@@ -170,6 +172,85 @@ class BaseCluster(ABC):
             ("rooms", "", len(self.rooms)),
             ("members", "", self.rooms.memberships),
         ]
+
+    def subscribe(self, topic: str, callback: TopicCallback, *, on_gap: OnTopicGap | None = None) -> Awaitable[None]:
+        """Call a function with each message that :meth:`publish_topic` sends to a topic, in any process.
+
+        Topics are between processes: clients neither send nor receive their messages. For example, a process whose
+        copy of a user's data is out of date::
+
+            cluster.subscribe("users", lambda message: cache.pop(message["id"], None), on_gap=cache.clear)
+
+        It may be called before the cluster is started. The subscription lasts until :meth:`unsubscribe`.
+
+        Args:
+            topic: The name of the topic, any text. Rooms of the same name are separate.
+            callback: Called with the message: a JSON value of its own. It may be ``async def``; it is called with one
+                message at a time, in order. Its exceptions are logged. If more than 1,000 messages wait for it, others
+                are discarded, which is logged.
+            on_gap: Called without arguments when messages may have been missed: after an outage of Redis, or because
+                they were discarded. It may be ``async def``.
+
+        Returns:
+            An awaitable, which need not be awaited. It waits until messages of all other processes are received, and
+            raises ClusterUnavailable if Redis is unavailable; they are received when it is available again.
+
+        Raises:
+            TypeError: The topic is not a ``str``, or an argument is not a function.
+            RuntimeError: The cluster is running in another thread.
+        """
+        if not self._unusable_reason:
+            self._check_usable()
+        is_new = self._topics.subscribe(topic, callback, on_gap)
+        return COMPLETED if self._unusable_reason else self._topic_subscribed(topic, is_new)
+
+    def unsubscribe(self, topic: str, callback: TopicCallback) -> None:
+        """Do not call a function for the messages of a topic any more. Does nothing if it is not subscribed.
+
+        Args:
+            topic: The name of the topic.
+            callback: The function.
+        """
+        if not self._unusable_reason:
+            self._check_usable()
+        if self._topics.unsubscribe(topic, callback) and not self._unusable_reason:
+            self._topic_unsubscribed(topic)
+
+    def publish_topic(self, topic: str, message: Any) -> Awaitable[None]:
+        """Send a message to all callbacks that have subscribed to a topic, in all processes.
+
+        Callbacks in this process are called at once. Each receives the message at most once, and those of one process
+        in order.
+
+        Args:
+            topic: The name of the topic.
+            message: A JSON value.
+
+        Returns:
+            An awaitable, which need not be awaited, as that of ``router.publish``.
+
+        Raises:
+            TypeError: The topic is not a ``str``, or the message cannot be encoded as JSON.
+            ValueError: The message cannot be encoded as JSON.
+            RuntimeError: The cluster was not started, or is running in another thread.
+        """
+        text = encode_topic_message(topic, message)
+        self._check_usable()
+        self.stats.published += 1
+        self._topics.deliver(topic, text)
+        return self._send_topic_message(topic, text)
+
+    def _topic_subscribed(self, topic: str, is_new: bool) -> Awaitable[None]:
+        """Called after :meth:`subscribe` while the cluster is running."""
+        return COMPLETED
+
+    def _topic_unsubscribed(self, topic: str) -> None:
+        """Called after a topic has lost its last callback while the cluster is running."""
+        return
+
+    @abstractmethod
+    def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
+        """Send a message, given as JSON, to the other processes."""
 
     @abstractmethod
     async def start(self) -> None:

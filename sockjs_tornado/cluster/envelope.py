@@ -2,8 +2,8 @@
 
 An envelope is a JSON array of the version, the sender's node id (empty if the sender is a ``Publisher``), a tag by
 which a node recognizes its own messages, the message's type and the message. The type is ``"t"`` for text, ``"j"`` for
-a JSON value, and ``"c"`` for a command (``session.control``), which only the control channel may have. For a message
-with history, its offset and epoch follow.
+a JSON value. The control channel has only the type ``"c"``, a command (``session.control``), and the channels of topics
+only ``"s"``, a message between servers. For a message with history, its offset and epoch follow.
 """
 
 import json
@@ -23,7 +23,7 @@ class Channel(NamedTuple):
     """A channel other than those of rooms.
 
     Attributes:
-        kind: ``"control"``.
+        kind: ``"control"`` or ``"topic"``.
         name: The name among the channels of the kind.
     """
 
@@ -80,6 +80,20 @@ def encode(node: str, tag: int, message: str | JSONValue) -> bytes:
 def encode_control(node: str, tag: int, command: Command) -> bytes:
     """Return the envelope of a command."""
     return _encode(node, tag, "c", encode_command(command))
+
+
+def encode_topic(node: str, text: str) -> bytes:
+    """Return the envelope of a message of a topic, given as JSON."""
+    return _encode(node, 0, "s", text)
+
+
+def decode_topic(data: bytes) -> str:
+    """Return the JSON of a topic's message, or raise ValueError if the data is not an envelope of one."""
+    _, _, kind, text, position = _decode(data)
+    if kind != "s" or position is not None:
+        raise ValueError("the envelope has no message of a topic")
+    _decode_json(text)
+    return text
 
 
 def _encode(node: str, tag: int, kind: str, content: str) -> bytes:
@@ -161,6 +175,7 @@ class RedisKeys:
         self.namespace = namespace
         self._database = f"/{database}" if database else ""
         self._room = self._name(f"room{self._database}", "")
+        self._topic = self._name(f"topic{self._database}", "")
 
     def _name(self, kind: str, name: str) -> bytes:
         return f"{self.namespace}:{kind}:{name}".encode("utf-8", "surrogatepass")
@@ -175,6 +190,8 @@ class RedisKeys:
         """Return the name of a channel's room, or the channel if it is not a room's."""
         if channel.startswith(self._room):
             return channel[len(self._room) :].decode("utf-8", "surrogatepass")
+        if channel.startswith(self._topic):
+            return Channel("topic", channel[len(self._topic) :].decode("utf-8", "surrogatepass"))
         return CONTROL
 
     def history(self, room: str) -> bytes:

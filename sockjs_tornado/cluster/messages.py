@@ -25,12 +25,15 @@ from .envelope import (
     RedisKeys,
     decode,
     decode_control,
+    decode_topic,
     encode,
     encode_control,
+    encode_topic,
     local_prefix,
     value_of,
 )
 from .history import position_of, publish_command, publish_many_commands
+from .topics import Topics
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -126,6 +129,7 @@ class Messages:
     transform_message: TransformMessage | None
     subscription: "Callable[[str | Channel], asyncio.Future[None] | None]"
     catch_up: CatchUp
+    topics: Topics
 
     def __post_init__(self) -> None:
         self._delivered_prefix = local_prefix(self.node)
@@ -206,6 +210,11 @@ class Messages:
                 )
         return PublishManyResult([self._result(sent, 1)])
 
+    def publish_topic(self, topic: str, text: str) -> PublishManyResult:
+        """Send a message of a topic, given as JSON, to the other nodes; see ``cluster.publish_topic``."""
+        sent = self._submit("PUBLISH", self.keys.channel(Channel("topic", topic)), encode_topic(self.node, text))
+        return PublishManyResult([self._result(sent, 1)])
+
     def _must_wait(self, room: str) -> bool:
         return room in self._pending or CONTROL in self._pending
 
@@ -264,13 +273,16 @@ class Messages:
         self._interrupted.pop(room, None)
 
     def deliver(self, room: str | Channel, data: bytes) -> None:
-        """Deliver a message, or execute a command, that was received from Redis."""
+        """Deliver a message of a room or a topic, or execute a command, that was received from Redis."""
         if data.startswith(self._delivered_prefix):
             return
         self.stats.received += 1
         try:
             if isinstance(room, Channel):
-                self._execute_received(decode_control(data))
+                if room == CONTROL:
+                    self._execute_received(decode_control(data))
+                else:
+                    self.topics.deliver(room.name, decode_topic(data))
                 return
             envelope = decode(data)
         except ValueError as error:

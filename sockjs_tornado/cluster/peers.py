@@ -152,13 +152,20 @@ class Peers:
     """Publishes this worker's messages, and delivers those of other workers."""
 
     def __init__(
-        self, node: Node, others: Sequence[Owner], rooms: Rooms, stats: ClusterStats, log: ThrottledLog
+        self,
+        node: Node,
+        others: Sequence[Owner],
+        rooms: Rooms,
+        stats: ClusterStats,
+        log: ThrottledLog,
+        deliver_topic: Callable[[str, str], None],
     ) -> None:
         self._node = node
         self._others = others
         self._rooms = rooms
         self._stats = stats
         self._log = log
+        self._deliver_topic = deliver_topic
         self._queues = [_WorkerQueue(partial(self._call, other, "publish"), self._publish_failed) for other in others]
         node.rpcs["publish"] = self._handle_publish
         node.rpcs["presence"] = self._handle_presence
@@ -181,8 +188,15 @@ class Peers:
         """Execute a command for all sessions of its target; the result is that of :meth:`publish`."""
         self._stats.published += 1
         execute(self._rooms, command, exclude)
-        record = json.dumps([encode_command(command)])
-        return WaitForAll(*[queue.add(record) for queue in self._queues])
+        return self._send(encode_command(command))
+
+    def publish_topic(self, topic: str, text: str) -> WaitForAll:
+        """Send a message of a topic, given as JSON; the result is that of :meth:`publish`."""
+        return self._send(topic, text)
+
+    def _send(self, *record: str) -> WaitForAll:
+        encoded = json.dumps(record)
+        return WaitForAll(*[queue.add(encoded) for queue in self._queues])
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, by worker and label. All running workers must respond."""
@@ -224,6 +238,8 @@ class Peers:
         match record:
             case [str(text)]:
                 execute(self._rooms, decode_command(text))
+            case [str(topic), str(text)]:
+                self._deliver_topic(topic, text)
             case _:
                 raise ValueError("a record of another worker is malformed; all workers must run the same version")
 

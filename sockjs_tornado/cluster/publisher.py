@@ -24,9 +24,10 @@ from ..session.ports import Position
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
 from .commands import Commands
-from .envelope import CONTROL, RedisKeys, encode, encode_control
+from .envelope import CONTROL, Channel, RedisKeys, encode, encode_control, encode_topic
 from .history import position_of, publish_command, publish_many_commands
 from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, mask_user, translate_error
+from .topics import encode_topic_message
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16
@@ -49,6 +50,11 @@ def _commands(keys: RedisKeys, rooms: Iterable[str], message: Any) -> Iterator[A
 
 def _control_command(keys: RedisKeys, command: Command) -> Args:
     return "PUBLISH", keys.channel(CONTROL), encode_control("", 0, command)
+
+
+def _topic_command(keys: RedisKeys, topic: str, message: Any) -> Args:
+    envelope = encode_topic("", encode_topic_message(topic, message))
+    return "PUBLISH", keys.channel(Channel("topic", topic)), envelope
 
 
 @contextlib.contextmanager
@@ -140,18 +146,36 @@ class Publisher:
 
         Args:
             room: Select the members of this room.
-            tag: Select the connections with this tag; see :meth:`SockJSConnection.tag`.
-            id: Select the connection with this :attr:`~SockJSConnection.global_id`.
+            tag: Select the connections with this tag; see :meth:`~sockjs_tornado.SockJSConnection.tag`.
+            id: Select the connection with this :attr:`~sockjs_tornado.SockJSConnection.global_id`.
 
         Raises:
             TypeError: Unless one of ``room``, ``tag`` and ``id`` is given, as a ``str``.
         """
         return Selection(check_target(room, tag, id), self._execute)
 
+    def publish_topic(self, topic: str, message: Any) -> None:
+        """Send a message to the callbacks of a topic on all nodes; see ``publish_topic`` of a cluster.
+
+        Args:
+            topic: The name of the topic.
+            message: A JSON value.
+
+        Raises:
+            TypeError: The topic is not a ``str``, or the message cannot be encoded as JSON.
+            ValueError: The message cannot be encoded as JSON.
+            ClusterUnavailable: Redis is unavailable, or rejected the command.
+            ClusterError: Redis requires another user or password.
+        """
+        self._run(_topic_command(self._keys, topic, message))
+
     def _execute(self, command: Command) -> None:
+        self._run(_control_command(self._keys, command))
+
+    def _run(self, command: Args) -> None:
         self._close_if_idle()
         with _translated_errors():
-            self._client.execute_command(*_control_command(self._keys, command))  # type: ignore[no-untyped-call]
+            self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def _close_if_idle(self) -> None:
         """Close connections that were not used for a while, so that the next command opens another one.
@@ -220,6 +244,10 @@ class AsyncPublisher:
     ) -> Selection[Awaitable[None]]:
         """Select connections on all nodes; see :meth:`Publisher.select`. Await the methods of the selection."""
         return Selection(check_target(room, tag, id), self._execute)
+
+    async def publish_topic(self, topic: str, message: Any) -> None:
+        """Send a message to the callbacks of a topic on all nodes; see :meth:`Publisher.publish_topic`."""
+        await self._commands.call(*_topic_command(self._keys, topic, message))
 
     async def _execute(self, command: Command) -> None:
         await self._commands.call(*_control_command(self._keys, command))

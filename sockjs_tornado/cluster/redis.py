@@ -211,6 +211,7 @@ class RedisCluster(BaseCluster):
             self._transform_message,
             lambda room: self._bus.confirmation(room),
             self._catch_up,
+            self._topics,
         )
         deliver, unsubscribed = self._messages.deliver, self._unsubscribed
         self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
@@ -248,14 +249,19 @@ class RedisCluster(BaseCluster):
             if self._process != os.getpid():
                 # The process was forked: each process is a node of its own.
                 self._create_node()
+            stack.push_async_callback(self._topics.close)
             for part in (self.commands, self._bus, self._membership, self._presence):
                 if part is not None:
                     stack.push_async_callback(part.close)
                     await part.start()
-            subscribed = self._bus.subscribe(CONTROL)
-            # If the connection is lost at once, it is subscribed to after the reconnect.
+            channels = (CONTROL, *self._topic_channels())
+            # If the connection is lost at once, they are subscribed to after the reconnect.
             with contextlib.suppress(ClusterUnavailable):
-                await WaitForAll(subscribed)
+                await WaitForAll(*map(self._bus.subscribe, channels))
+            # Those of subscribe() meanwhile.
+            for channel in self._topic_channels():
+                if channel not in channels:
+                    self._bus.subscribe(channel)
             self._set_running()
             self._exit_stack = stack.pop_all()
 
@@ -313,6 +319,7 @@ class RedisCluster(BaseCluster):
     def _gap_ended(self, names: frozenset[str | Channel]) -> None:
         self.stats.gaps += 1
         lost = self._catch_up.subscribed(frozenset(name for name in names if isinstance(name, str)))
+        self._topics.gap(name.name for name in names if isinstance(name, Channel) and name != CONTROL)
         # With tags, commands of router.select may have been missed, too.
         if lost or self.rooms.tags is not None:
             self._messages_lost(lost)
@@ -357,6 +364,20 @@ class RedisCluster(BaseCluster):
         """Execute a command for all sessions of its target, on every node; ``router.select`` calls this."""
         self._check_usable()
         return self._messages.execute(command, exclude)
+
+    def _topic_channels(self) -> list[Channel]:
+        return [Channel("topic", name) for name in self._topics.names]
+
+    def _topic_subscribed(self, topic: str, is_new: bool) -> Awaitable[None]:
+        channel = Channel("topic", topic)
+        confirmation = self._bus.subscribe(channel) if is_new else self._bus.confirmation(channel)
+        return WaitForAll(*([] if confirmation is None else [confirmation]))
+
+    def _topic_unsubscribed(self, topic: str) -> None:
+        self._bus.unsubscribe(Channel("topic", topic))
+
+    def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
+        return self._messages.publish_topic(topic, text)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, on every node; ``router.presence`` calls this."""

@@ -62,7 +62,7 @@ class UnixCluster(BaseCluster):
         secret = _load_or_create_secret(self._directory)
         self._node = Node(own, secret, Slots(owners, own, secret.keys[0]), self.stats.relay, False)
         others = [owner for owner in owners if owner is not own]
-        self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog())
+        self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog(), self._topics.deliver)
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
@@ -88,6 +88,9 @@ class UnixCluster(BaseCluster):
         """Execute a command for all sessions of its target, in every process; ``router.select`` calls this."""
         self._check_usable()
         return self._peers.execute(command, exclude)
+
+    def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
+        return self._peers.publish_topic(topic, text)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, in every process; ``router.presence`` calls this."""
@@ -125,6 +128,7 @@ class UnixCluster(BaseCluster):
         """Send all queued messages, and close the listener. Closing it again does nothing."""
         await self._peers.close()
         await self._node.close()
+        await self._topics.close()
         if self._lock is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)

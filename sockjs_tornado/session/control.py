@@ -122,7 +122,9 @@ class Selection(Generic[_R]):
         return self._execute(Command(action, self._target, arguments))
 
     def disconnect(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> _R:
-        """Close the connections, as :meth:`SockJSConnection.close` does: messages sent before are delivered first.
+        """Close the connections. Messages that were sent before are delivered first.
+
+        It is :meth:`~sockjs_tornado.SockJSConnection.close` of each connection.
 
         Args:
             code: Close code for the clients, 0-65535; use 4000-4999 for a meaning of your own. Default 3000.

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster.envelope import (
     CONTROL,
+    Channel,
     Envelope,
     RedisKeys,
     decode,
     decode_control,
+    decode_topic,
     encode,
     encode_control,
+    encode_topic,
     local_prefix,
     value_of,
 )
@@ -100,12 +103,26 @@ def test_no_message_in_a_room_is_a_command_and_no_command_a_message(message: Any
         decode(data)
     with pytest.raises(ValueError, match="no command"):
         decode_control(data[:-1] + b',7,"e"]')
+    # Nor is either a message between servers.
+    text = json.dumps(message)
+    topic = encode_topic("ab12", text)
+    assert decode_topic(topic) == text
+    for other in (data, encode("ab12", 0, encoded), topic[:-1] + b',7,"e"]'):
+        with pytest.raises(ValueError, match="no message of a topic"):
+            decode_topic(other)
+    with pytest.raises(ValueError, match="no message for a room"):
+        decode(topic)
+    with pytest.raises(ValueError, match="no command"):
+        decode_control(topic)
 
 
 @pytest.mark.parametrize(
     "text", ["5", "[NaN]", "[1", "[" * 100_000], ids=["no container", "not JSON", "incomplete", "nested"]
 )
-def test_a_command_sends_only_json(text: str) -> None:
+def test_commands_and_topics_have_only_json(text: str) -> None:
+    if text != "5":
+        with pytest.raises(ValueError, match=r"JSON|Expecting|nested"):
+            decode_topic(encode_topic("", text))
     with pytest.raises(ValueError, match=r"message|JSON|Expecting|nested"):
         decode_control(encode_control("", 0, Command("send", Target("tag", "a"), ("j", text))))
 
@@ -116,6 +133,7 @@ def test_every_room_has_its_own_keys(room: str, other: str) -> None:
     assert names.room(names.channel(room)) == room
     assert names.channel(room).startswith(b"app:room:")
     assert names.room(names.channel(CONTROL)) == CONTROL
+    assert names.room(names.channel(Channel("topic", room))) == Channel("topic", room)
     for name in (names.channel, names.history, names.presence):
         assert (name(room) == name(other)) is (room == other)
 
