@@ -145,10 +145,11 @@ class SockJSRouter:
         def __iter__(self) -> NoReturn:
             raise TypeError(f"a SockJSRouter is not a list: {_HINT}")
 
-        def __getattr__(self, name: str) -> NoReturn:
+        # Not with __getattr__, which would slow down the access to every attribute.
+        @property
+        def name(self) -> NoReturn:
             # Tornado looks up the name of each URL spec, and so finds a router in a list of them.
-            hint = f"; {_HINT}" if name == "name" else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'name'; {_HINT}")
 
     @overridable
     def io_loop(self) -> IOLoop:

@@ -91,6 +91,9 @@ class ConnectionIO(HTTPConnectionCore, asyncio.BufferedProtocol):
     transport: asyncio.Transport
     due: float
 
+    #: As in :class:`~sockjs_tornado.wire.connection.Connection`.
+    data_received = None
+
     def __init__(
         self, server: "HTTPServer", sock: socket.socket, address: Any, release_slot: Callable[[], None] | None
     ) -> None:

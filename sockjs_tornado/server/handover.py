@@ -58,7 +58,7 @@ class MovableConnection(ConnectionIO):
         sock = self.socket
         try:
             if user_timeout and user_timeout != self.server.inherited_timeout:
-                set_user_timeout(sock, user_timeout)
+                set_user_timeout(sock, user_timeout, keepalive=user_timeout != self.server.inherited_keepalive)
             if not nodelay:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         except OSError as error:

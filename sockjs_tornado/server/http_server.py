@@ -17,6 +17,7 @@ from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
 from ..wire.http_parser import RequestHead
+from ..wire.sockets import set_keepalive
 from ..wire.tornado_internals import AcceptingServer
 from .access_log import AccessLogEntry, logs_success
 from .connection import HEAD_TIMEOUT, HTTPConnection
@@ -52,6 +53,8 @@ class HTTPServer(AcceptingServer):
     - ``idle_connection_timeout`` is 75 seconds by default, and ``body_timeout`` 60. The head of a request may take 10
       seconds.
     - After :meth:`stop`, each connection closes after its current response.
+    - TCP keepalive is enabled on the listening sockets, if the routers have the same ``network_timeout``, so that it
+      need not be enabled for each connection.
 
     Like Tornado's server, it must be used from the thread of its event loop.
     """
@@ -78,6 +81,8 @@ class HTTPServer(AcceptingServer):
         self.no_keep_alive: bool = params.no_keep_alive
         #: The timeout of ``set_user_timeout`` that connections inherit from all listening sockets; 0 for none.
         self.inherited_timeout = 0.0
+        #: The timeout of ``set_keepalive`` that they inherit.
+        self.inherited_keepalive = 0.0
         self.max_header_size: int = params.max_header_size
         self.max_body_size: int = params.max_body_size or self.max_buffer_size or _MAX_BODY_SIZE
         self.decompress_request: bool = params.decompress
@@ -109,7 +114,11 @@ class HTTPServer(AcceptingServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets, such as those of ``tornado.netutil.bind_sockets``."""
         on_accept = self.serve_stream if self.uses_streams else self.handle_socket
+        if not self._listeners and not self.inherited_timeout:
+            self.inherited_keepalive = self.routes.network_timeout()
         for sock in sockets:
+            if self.inherited_keepalive:
+                set_keepalive(sock, self.inherited_keepalive)
             self._listeners.append(Listener(sock, on_accept))
 
     def handle_socket(self, sock: socket.socket, address: Any, release_slot: Callable[[], None] | None = None) -> None:

@@ -65,6 +65,13 @@ class Routes:
                 return endpoint, unquote(session_id, errors="surrogateescape") if "%" in session_id else session_id
         return None
 
+    def network_timeout(self) -> float:
+        """Return the setting ``network_timeout`` of the routers, or 0 if they are none or have different ones."""
+        if self._application is not None:
+            self._read()
+        timeouts = {route[1].server.settings.network_timeout for route in self._all if route[1] is not None}
+        return timeouts.pop() if len(timeouts) == 1 else 0.0
+
     def _read(self) -> None:
         assert self._application is not None
         self._sources = []

@@ -3,9 +3,10 @@
 The names of ``sockjs.tornado.session`` in sockjs-tornado 1.0 are here, too. ``BaseSession`` is ``Session``.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from .states import SessionState
+from .states import CLOSED, CLOSING, CONNECTING, SessionState
+from .states import OPENED as OPEN
 
 if TYPE_CHECKING:
     from .connection_info import ConnectionInfo
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from .session import Session as BaseSession
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "BaseSession", "ConnectionInfo", "Session", "SessionState"]
-
-CONNECTING: Final = SessionState.CONNECTING
-OPEN: Final = SessionState.OPEN
-CLOSING: Final = SessionState.CLOSING
-CLOSED: Final = SessionState.CLOSED
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from .callback_results import check_result, handle_failure
 from .concurrency import ConcurrentCallbacks
 from .deadlines import CallbackTimeout
 from .slow_callbacks import TimedSteps, report_slow_callback
-from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
+from .states import CLOSED, IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED
 
 try:
     from .._speedups import CallbacksCore, time_steps
@@ -111,8 +111,7 @@ class CallbackQueue(CallbacksCore):
         if limit > 1 and not getattr(self.connection, "_is_carrier", False):
             self._concurrent = ConcurrentCallbacks(self, self._session, limit)
         self._state = RUNNING
-        self._events = deque((_OPEN,))
-        self._start(self._run_due())
+        self._start(self._run(_OPEN) or self._run_due())
 
     def report_slow(self, seconds: float, name: str = "on_message") -> None:
         """Report a plain callback, several calls of it in one iteration, or a step of an ``async def`` callback."""
@@ -136,9 +135,12 @@ class CallbackQueue(CallbacksCore):
         """Run ``on_close``, after the current callback and, unless ``discard``, after the queued messages."""
         if discard:
             self.discard()
-        self._events = self._events or deque()
-        self._events.append(_CLOSE)
-        self._run_if_idle()
+        if self._state is IDLE:
+            self._state = RUNNING
+            self._start(self._run(_CLOSE) or self._run_due())
+        else:
+            self._events = self._events or deque()
+            self._events.append(_CLOSE)
 
     def discard(self) -> None:
         """Discard the queued messages."""
@@ -183,10 +185,8 @@ class CallbackQueue(CallbacksCore):
         while self._events:
             event = self._events[0]
             if type(event) is _Event:
-                name: str = event
                 self._events.popleft()
             else:
-                name = "on_message"
                 if self._turn is None:
                     self._turn = Turn(self._budget)
                 else:
@@ -197,36 +197,9 @@ class CallbackQueue(CallbacksCore):
                 self.backlog -= len(event) + _MESSAGE_OVERHEAD
                 if not self.backlog:
                     self._session._inbox_drained()
-            result: object = None
-            slow_at = monotonic() + self._slow_after
-            try:
-                if event is _OPEN:
-                    result = self.connection.on_open(self._session.conn_info)
-                elif event is _DROPPED:
-                    self._state = IN_DROPPED
-                    count, self._dropped_count = self._dropped_count, 0
-                    result = self.connection.on_dropped(count)
-                elif event is _CLOSE:
-                    result = self.connection.on_close()
-                else:
-                    result = self.connection.on_message(event)
-            except CAUGHT as error:
-                handle_failure(self._session, name, error)
-            self._check_time(name, slow_at)
-            if result is not None:
-                if not isawaitable(result):
-                    check_result(self._session, name, result)
-                elif self._concurrent is None:
-                    return name, result
-                else:
-                    awaited = self._concurrent.start(name, result)
-                    if name != "on_message":
-                        self._finish(name, None)
-                    if awaited is not None:
-                        return awaited
-                    continue
-            if name != "on_message":
-                self._finish(name, result)
+            awaited = self._run(event)
+            if awaited is not None:
+                return awaited
         self._events = None
         if self._turn is not None:
             # Too much if an awaitable has suspended. In the worst case others deliver one message in this iteration.
@@ -235,6 +208,38 @@ class CallbackQueue(CallbacksCore):
         if self._state is not OVER:
             self._state = IDLE
         return None
+
+    def _run(self, event: Any) -> Awaited | None:
+        """Run the callback of an event or a message, and return what has to be awaited before the next one."""
+        name = event if type(event) is _Event else "on_message"
+        result: object = None
+        slow_at = monotonic() + self._slow_after
+        try:
+            if event is _OPEN:
+                result = self.connection.on_open(self._session.conn_info)
+            elif event is _CLOSE:
+                result = self.connection.on_close()
+            elif event is _DROPPED:
+                self._state = IN_DROPPED
+                count, self._dropped_count = self._dropped_count, 0
+                result = self.connection.on_dropped(count)
+            else:
+                result = self.connection.on_message(event)
+        except CAUGHT as error:
+            handle_failure(self._session, name, error)
+        self._check_time(name, slow_at)
+        awaited = None
+        if result is not None:
+            if not isawaitable(result):
+                check_result(self._session, name, result)
+            elif self._concurrent is None:
+                return name, result
+            else:
+                awaited = self._concurrent.start(name, result)
+                result = None
+        if name != "on_message":
+            self._finish(name, result)
+        return awaited
 
     def _finish(self, name: str, result: object) -> None:
         """Called when a callback has ended."""
@@ -251,7 +256,7 @@ class CallbackQueue(CallbacksCore):
     def _end(self) -> None:
         """Called when the last callback has ended."""
         self._state = OVER
-        if self._session.state is SessionState.CLOSED:
+        if self._session.state is CLOSED:
             self._session._forget()
 
     def _pause(self) -> Awaited:

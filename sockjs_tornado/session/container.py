@@ -25,7 +25,7 @@ from .requester import network_of
 from .rooms import Rooms
 from .session import Session
 from .slow_callbacks import LagAlarm, slow_after
-from .states import RouterState, SessionState
+from .states import CLOSED, CLOSING, RouterState
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ CLOSE_MARGIN: Final = 10
 
 #: Minimum interval in seconds between two batches of sessions that are closed.
 _BATCH_INTERVAL = 0.1
+
+_ROUTER_CLOSING: Final = RouterState.CLOSING
 
 
 def _with_channels(sessions: Iterable[Session]) -> Iterator[Session]:
@@ -120,7 +122,7 @@ class SessionContainer:
 
     def add(self, session: Session, *, register: bool) -> None:
         """Keep a session until it ends. If ``register`` is set, :meth:`get` finds it by its id."""
-        if session.state is SessionState.CLOSED:
+        if session.state is CLOSED:
             return  # closed by the constructor of its connection
         ip = network_of(session.conn_info.ip)
         self._all[session] = ip
@@ -203,7 +205,7 @@ class SessionContainer:
             return "max_sessions"
         if 0 < settings.max_sessions_per_ip <= self._by_ip.get(network_of(ip), 0):
             return "max_sessions_per_ip"
-        if self.unopened_limit_reached:
+        if 0 < settings.max_unopened_sessions <= len(self._opening):
             return "max_unopened_sessions"
         return None
 
@@ -250,10 +252,10 @@ class SessionContainer:
         for session in self:
             if session._receiver is not None:
                 session._receiver_lost(session._receiver)
-            elif session.state is SessionState.CLOSING and not session._is_registered:
+            elif session.state is CLOSING and not session._is_registered:
                 # A websocket whose closing handshake had not ended.
                 session._release()
-            elif session.state is not SessionState.CLOSED:
+            elif session.state is not CLOSED:
                 self.schedule(session)
 
     def connection_opened(self) -> None:
@@ -268,7 +270,7 @@ class SessionContainer:
 
     def _check_empty(self) -> None:
         # Only close() waits for it.
-        if self.state >= RouterState.CLOSING and not self._all and not self._connections:
+        if self.state >= _ROUTER_CLOSING and not self._all and not self._connections:
             self._emptied.set()
 
     def advance(self, state: RouterState) -> None:
@@ -334,6 +336,6 @@ class SessionContainer:
         for session in list(self):
             # If the event loop has stalled, the deadline for fetching the close frame may be later than the timeouts
             # above, and it will not be checked any more. A websocket's session ends with its connection.
-            if session._is_registered and session.state is SessionState.CLOSING:
+            if session._is_registered and session.state is CLOSING:
                 session._release()
         self._deadlines.close()

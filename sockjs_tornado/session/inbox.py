@@ -7,7 +7,8 @@ from ..observe import trace
 from ..observe.stats import Stats
 from ..protocol import Message
 from ..settings import Settings
-from .outbox import HIGH_WATER, IN_CALLBACK, OPENED, TRACED, Outbox
+from .outbox import HIGH_WATER, IN_CALLBACK, TRACED, Outbox
+from .states import OPENED
 
 if TYPE_CHECKING:
     from .container import SessionContainer
@@ -53,7 +54,7 @@ class Inbox(Outbox):
     __slots__ = ("_inbox_waiters", "_rate_limit")
 
     def __init__(self, settings: Settings, stats: Stats, container: "SessionContainer") -> None:
-        super().__init__(settings, stats, container)
+        Outbox.__init__(self, settings, stats, container)
         self._inbox_waiters: tuple[Callable[[], None], ...] = ()
         rate = settings.inbound_rate
         self._rate_limit = RateLimit(*rate, container.now()) if rate else None

@@ -10,7 +10,7 @@ from ..observe.stats import Stats
 from ..protocol import CloseCode, Outgoing, PreparedMessage
 from ..settings import Settings
 from .ports import Receiver, UnsentResponse
-from .states import IDLE, RUNNING, SessionState
+from .states import IDLE, OPENED, RUNNING, SessionState
 
 try:
     from .._speedups import CALLBACKS_IDLE, CALLBACKS_RUNNING, SESSION_OPEN, SessionCore
@@ -57,7 +57,6 @@ REASONS: Final = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
 #: No reason, but keeps a session that is traced, for its life, off the fast path in C, which traces nothing.
 TRACED: Final = 16
 
-OPENED: Final = SessionState.OPEN
 
 if (IN_CALLBACK_IN_C, SESSION_OPEN, CALLBACKS_IDLE, CALLBACKS_RUNNING) != (IN_CALLBACK, OPENED, IDLE, RUNNING):
     raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")

@@ -8,7 +8,7 @@ import functools
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from .states import SessionState
+from .states import CONNECTING
 
 if TYPE_CHECKING:
     from .session import Session
@@ -90,7 +90,7 @@ def check_post(session: "Session", ip: str, origin: str | None) -> str | None:
 
 def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bool:
     """Return whether a client may post messages to a session; count it if it may not."""
-    if session.state is SessionState.CONNECTING:
+    if session.state is CONNECTING:
         return False
     check = check_post(session, ip, origin)
     if check is not None:

@@ -19,11 +19,9 @@ from .legacy import LegacySession
 from .outbox import IN_CALLBACK, RECEIVER_FULL, TRACED
 from .ports import Receiver
 from .requester import REJECTIONS, check_receiver
-from .states import TRANSITIONS, RouterState, SessionState
+from .states import CLOSED, CLOSING, CONNECTING, OPENED, TRANSITIONS, RouterState, SessionState
 
 __all__ = ["Session", "SessionState"]
-
-CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
 
 class Session(Inbox, LegacySession):
@@ -93,7 +91,8 @@ class Session(Inbox, LegacySession):
         info = expiry if info is None else info
         if info is None:
             raise TypeError(f"{type(self).__name__}: info, the fourth argument, is required")
-        super().__init__(server.settings, server.stats, server.container)
+        # Each super() would take 0.3 % of the time to open and close a websocket.
+        Inbox.__init__(self, server.settings, server.stats, server.container)
         # Not typed as Router, a class of a higher layer; applications set attributes on it.
         self.server = server
         self.session_id = session_id

@@ -18,14 +18,18 @@ class SessionState(IntEnum):
     CLOSED = 3
 
 
+# The members as constants: before Python 3.12, each `SessionState.OPEN` calls methods of the enumeration.
+CONNECTING, OPENED, CLOSING, CLOSED = SessionState
+
+
 # A session becomes OPEN when its first receiver is attached, or CLOSED if it is closed or times out before. It becomes
 # CLOSING on close(), on a disconnect or at its deadline, and CLOSED when a websocket has ended, when the deadline for
 # fetching the close frame has passed, or, while the router is closing, as soon as the client needs no close frame.
 TRANSITIONS: Final = {
-    SessionState.CONNECTING: (SessionState.OPEN, SessionState.CLOSED),
-    SessionState.OPEN: (SessionState.CLOSING,),
-    SessionState.CLOSING: (SessionState.CLOSED,),
-    SessionState.CLOSED: (),
+    CONNECTING: (OPENED, CLOSED),
+    OPENED: (CLOSING,),
+    CLOSING: (CLOSED,),
+    CLOSED: (),
 }
 
 

@@ -87,6 +87,8 @@ class Endpoint:
         self.server = server
         # The cookie's attributes for plain HTTP and for HTTPS.
         self._attributes = tuple(server.settings.session_cookie.attributes(secure) for secure in (False, True))
+        # The field for requests without cookies.
+        self._dummy_cookies = tuple([_session_cookie("dummy", attributes)] for attributes in self._attributes)
 
     def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Handle a request. If an awaitable is returned, the caller must await it."""
@@ -180,10 +182,12 @@ class Endpoint:
     def _cookie_headers(self, exchange: Exchange) -> Headers:
         setting: str | bool = self.server.settings.jsessionid is True or exchange.jsessionid_setting()
         if setting is True:
+            if not exchange.header("Cookie"):
+                return self._dummy_cookies[exchange.secure]
             value = exchange.cookie("JSESSIONID")
             if value is None or not _COOKIE_VALUE.fullmatch(value):
                 value = "dummy"
-            return [("Set-Cookie", f"JSESSIONID={value}; path=/{self._attributes[exchange.secure]}")]
+            return [_session_cookie(value, self._attributes[exchange.secure])]
         return [("Set-Cookie", setting)] if setting and _HEADER_VALUE.fullmatch(setting) else []
 
     @property
@@ -267,6 +271,10 @@ def session_origin(exchange: Exchange) -> str | None:
         return origin
     # A proxy may have removed the Origin header.
     return "" if exchange.header("Sec-Fetch-Site") in ("cross-site", "same-site") else None
+
+
+def _session_cookie(value: str, attributes: str) -> tuple[str, str]:
+    return "Set-Cookie", f"JSESSIONID={value}; path=/{attributes}"
 
 
 def _cors_headers(exchange: Exchange) -> Headers:

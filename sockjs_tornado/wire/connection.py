@@ -128,6 +128,9 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
+    #: uvloop looks for it in every protocol, and to find none takes 1 % of the time to open and close a websocket.
+    data_received = None
+
     def __init__(self, container: Container, head: bytes) -> None:
         self._container = container
         self._stats = container.stats
@@ -227,7 +230,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             return
         self._ended = self._closing = True
         self._write_buffer = self._socket = self._writable_socket = None
-        self._container.cancel(self)
+        if self.bucket is not None:
+            self._container.cancel(self)
         self._release()
         self.on_disconnect()
 

@@ -26,7 +26,7 @@ class KeepaliveConnection(PacedConnection):
     __slots__ = ("_acked_at_ping", "_ping_sent", "_pong_pending")
 
     def __init__(self, container: Container, head: bytes, settings: Settings) -> None:
-        super().__init__(container, head)
+        PacedConnection.__init__(self, container, head)
         self._settings = settings
         # Set by every read (in C too), cleared when a ping is sent.
         self._received_since_ping = True

@@ -40,7 +40,7 @@ class PacedConnection(Connection):
     __slots__ = ("_pause_flags", "_unread")
 
     def __init__(self, container: Container, head: bytes) -> None:
-        super().__init__(container, head)
+        Connection.__init__(self, container, head)
         self._pause_flags = 0
         # Data that was read but not decoded yet.
         self._unread = b""

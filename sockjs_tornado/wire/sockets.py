@@ -67,15 +67,29 @@ def _has_event(sock: Any, events: int) -> bool:
     return bool(poll.poll(0))
 
 
-def set_user_timeout(sock: socket.socket, seconds: float) -> None:
+def set_user_timeout(sock: socket.socket, seconds: float, *, keepalive: bool = True) -> None:
     """Set TCP_USER_TIMEOUT: abort the connection if the peer acknowledges nothing for ``seconds``.
 
     By default, Linux retransmits for about 15 minutes (limit R2 in RFC 9293, section 3.8.3). TCP keepalive is enabled
-    too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge.
+    too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge; not if
+    ``keepalive`` is False, because the connection has inherited it.
     """
+    options = _timeout_options(seconds)
+    _set_options(sock, options if keepalive else options[:1])
+
+
+def set_keepalive(sock: socket.socket, seconds: float) -> None:
+    """Enable the TCP keepalive of :func:`set_user_timeout`. Connections inherit it from the listening socket (Linux).
+
+    Unlike TCP_USER_TIMEOUT, it does not abort a connection whose peer has stopped reading a response for a while.
+    """
+    _set_options(sock, _timeout_options(seconds)[1:])
+
+
+def _set_options(sock: socket.socket, options: tuple[tuple[int, int, int], ...]) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # pragma: no branch - Linux
         try:
-            for level, option, value in _timeout_options(seconds):
+            for level, option, value in options:
                 sock.setsockopt(level, option, value)
         except OSError as error:
             # Unix sockets have no such options. Looking at the socket's family first would take longer.

@@ -97,7 +97,7 @@ async def connected(site: Site) -> tuple[Client, Any]:
 def refuse_option(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Let the system refuse an option of the socket."""
 
-    def refuse(sock: socket.socket, seconds: float) -> None:
+    def refuse(sock: socket.socket, seconds: float, *, keepalive: bool) -> None:
         raise OSError(code, "refused")
 
     monkeypatch.setattr(handover, "set_user_timeout", refuse)
@@ -168,9 +168,9 @@ async def test_a_timeout_that_sockets_inherit_is_not_set_again(
 ) -> None:
     seen: list[float] = []
 
-    def noted(sock: socket.socket, seconds: float) -> None:
+    def noted(sock: socket.socket, seconds: float, *, keepalive: bool) -> None:
         seen.append(seconds)
-        set_user_timeout(sock, seconds)
+        set_user_timeout(sock, seconds, keepalive=keepalive)
 
     monkeypatch.setattr(handover, "set_user_timeout", noted)
     router = SockJSRouter(SockJSConnection, "/echo", {"network_timeout": of_router})
@@ -191,3 +191,43 @@ async def test_a_timeout_that_sockets_inherit_is_not_set_again(
         await websocket.client.leave()
         await close_router(router)
     assert seen == [of_router] * calls
+
+
+@pytest.mark.parametrize(
+    ("of_routers", "inherits"), [((7, 7), True), ((7, 8), False), ((0,), False)], ids=["same", "different", "none"]
+)
+async def test_keepalive_is_set_once_for_all_connections(
+    monkeypatch: pytest.MonkeyPatch, of_routers: tuple[int, ...], inherits: bool
+) -> None:
+    seen: list[bool] = []
+
+    def noted(sock: socket.socket, seconds: float, *, keepalive: bool) -> None:
+        seen.append(keepalive)
+        set_user_timeout(sock, seconds, keepalive=keepalive)
+
+    monkeypatch.setattr(handover, "set_user_timeout", noted)
+    routers = [
+        SockJSRouter(SockJSConnection, f"/{number}", {"network_timeout": seconds})
+        for number, seconds in enumerate(of_routers)
+    ]
+    server = HTTPServer(Application([url for router in routers for url in router.urls]))
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    client = await Client.connect(sockets[0].getsockname()[1])
+    (connection,) = await until(lambda: server.connections)
+    options = wire_sockets._timeout_options(7)
+    # The connection of another service may stop to read for longer.
+    assert connection.socket.getsockopt(*options[0][:2]) == 0
+    assert bool(connection.socket.getsockopt(*options[1][:2])) == inherits
+    websocket = await WebSocket.open(client, "/0/000/a/websocket")
+    assert await websocket.text() == "o"
+    (session,) = routers[0].container
+    receiver: Any = session._receiver
+    sock = receiver.transport.get_extra_info("socket")
+    if of_routers[0]:
+        assert [sock.getsockopt(level, option) for level, option, _ in options] == [value for _, _, value in options]
+    assert seen == ([not inherits] if of_routers[0] else [])
+    await websocket.client.leave()
+    await asyncio.gather(*map(close_router, routers))
+    server.stop()
+    await server.close_all_connections()

@@ -65,7 +65,7 @@ def opened(container: FakeContainer, **acts: Callable[..., Any]) -> KeptSession:
 
 def assert_reported(log: LogWatch, session: KeptSession, name: str) -> None:
     """Check that one callback was reported, with its time."""
-    record = log.take(f"Notes.{name} blocked the event loop for 0.")
+    record = log.take(f"Notes.{name} blocked the event loop for ")
     assert record.levelname == "WARNING"
     assert "asyncio.to_thread" in record.getMessage()
     stats = session._stats
@@ -145,24 +145,28 @@ def test_a_delivery_that_python_continues_is_reported_once(
 
 @receive
 @pytest.mark.parametrize("is_outer_slow", [False, True])
-def test_the_time_of_a_callback_within_another_counts_once(
-    container: FakeContainer, logged: LogWatch, way: str, is_outer_slow: bool
-) -> None:
-    inner = opened(container, on_close=block)
-
+def test_the_time_of_a_callback_within_another_counts_once(logged: LogWatch, way: str, is_outer_slow: bool) -> None:
     def on_message(conn: Any, message: str) -> None:
         inner.close()
         if is_outer_slow:
             block()
 
-    outer = opened(container, on_message=on_message)
-    outer._stats = inner._stats
-    began = time.monotonic()
-    getattr(outer, way)(["1"])
-    elapsed = time.monotonic() - began
-    logged.take("Notes.on_close blocked the event loop for 0.")
+    while True:
+        container = FakeContainer()
+        container.callback_budget = TimeBudget(math.inf, DURATION)
+        inner = opened(container, on_close=block)
+        outer = opened(container, on_message=on_message)
+        outer._stats = inner._stats
+        began = time.monotonic()
+        getattr(outer, way)(["1"])
+        elapsed = time.monotonic() - began
+        if is_outer_slow or elapsed < 2 * DURATION:
+            break
+        # The machine has suspended the process, perhaps in the outer callback.
+        logged.records.clear()
+    logged.take("Notes.on_close blocked the event loop for ")
     if is_outer_slow:
-        logged.take("Notes.on_message blocked the event loop for 0.")
+        logged.take("Notes.on_message blocked the event loop for ")
     assert outer._stats.snapshot()["slow_callbacks"] == 1 + is_outer_slow
     # The clock of C is coarse.
     assert outer._stats.slow_callback_seconds < elapsed + DURATION / 2
