@@ -69,6 +69,7 @@ class Ledger:
 
     def schedule(self, owner: Connection) -> None:
         self.deadlines[owner] = owner.due
+        owner.bucket = 0
 
     def cancel(self, owner: Connection) -> None:
         self.deadlines.pop(owner, None)

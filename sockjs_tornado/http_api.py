@@ -1,0 +1,202 @@
+"""An HTTP API for backends in other languages, which publish, close sessions and look up the presence of rooms::
+
+    from sockjs_tornado.http_api import api_urls
+
+    private = tornado.web.Application(api_urls(router, token=os.environ["API_TOKEN"]))
+    private.listen(9090, "127.0.0.1")
+
+- ``POST /publish`` sends a message to the members of a room, or of several.
+- ``POST /disconnect`` closes the sessions in a room, with a tag, or with an id.
+- ``GET /presence?room=NAME`` returns the presence of the members of a room.
+
+With a cluster, each of them applies to all processes, whichever process serves the request. The page `HTTP API` of the
+documentation lists the fields and the responses, with examples for curl.
+
+**It must not be public**: serve it on a private port, or over TLS. Each request must have one of the tokens, in the
+header field ``Authorization: Bearer TOKEN`` (RFC 6750, section 2.1).
+"""
+
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, RequestHandler
+
+from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from .protocol import CloseCode
+from .router import SockJSRouter
+
+__all__ = ["api_urls"]
+
+#: Characters of a token at least: 24 of base64 are 18 random bytes.
+MIN_TOKEN_LENGTH: Final = 24
+
+#: Maximum size of a request body in bytes.
+MAX_BODY_SIZE: Final = 1024 * 1024
+
+_REQUIRED: Final = object()
+
+
+def api_urls(router: SockJSRouter, *, token: str | Iterable[str], prefix: str = "") -> list[URLSpec]:
+    """Return URL specs for ``/publish``, ``/disconnect`` and ``/presence``.
+
+    Args:
+        router: The router whose rooms and sessions they control. In a cluster, those of all processes.
+        token: A secret of the clients, with at least 24 printable ASCII characters and no blanks, such as the output of
+            ``openssl rand -base64 24``. Several of them are accepted, so that one can be replaced without downtime.
+        prefix: Prefix of the paths, such as ``/api``. Default: none.
+
+    Raises:
+        ConfigurationError: An argument is invalid.
+    """
+    if not isinstance(router, SockJSRouter):
+        raise ConfigurationError(f"router: expected a SockJSRouter, got {router!r} ({type(router).__name__})")
+    # None is what os.environ.get() returns.
+    tokens = [token] if isinstance(token, str) else list(token or ())
+    # An error must not show them.
+    if not tokens or not all(map(_is_token, tokens)):
+        raise ConfigurationError(
+            f"token: expected at least {MIN_TOKEN_LENGTH} printable ASCII characters without blanks, or a list of such "
+            "tokens; create one with `openssl rand -base64 24`"
+        )
+    arguments = {"router": router, "tokens": [token.encode() for token in tokens]}
+    handlers = {"publish": _Publish, "disconnect": _Disconnect, "presence": _Presence}
+    return [URLSpec(f"{prefix}/{name}", handler, arguments) for name, handler in handlers.items()]
+
+
+def _is_token(token: object) -> bool:
+    return (
+        isinstance(token, str)
+        and len(token) >= MIN_TOKEN_LENGTH
+        and all("!" <= character <= "~" for character in token)
+    )
+
+
+class _Refused(HTTPError):
+    """A request is refused; ``reason`` is for the client, and is not logged."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status)
+        self.text = text
+
+
+class _Handler(RequestHandler):
+    """Base class of the handlers: checks the token, decodes the fields, and responds with JSON."""
+
+    def initialize(self, router: SockJSRouter, tokens: list[bytes]) -> None:
+        self.router = router
+        self._tokens = tokens
+
+    def set_default_headers(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+
+    def check_xsrf_cookie(self) -> None:
+        """Accept every POST: no page of another site has the token."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        """Accept every POST, for the same reason."""
+        return True
+
+    def prepare(self) -> None:
+        scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
+        # Compared with all tokens, in constant time.
+        matches = [hmac.compare_digest(given.strip().encode(), token) for token in self._tokens]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise _Refused(401, "expected the header field `Authorization: Bearer TOKEN` with a valid token")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None))[1]
+        text = error.text if isinstance(error, _Refused) else self._reason
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        elif status_code == 405:
+            methods = [name for name in ("GET", "POST") if name.lower() in vars(type(self))]
+            self.set_header("Allow", ", ".join(methods))
+        elif status_code == 503:
+            self.set_header("Retry-After", "1")
+        self.finish({"error": text})
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if not isinstance(value, _Refused):
+            super().log_exception(typ, value, tb)
+
+    def fields(self, **defaults: Any) -> dict[str, Any]:
+        """Return the fields of the request's JSON object.
+
+        Args:
+            defaults: The fields that may be there, with their defaults; ``_REQUIRED`` for those that must be.
+        """
+        body = self.request.body
+        if len(body) > MAX_BODY_SIZE:
+            raise _Refused(413, f"the body has {len(body)} bytes; the maximum is {MAX_BODY_SIZE}")
+        try:
+            found = json.loads(body)
+        except (RecursionError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise _Refused(400, "the body: expected a JSON object")
+        unknown = [name for name in found if name not in defaults]
+        if unknown:
+            raise _Refused(400, f"{unknown[0]!r:.100}: unknown field; expected {', '.join(defaults)}")
+        values = {**defaults, **found}
+        for name, value in values.items():
+            if value is _REQUIRED:
+                raise _Refused(400, f"{name}: required")
+        return values
+
+    async def run(self, operation: Any) -> Any:
+        """Await an operation of the router, and refuse the request if it fails because of its arguments or of Redis."""
+        try:
+            return await operation
+        except ClusterUnavailable:
+            raise _Refused(503, "Redis is unavailable, or did not execute the operation: try again") from None
+        except ClusterError as error:
+            raise _Refused(503, str(error)) from None
+
+
+class _Publish(_Handler):
+    async def post(self) -> None:
+        fields = self.fields(room=None, rooms=None, message=_REQUIRED, history=0, ttl=None)
+        room, rooms, message = fields["room"], fields["rooms"], fields["message"]
+        if (room is None) == (rooms is None):
+            raise _Refused(400, "room, rooms: expected one of them")
+        if not isinstance(message, str | dict | list):
+            raise _Refused(400, "message: expected a string, an object or an array")
+        try:
+            if rooms is None:
+                publishing: Any = self.router.publish(room, message, history=fields["history"], ttl=fields["ttl"])
+            elif not isinstance(rooms, list):
+                raise TypeError("rooms: expected an array of strings")
+            elif fields["history"] or fields["ttl"] is not None:
+                raise ValueError("history, ttl: only with room, not with rooms")
+            else:
+                publishing = self.router.publish_many(rooms, message)
+        except (TypeError, ValueError) as error:
+            raise _Refused(400, str(error)) from None
+        position = await self.run(publishing)
+        self.finish({"position": None if position is None else position._asdict()})
+
+
+class _Disconnect(_Handler):
+    async def post(self) -> None:
+        fields = self.fields(room=None, tag=None, id=None, code=CloseCode.GO_AWAY, reason="Go away!")
+        target: Mapping[str, Any] = {name: fields[name] for name in ("room", "tag", "id")}
+        if sum(name is not None for name in target.values()) != 1:
+            raise _Refused(400, "room, tag, id: expected one of them")
+        try:
+            closing = self.router.select(**target).disconnect(fields["code"], fields["reason"])
+        except (TypeError, ValueError) as error:
+            raise _Refused(400, str(error)) from None
+        await self.run(closing)
+        self.finish({})
+
+
+class _Presence(_Handler):
+    async def get(self) -> None:
+        room = self.get_query_argument("room", None, strip=False)
+        if room is None:
+            raise _Refused(400, "room: required, as in /presence?room=NAME")
+        members = await self.run(self.router.presence(room))
+        self.finish({"count": len(members), "members": members})
