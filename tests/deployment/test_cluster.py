@@ -5,24 +5,27 @@ import configparser
 import contextlib
 import inspect
 import itertools
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from client import POLLING, STREAMING, TRANSPORTS, WEBSOCKETS, Client, messages_of
+from client import POLLING, STREAMING, TRANSPORTS, WEBSOCKETS, Client, messages_of, within
 from cluster.redis_server import RedisServer
 from free_ports import reserved_port
 from programs import ServerProgram
 
 from sockjs_tornado import serving
+from sockjs_tornado.client import Backoff, connect
 
 from .conftest import Visit
-from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, server, substitute
+from .proxies import DEPLOY, HAPROXY_HERE, SLOW_CHECKS, command, daemon, server, substitute
 from .visitor import Visitor, exchange
 
 SERVER = str(DEPLOY / "cluster_server.py")
@@ -45,19 +48,21 @@ EVERYBODY = "/sockjs/everybody"
 
 
 @contextlib.contextmanager
-def node(redis: RedisServer, *arguments: str) -> Iterator[tuple[ServerProgram, int]]:
+def node(redis: RedisServer, *arguments: str, complaints: Sequence[str] = ()) -> Iterator[tuple[ServerProgram, int]]:
     """Run one process of a cluster, and give its port."""
     with reserved_port() as port, reserved_port() as private, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOCKJS_SECRET", "what the nodes have in common")
         more = ("--port", str(port), "--redis", redis.url, "--advertise", f"http://127.0.0.1:{private}")
-        with server(*more, *arguments, script=SERVER) as program:
+        with server(*more, *arguments, script=SERVER, complaints=complaints) as program:
             assert program.ports[0] == port
             yield program, port
 
 
-def haproxy_configuration(how: str, port: int, nodes: list[int]) -> str:
+def haproxy_configuration(how: str, port: int, nodes: list[int], *, slow_checks: bool = True) -> str:
     """Put a test's ports into HAProxy's configuration."""
     pairs = [(f"127.0.0.1:{old}", f"127.0.0.1:{new}") for old, new in zip(NODE_PORTS, nodes, strict=True)]
+    if slow_checks:
+        pairs.append(SLOW_CHECKS)
     if how == "by_session":
         pairs.append(("#use_backend by_session", "use_backend by_session"))
     return substitute(HAPROXY, *HAPROXY_HERE, ("bind :80\n", f"bind 127.0.0.1:{port}\n"), *pairs)
@@ -88,10 +93,13 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def nodes(redis: RedisServer, *arguments: str) -> Iterator[tuple[list[ServerProgram], list[int]]]:
+def nodes(
+    redis: RedisServer, *arguments: str, complaints: Sequence[str] = ()
+) -> Iterator[tuple[list[ServerProgram], list[int]]]:
     """Run the processes of a cluster, and give their ports."""
     with contextlib.ExitStack() as life:
-        programs, ports = zip(*(life.enter_context(node(redis, *arguments)) for _ in NODE_PORTS), strict=True)
+        started = [life.enter_context(node(redis, *arguments, complaints=complaints)) for _ in NODE_PORTS]
+        programs, ports = zip(*started, strict=True)
         yield list(programs), list(ports)
         for program in programs:
             # One after the other they would take their time.
@@ -249,6 +257,41 @@ async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have
             else:
                 again = await visit(visitor.transport, front).open()
                 assert await exchange(again, "hello") == "hello"
+
+
+async def test_all_clients_of_a_process_that_hangs_are_served_by_others(redis: RedisServer, tmp_path: Path) -> None:
+    # `benchmarks/failover.py` measures how long it takes.
+    hung = ("does not respond", "has claimed it")
+    with nodes(redis, "--drain-time", "0", complaints=hung) as (programs, ports), reserved_port() as front:
+        configuration = haproxy_configuration("anywhere", front, ports, slow_checks=False)
+        complaints = (*COMPLAINTS, " is UP", "has no server available")
+        with daemon(front, command("haproxy", configuration, tmp_path), complaints):
+            async with contextlib.AsyncExitStack() as life:
+                url = f"http://127.0.0.1:{front}/sockjs/echo"
+                clients = [
+                    await life.enter_async_context(
+                        connect(
+                            url,
+                            transports=[transport],
+                            proxy=None,
+                            reconnect=Backoff(initial=0.2, maximum=1),
+                            on_reconnect=lambda client: client.send("again"),
+                        )
+                    )
+                    for transport in ("websocket", "xhr_streaming", "eventsource", "xhr") * 6
+                ]
+                for client in clients:
+                    await client.send("before")
+                    assert await within(client.recv()) == "before"
+                os.kill(programs[0].pid, signal.SIGSTOP)
+                try:
+                    for client in clients:
+                        await client.send("after")
+                    # What was sent last in a session may be lost with it.
+                    received = [await within(client.recv()) for client in clients]
+                    assert set(received) == {"again", "after"}
+                finally:
+                    os.kill(programs[0].pid, signal.SIGCONT)
 
 
 # What the files promise each other.
