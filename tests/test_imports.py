@@ -82,8 +82,8 @@ USERS = {
     "pytest_asyncio": "testing.fixtures",
     "redis": "cluster",
     "tornado": "cli client.tls_request client.tunnel client.websocket cluster.node cluster.relayed_exchange dashboard "
-    "event_loop http http_api observe.metrics observe.opentelemetry router server serving session.callback_results testing "
-    "wire.responses wire.stream wire.tornado_internals wire.websocket",
+    "event_loop http http_api observe.metrics observe.opentelemetry router server serving session.callback_results "
+    "testing wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve_process",
 }
 
