@@ -122,9 +122,7 @@ lint: $(VENV)/.test ## check format and style with ruff, and the pinned packages
 
 .PHONY: types
 types: $(VENV)/.test ## check the types with mypy
-	$(PY) -m mypy --strict sockjs_tornado/ sockjs/
-	@# In tests, a property may have another value after a call, which mypy takes for unreachable code.
-	$(PY) -m mypy --strict --no-warn-unreachable tests/
+	$(PY) -m mypy --strict
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html there
