@@ -87,8 +87,7 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
         sys.exit(str(error))
 
     try:
-        # Without --advertise, a secret from the environment is not used.
-        secret = options.secret.split(",") if options.advertise and options.secret else None
+        secret = options.secret.split(",") if options.secret else None
         return RedisCluster(options.redis, advertise=options.advertise, secret=secret, **more)
     except SockJSError as error:
         sys.exit(str(error))

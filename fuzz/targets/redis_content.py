@@ -3,14 +3,17 @@
 import json
 import re
 
-from sockjs_tornado.cluster.claim_format import _signed_text, encode_claim, parse_claim
-from sockjs_tornado.cluster.envelope import decode, value_of
+from sockjs_tornado.cluster.claim_format import DeadOwner, _signed_text, encode_claim, encode_tombstone, parse_claim
+from sockjs_tornado.cluster.envelope import RedisKeys, decode, value_of
+from sockjs_tornado.cluster.envelope_signing import EnvelopeSigner, EnvelopeVerifier, Unauthenticated
 from sockjs_tornado.cluster.secret import Secrets
 
 from ..target import text_of
 
 _SECRETS = Secrets(b"a secret of 16 bytes, or more")
 _KEY = "/chat:session"
+_KEYS = RedisKeys("sockjs")
+_ROOM = "lobby"
 _ADDRESS = re.compile(r"http://[^\s/@?#]+:[0-9]{1,5}")
 
 
@@ -20,6 +23,8 @@ class Target:
     - A claim that no node has written is rejected with ValueError.
     - If the code is right, the claim is rejected with ValueError, or has a node and an address that have no space,
       control character or path, and is the claim that a node writes for them.
+    - An envelope is rejected by a node with a secret. If a right code is added, it is delivered once, in its room, or
+      rejected with ValueError.
     - An envelope is rejected with ValueError, or its node is an id, its numbers are not negative, and its message is a
       text or a JSON container.
     """
@@ -28,6 +33,7 @@ class Target:
         claim, _, envelope = data.partition(b"\n")
         self._check_claim(claim)
         self._check_envelope(envelope)
+        self._check_signature(envelope)
 
     def _check_claim(self, data: bytes) -> None:
         try:
@@ -42,8 +48,11 @@ class Target:
             owner = parse_claim(_SECRETS, _KEY, value)
         except ValueError:
             return
-        assert value == encode_claim(_SECRETS, _KEY, owner)
         assert re.fullmatch(r"[!-~]{1,64}", owner.node), owner
+        if isinstance(owner, DeadOwner):
+            assert value == encode_tombstone(_SECRETS, _KEY, owner.node)
+            return
+        assert value == encode_claim(_SECRETS, _KEY, owner)
         assert _ADDRESS.fullmatch(owner.address), owner
 
     def _check_envelope(self, data: bytes) -> None:
@@ -58,3 +67,27 @@ class Target:
         assert isinstance(value, str | list | dict)
         fields = json.loads(text_of(data))
         assert fields[4] == str(message)
+
+    def _check_signature(self, data: bytes) -> None:
+        verifier = EnvelopeVerifier(_KEYS, _SECRETS)
+        try:
+            verifier.decode(_ROOM, data)
+        except ValueError:
+            pass
+        else:
+            raise AssertionError("an envelope without a code was accepted")
+        # The data as the body of an envelope.
+        signed = data + EnvelopeSigner("a", _KEYS, _SECRETS).tails(data)(_KEYS.channel(_ROOM))
+        try:
+            envelope = verifier.decode(_ROOM, signed)
+        except ValueError:
+            return
+        assert json.loads(text_of(data) + "]") == json.loads(text_of(signed))[:5]
+        assert envelope.position is None
+        for room in (_ROOM, "other"):
+            try:
+                verifier.decode(room, signed)
+            except Unauthenticated as error:
+                assert error.is_replayed is (room == _ROOM)
+            else:
+                raise AssertionError("an envelope was accepted twice, or in another room")

@@ -64,14 +64,15 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
             from ..cluster.secret import split_secret
         except ImportError as error:
             raise ConfigurationError(f"--redis: {error}") from None
+        secret = split_secret(os.environ.get("SOCKJS_SECRET"))
         if options.advertise is None:
-            return RedisCluster(options.redis)
+            return RedisCluster(options.redis, secret=secret)
         address = options.advertise
         if worker:
             # The address is valid: the parent process has checked that of the first worker.
             host, _, port = address.rstrip("/").rpartition(":")
             address = f"{host}:{int(port) + worker}"
-        return RedisCluster(options.redis, advertise=address, secret=split_secret(os.environ.get("SOCKJS_SECRET")))
+        return RedisCluster(options.redis, advertise=address, secret=secret)
     if directory is None:
         return None
     from ..cluster.unix import UnixCluster

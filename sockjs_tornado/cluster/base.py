@@ -107,6 +107,8 @@ class ClusterStats:
         received: Messages and commands received from other nodes. On Redis, this node's own ones count only if they
             have history or follow one that has.
         skipped: Received messages that could not be decoded.
+        messages_forged: Received messages that were not signed with this cluster's secret.
+        messages_replayed: Received messages that were sent before, or whose time differs too much from this node's.
         rejected_commands: Commands that Redis rejected, for example because its memory is full.
         gaps: Losses of all subscriptions, during which messages of other nodes were missed. Those with history are
             delivered afterwards.
@@ -117,6 +119,8 @@ class ClusterStats:
     publish_failures: int = 0
     received: int = 0
     skipped: int = 0
+    messages_forged: int = 0
+    messages_replayed: int = 0
     rejected_commands: int = 0
     gaps: int = 0
     relay: Counter[str] = dataclasses.field(default_factory=Counter)

@@ -21,8 +21,9 @@ from ..exceptions import ClusterUnavailable
 from ..session.ports import Position
 from .base import cancel
 from .commands import Commands
-from .envelope import Envelope, RedisKeys, decode
+from .envelope import Envelope, RedisKeys
 from .history import RUN
+from .message_decoder import MessageDecoder
 
 #: The number of rooms that are read at the same time. Each result may be a whole history.
 _BATCH_SIZE: Final = 20
@@ -97,12 +98,14 @@ class CatchUp:
         self,
         commands: Commands,
         keys: RedisKeys,
+        decoder: MessageDecoder,
         deliver: Callable[[str, Envelope], object],
         on_lost: Callable[[frozenset[str]], object],
         on_end: Callable[[str], object],
     ) -> None:
         self._commands = commands
         self._keys = keys
+        self._decoder = decoder
         self._deliver = deliver
         self._on_lost = on_lost
         self._on_end = on_end
@@ -237,10 +240,10 @@ class CatchUp:
             # Of another history, only what was published since the start of Redis is certainly newer.
             is_new = fields[1].startswith(run)
             complete = complete and is_new
-            # Skip invalid entries, for example of a later version.
+            # Skip invalid entries, for example of a later version or forged ones.
             with contextlib.suppress(ValueError, IndexError):
                 if known or is_new:
                     position = Position(int(id_.partition(b"-")[0]), fields[1].decode())
-                    messages.append(decode(fields[3])._replace(position=position))
+                    messages.append(self._decoder.decode_stored(room, fields[3])._replace(position=position))
         complete = complete and len(messages) == offset - last.offset
         return _Missed(messages, complete, Position(offset, epoch.decode(errors="replace")))

@@ -14,7 +14,7 @@ from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..session.ended import ENDED_TIME
 from .base import batches
-from .claim_format import claim_prefix, encode_claim, parse_claim
+from .claim_format import DeadOwner, claim_prefix, encode_claim, encode_tombstone, parse_claim
 from .commands import Commands
 from .envelope import RedisKeys
 from .ownership import Location, Owner, Ownership
@@ -27,8 +27,6 @@ CLAIM_TIME: Final = 30
 
 #: The number of claims that are refreshed or released before other commands are sent.
 _BATCH_SIZE: Final = 500
-
-_TOMBSTONE: Final = b"-"
 
 #: A script that replaces or deletes a key if it has the expected value. If only the expiry changes, it also works while
 #: the memory of Redis is full.
@@ -149,8 +147,10 @@ class Claims(Ownership):
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
-        script, prefix = _WRITE_TOMBSTONE, claim_prefix(owner)
-        replaced = await self._commands.call("EVAL", script, 1, self._key(key), prefix, _TOMBSTONE, ENDED_TIME * 1000)
+        tombstone = encode_tombstone(self._secrets, key, owner.node)
+        replaced = await self._commands.call(
+            "EVAL", _WRITE_TOMBSTONE, 1, self._key(key), claim_prefix(owner), tombstone, ENDED_TIME * 1000
+        )
         self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
@@ -177,8 +177,8 @@ class Claims(Ownership):
             value = await self._set(key)
         if value is None or value == own:
             return
-        if not self._is_valid(key, value):
-            # No node has claimed the session, so keep it.
+        if not self._is_lost_to(key, value):
+            # No node has claimed the session or found this node dead, so keep it.
             if key in self._owned:
                 await self._commands.call("SET", self._key(key), own, "PX", CLAIM_TIME * 1000)
         elif (on_lost := self._owned.pop(key, None)) is not None:
@@ -186,10 +186,7 @@ class Claims(Ownership):
             on_lost()
 
     def _set(self, key: str) -> "asyncio.Future[Any]":
-        command = ("SET", self._key(key), self._value(key), "NX", "GET", "PX", CLAIM_TIME * 1000)
-        if self._commands.is_full:
-            return asyncio.ensure_future(self._commands.call(*command))
-        return self._commands.submit(*command)
+        return self._commands.call("SET", self._key(key), self._value(key), "NX", "GET", "PX", CLAIM_TIME * 1000)
 
     def _value(self, key: str) -> bytes:
         return encode_claim(self._secrets, key, self._node)
@@ -202,22 +199,25 @@ class Claims(Ownership):
         """
         if value is None:
             return Location.HERE
-        if value == _TOMBSTONE:
-            return Location.LOST
         try:
             owner = parse_claim(self._secrets, key, value)
         except ValueError:
             self._report_forged()
             # The text must not have the key, which has the session id.
             raise ClusterUnavailable("the claim of the session in Redis is not valid") from None
+        if isinstance(owner, DeadOwner):
+            return Location.LOST
         return Location.HERE if owner == self._node else owner
 
-    def _is_valid(self, key: str, value: bytes) -> bool:
+    def _is_lost_to(self, key: str, value: bytes) -> bool:
+        """Return whether a value in the place of this node's claim ends its ownership of the session."""
         try:
-            self._parse(key, value)
-        except ClusterUnavailable:
+            owner = parse_claim(self._secrets, key, value)
+        except ValueError:
+            self._report_forged()
             return False
-        return True
+        # A tombstone of another owner is an old one that somebody has written again.
+        return not isinstance(owner, DeadOwner) or owner.node == self._node.node
 
     def _report_forged(self) -> None:
         self._stats["claims_forged"] += 1

@@ -155,18 +155,18 @@ class Commands(ReconnectingConnection):
         self._wake.set()
         return deferred
 
-    async def call(self, *args: str | bytes | int) -> Any:
-        """Wait until the queue has room, send a command, and return its reply.
+    def call(self, *args: str | bytes | int) -> "asyncio.Future[Any]":
+        """Send a command as soon as the queue has room, in the order of the calls; return the future of its reply.
 
         Raises:
-            ClusterUnavailable: Redis is unavailable, or rejects the command.
+            ClusterUnavailable: Set on the future if Redis is unavailable, or rejects the command.
         """
         if not self.available or not self.is_full:
-            return await self.submit(*args)
+            return self.submit(*args)
         deferred = DeferredCommand(args, None, asyncio.get_running_loop().create_future())
         self._deferred.append(lambda: deferred)
         self._wake.set()
-        return await deferred.reply
+        return deferred.reply
 
     async def wait_idle(self) -> None:
         """Wait for the replies to all commands that were submitted before, or until Redis is unavailable."""

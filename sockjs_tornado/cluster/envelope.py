@@ -1,9 +1,11 @@
 """The format of messages on Redis channels, and the names of keys and channels. Pure.
 
-An envelope is a JSON array of the version, the sender's node id (empty if the sender is a ``Publisher``), a tag by
+An envelope is a JSON array of the version, the sender's id (empty for a ``Publisher`` without a secret), a tag by
 which a node recognizes its own messages, the message's type and the message. The type is ``"t"`` for text, ``"j"`` for
 a JSON value. The control channel has only the type ``"c"``, a command (``session.control``), and the channels of topics
-only ``"s"``, a message between servers. For a message with history, its offset and epoch follow.
+only ``"s"``, a message between servers. For a message with history, its offset and epoch follow. A signed envelope has
+another version, and two more fields after the message: its stamp and its code, see
+:mod:`~sockjs_tornado.cluster.envelope_signing`.
 """
 
 import json
@@ -17,6 +19,9 @@ from ..session.ports import Position
 from .claim_format import NODE
 
 VERSION: Final = 1
+
+#: The version of signed envelopes.
+SIGNED_VERSION: Final = 2
 
 
 class Channel(NamedTuple):
@@ -42,20 +47,35 @@ class Envelope(NamedTuple):
         node: The sender's id, or ``""`` if the sender is not a node.
         tag: The sender's number for the message, or 0 if the sender has delivered it to its own members already.
         position: The message's position in the room's history, or None without history.
+        stamp: The sender's time in microseconds, or None if the envelope is not signed.
+        code: The authentication code, or ``""``.
     """
 
     node: str
     tag: int
     message: str | JSONValue
     position: Position | None = None
+    stamp: int | None = None
+    code: str = ""
 
 
 class ControlEnvelope(NamedTuple):
-    """A command between nodes; ``node`` and ``tag`` are those of :class:`Envelope`."""
+    """A command between nodes; the other fields are those of :class:`Envelope`."""
 
     node: str
     tag: int
     command: Command
+    stamp: int | None = None
+    code: str = ""
+
+
+class TopicEnvelope(NamedTuple):
+    """A message of a topic as JSON; the other fields are those of :class:`Envelope`."""
+
+    node: str
+    text: str
+    stamp: int | None = None
+    code: str = ""
 
 
 def _reject_constant(constant: str) -> None:
@@ -72,60 +92,60 @@ def _decode_json(text: str) -> Any:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def encode(node: str, tag: int, message: str | JSONValue) -> bytes:
-    """Return the envelope of a message in a room, without a position."""
-    return _encode(node, tag, "j" if isinstance(message, JSONValue) else "t", str(message))
+def encode(node: str, tag: int, message: str | JSONValue, *, is_signed: bool = False) -> bytes:
+    """Return the envelope of a message in a room, without a position and a signature."""
+    return _encode(node, tag, "j" if isinstance(message, JSONValue) else "t", str(message), is_signed)
 
 
-def encode_control(node: str, tag: int, command: Command) -> bytes:
-    """Return the envelope of a command."""
-    return _encode(node, tag, "c", encode_command(command))
+def encode_control(node: str, tag: int, command: Command, *, is_signed: bool = False) -> bytes:
+    """Return the envelope of a command, without a signature."""
+    return _encode(node, tag, "c", encode_command(command), is_signed)
 
 
-def encode_topic(node: str, text: str) -> bytes:
-    """Return the envelope of a message of a topic, given as JSON."""
-    return _encode(node, 0, "s", text)
+def encode_topic(node: str, text: str, *, is_signed: bool = False) -> bytes:
+    """Return the envelope of a message of a topic, given as JSON, without a signature."""
+    return _encode(node, 0, "s", text, is_signed)
 
 
-def decode_topic(data: bytes) -> str:
-    """Return the JSON of a topic's message, or raise ValueError if the data is not an envelope of one."""
-    _, _, kind, text, position = _decode(data)
+def decode_topic(data: bytes) -> TopicEnvelope:
+    """Decode the envelope of a topic's message, or raise ValueError if the data is not an envelope of one."""
+    node, _, kind, text, position, stamp, code = _decode(data)
     if kind != "s" or position is not None:
         raise ValueError("the envelope has no message of a topic")
     _decode_json(text)
-    return text
+    return TopicEnvelope(node, text, stamp, code)
 
 
-def _encode(node: str, tag: int, kind: str, content: str) -> bytes:
-    text = f'[{VERSION},"{node}",{tag},"{kind}",{encode_basestring(content)}]'
+def _encode(node: str, tag: int, kind: str, content: str, is_signed: bool) -> bytes:
+    text = f'[{SIGNED_VERSION if is_signed else VERSION},"{node}",{tag},"{kind}",{encode_basestring(content)}]'
     return text.encode("utf-8", "surrogatepass")
 
 
-def local_prefix(node: str) -> bytes:
+def local_prefix(node: str, *, is_signed: bool = False) -> bytes:
     """Return the prefix of the envelopes that a node need not process when it receives them back: those with tag 0."""
-    return f'[{VERSION},"{node}",0,'.encode()
+    return f'[{SIGNED_VERSION if is_signed else VERSION},"{node}",0,'.encode()
 
 
 def decode(data: bytes) -> Envelope:
     """Decode the envelope of a message in a room, or raise ValueError if the data is not one of this version."""
-    node, tag, kind, text, position = _decode(data)
+    node, tag, kind, text, position, stamp, code = _decode(data)
     if kind == "t":
-        return Envelope(node, tag, text, position)
+        return Envelope(node, tag, text, position, stamp, code)
     if kind != "j":
         raise ValueError("the envelope has no message for a room")
     _check_message(text)
-    return Envelope(node, tag, JSONValue(text), position)
+    return Envelope(node, tag, JSONValue(text), position, stamp, code)
 
 
 def decode_control(data: bytes) -> ControlEnvelope:
     """Decode the envelope of a command, or raise ValueError if the data is not one of this version."""
-    node, tag, kind, text, position = _decode(data)
+    node, tag, kind, text, position, stamp, code = _decode(data)
     if kind != "c" or position is not None:
         raise ValueError("the envelope has no command")
     command = decode_command(text)
     if command.action == "send" and command.arguments[0] == "j":
         _check_message(command.arguments[1])
-    return ControlEnvelope(node, tag, command)
+    return ControlEnvelope(node, tag, command, stamp, code)
 
 
 def _check_message(text: str) -> None:
@@ -133,23 +153,36 @@ def _check_message(text: str) -> None:
         raise ValueError("the message is neither an object nor an array")
 
 
-def _decode(data: bytes) -> tuple[str, int, str, str, Position | None]:
+def _decode(data: bytes) -> tuple[str, int, str, str, Position | None, int | None, str]:
     fields = _decode_json(data.decode("utf-8", "surrogatepass"))
-    position = None
-    if isinstance(fields, list) and len(fields) == 7:
-        *fields, offset, epoch = fields
-        # No isinstance(): True is an int.
-        if type(offset) is not int or offset < 0 or type(epoch) is not str:
-            raise ValueError("the position is invalid")
-        position = Position(offset, epoch)
+    if not isinstance(fields, list) or not fields:
+        raise ValueError("not an envelope")
+    position, stamp, code = None, None, ""
+    is_signed = fields[0] == SIGNED_VERSION
+    if len(fields) == (9 if is_signed else 7):
+        position = Position(*_numbered_text(fields, "position"))
+    if is_signed:
+        stamp, code = _numbered_text(fields, "signature")
     match fields:
         case [int(version), str(node), int(tag), str(kind), str(text)] if (
-            version == VERSION and not any(isinstance(number, bool) for number in (version, tag)) and tag >= 0
+            version in (VERSION, SIGNED_VERSION)
+            and not any(isinstance(number, bool) for number in (version, tag))
+            and tag >= 0
         ):
             if node and not NODE.fullmatch(node):
                 raise ValueError("the node in the envelope is not an id")
-            return node, tag, kind, text, position
+            return node, tag, kind, text, position, stamp, code
     raise ValueError("not an envelope of this version")
+
+
+def _numbered_text(fields: list[Any], what: str) -> tuple[int, str]:
+    """Remove a number and a text from the end of the fields, and return them."""
+    number, text = fields[-2:] if len(fields) > 2 else (None, None)
+    # No isinstance(): True is an int.
+    if type(number) is not int or number < 0 or type(text) is not str:
+        raise ValueError(f"the {what} is invalid")
+    del fields[-2:]
+    return number, text
 
 
 def value_of(message: str | JSONValue) -> Any:

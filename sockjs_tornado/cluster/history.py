@@ -18,7 +18,9 @@ from ..protocol import JSONValue, encode_message
 from ..session.ports import Position
 from .base import batches
 from .commands import Commands
-from .envelope import RedisKeys, decode, value_of
+from .envelope import RedisKeys, value_of
+from .envelope_signing import EnvelopeSigner
+from .message_decoder import MessageDecoder
 from .redis_connection import Args
 
 #: The default time in seconds for which a history is kept after its last message.
@@ -52,6 +54,12 @@ end
 
 #: An offset that no stream reaches, and above which Lua's numbers are not exact.
 _MAX_OFFSET: Final = 2**53
+
+_PUBLISH_MANY_SIGNED: Final = """
+for i = 2, #ARGV, 2 do
+    redis.call('PUBLISH', ARGV[i], ARGV[1] .. ARGV[i + 1])
+end
+"""
 
 #: The largest number of rooms in one command: Redis is blocked while it executes a command.
 _MANY: Final = 500
@@ -139,10 +147,22 @@ def publish_command(keys: RedisKeys, room: str, envelope: bytes, history: int, t
     return "EVAL", _PUBLISH, 1, keys.history(room), channel, envelope, epoch, history, lifetime
 
 
-def publish_many_commands(keys: RedisKeys, rooms: Sequence[str], envelope: bytes) -> Iterator[tuple[int, Args]]:
-    """Yield the commands that publish an envelope in rooms, without history, and the number of rooms of each."""
+def publish_many_commands(
+    keys: RedisKeys, rooms: Sequence[str], signer: EnvelopeSigner, message: str | JSONValue
+) -> Iterator[tuple[int, Args]]:
+    """Yield the commands that publish a message in rooms, without history, and the number of rooms of each.
+
+    Submit each command before the next one is generated: the signatures are in the order of the commands.
+    """
+    body = signer.encode_body(0, message)
+    tail = signer.tails(body) if signer.is_signing else None
     for batch in batches(rooms, _MANY):
-        yield len(batch), ("EVAL", _PUBLISH_MANY, 0, envelope, *map(keys.channel, batch))
+        channels = map(keys.channel, batch)
+        if tail is None:
+            yield len(batch), ("EVAL", _PUBLISH_MANY, 0, body + b"]", *channels)
+        else:
+            rest = [part for channel in channels for part in (channel, tail(channel))]
+            yield len(batch), ("EVAL", _PUBLISH_MANY_SIGNED, 0, body, *rest)
 
 
 def position_of(reply: Any) -> Position | None:
@@ -157,9 +177,10 @@ class Recoveries:
     thousands of clients request the same.
     """
 
-    def __init__(self, commands: Commands, keys: RedisKeys) -> None:
+    def __init__(self, commands: Commands, keys: RedisKeys, decoder: MessageDecoder) -> None:
         self._commands = commands
         self._keys = keys
+        self._decoder = decoder
         # The reads whose commands were not submitted yet.
         self._reads: dict[tuple[str, int, str, int], asyncio.Task[Recovered]] = {}
 
@@ -195,9 +216,11 @@ class Recoveries:
         last, now, entries, known = reply
         messages = []
         for id_, fields in entries:
-            # Skip invalid entries, for example of a later version; ``complete`` is False then.
+            # Skip invalid entries, for example of a later version or forged ones; ``complete`` is False then.
             with contextlib.suppress(ValueError, IndexError):
-                messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
+                messages.append(
+                    (int(id_.partition(b"-")[0]), value_of(self._decoder.decode_stored(room, fields[3]).message))
+                )
         complete = bool(known) and len(messages) == last - offset
         return Recovered(messages, complete, Position(last, now.decode(errors="replace")))
 

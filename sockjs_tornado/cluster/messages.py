@@ -17,22 +17,11 @@ from ..session.rooms import Rooms
 from .base import ClusterStats
 from .catch_up import CatchUp
 from .commands import FULL, Commands, DeferredCommand
-from .envelope import (
-    CONTROL,
-    Channel,
-    ControlEnvelope,
-    Envelope,
-    RedisKeys,
-    decode,
-    decode_control,
-    decode_topic,
-    encode,
-    encode_control,
-    encode_topic,
-    local_prefix,
-    value_of,
-)
+from .envelope import CONTROL, Channel, ControlEnvelope, Envelope, RedisKeys, local_prefix, value_of
+from .envelope_signing import EnvelopeSigner, Unauthenticated
 from .history import position_of, publish_command, publish_many_commands
+from .message_decoder import MessageDecoder
+from .secret import Secrets
 from .topics import Topics
 
 if TYPE_CHECKING:
@@ -117,7 +106,7 @@ class Messages:
 
     ``transform_message`` is called for messages with history. ``subscription`` returns the future of this node's
     subscription to a room, or None without members. ``catch_up`` delivers messages that this node has missed by
-    :meth:`deliver_envelope`.
+    :meth:`deliver_envelope`. With ``secrets``, this node's messages are signed.
     """
 
     node: str
@@ -130,9 +119,12 @@ class Messages:
     subscription: "Callable[[str | Channel], asyncio.Future[None] | None]"
     catch_up: CatchUp
     topics: Topics
+    decoder: MessageDecoder
+    secrets: Secrets | None
 
     def __post_init__(self) -> None:
-        self._delivered_prefix = local_prefix(self.node)
+        self._signer = EnvelopeSigner(self.node, self.keys, self.secrets)
+        self._delivered_prefix = local_prefix(self.node, is_signed=self._signer.is_signing)
         self._tags = itertools.count(1)
         # The messages that were not received back yet, by room and tag; the commands have the channel CONTROL.
         self._pending: dict[str | Channel, dict[int, _PendingMessage]] = {}
@@ -154,7 +146,7 @@ class Messages:
         members in the room.
         """
         tag = next(self._tags) if history or self._must_wait(room) else 0
-        command = publish_command(self.keys, room, encode(self.node, tag, message), history, ttl)
+        command = publish_command(self.keys, room, self._signer.encode(room, tag, message), history, ttl)
         self.stats.published += 1
         if not tag:
             self.rooms.publish(room, PreparedMessage(message), exclude)
@@ -185,7 +177,7 @@ class Messages:
                 direct.append(room)
                 self.rooms.publish(room, prepared, exclude)
         self.stats.published += len(direct)
-        for count, command in publish_many_commands(self.keys, direct, encode(self.node, 0, message)):
+        for count, command in publish_many_commands(self.keys, direct, self._signer, message):
             results.append(self._result(self._submit(*command), count))
         return PublishManyResult(results)
 
@@ -197,7 +189,7 @@ class Messages:
         if not tag:
             execute(self.rooms, command, exclude)
         self.stats.published += 1
-        sent = self._submit("PUBLISH", self.keys.channel(CONTROL), encode_control(self.node, tag, command))
+        sent = self._submit("PUBLISH", self.keys.channel(CONTROL), self._signer.encode_command(CONTROL, tag, command))
         reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         if tag:
             self._pending.setdefault(CONTROL, {})[tag] = _PendingMessage(command, exclude)
@@ -212,7 +204,8 @@ class Messages:
 
     def publish_topic(self, topic: str, text: str) -> PublishManyResult:
         """Send a message of a topic, given as JSON, to the other nodes; see ``cluster.publish_topic``."""
-        sent = self._submit("PUBLISH", self.keys.channel(Channel("topic", topic)), encode_topic(self.node, text))
+        channel = Channel("topic", topic)
+        sent = self._submit("PUBLISH", self.keys.channel(channel), self._signer.encode_topic(channel, text))
         return PublishManyResult([self._result(sent, 1)])
 
     def _must_wait(self, room: str) -> bool:
@@ -280,11 +273,13 @@ class Messages:
         try:
             if isinstance(room, Channel):
                 if room == CONTROL:
-                    self._execute_received(decode_control(data))
+                    self._execute_received(self.decoder.decode_command(room, data))
                 else:
-                    self.topics.deliver(room.name, decode_topic(data))
+                    self.topics.deliver(room.name, self.decoder.decode_topic(room, data).text)
                 return
-            envelope = decode(data)
+            envelope = self.decoder.decode_published(room, data)
+        except Unauthenticated:
+            return
         except ValueError as error:
             self.stats.skipped += 1
             self.log.write(
@@ -298,7 +293,7 @@ class Messages:
 
     def deliver_envelope(self, room: str, envelope: Envelope) -> None:
         """Deliver a message."""
-        node, tag, message, position = envelope
+        node, tag, message, position, *_ = envelope
         exclude: Sequence[Session] = ()
         try:
             if node == self.node:

@@ -81,11 +81,7 @@ class Presence:
 
     def _write(self, room: str, *fields: str) -> "asyncio.Future[Any]":
         command: Args = ("HSET", self._keys.presence(room), *fields)
-        written: asyncio.Future[Any]
-        if self._commands.is_full:
-            written = asyncio.ensure_future(self._commands.call(*command))
-        else:
-            written = self._commands.submit(*command)
+        written = self._commands.call(*command)
         written.add_done_callback(lambda reply: self._failed_rooms.add(room) if reply.exception() else None)
         self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime)
         return written

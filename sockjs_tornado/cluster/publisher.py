@@ -8,9 +8,12 @@
 
 import asyncio
 import contextlib
+import itertools
+import os
+import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 import redis
@@ -24,9 +27,11 @@ from ..session.ports import Position
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
 from .commands import Commands
-from .envelope import CONTROL, Channel, RedisKeys, encode, encode_control, encode_topic
+from .envelope import CONTROL, Channel, RedisKeys
+from .envelope_signing import EnvelopeSigner
 from .history import position_of, publish_command, publish_many_commands
 from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, mask_user, translate_error
+from .secret import SecretOption, check_secret
 from .topics import encode_topic_message
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
@@ -37,24 +42,60 @@ _PIPELINE_SIZE: Final = 16
 _MAX_IDLE: Final = 15.0
 
 
-def _command(keys: RedisKeys, room: str, message: Any, history: int, ttl: float | None) -> Args:
+def _command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, history: int, ttl: float | None) -> Args:
     check_room(room)
-    return publish_command(keys, room, encode("", 0, encode_message(message)), history, ttl)
+    return publish_command(keys, room, signer.encode(room, 0, encode_message(message)), history, ttl)
 
 
-def _commands(keys: RedisKeys, rooms: Iterable[str], message: Any) -> Iterator[Args]:
+def _commands(keys: RedisKeys, signer: EnvelopeSigner, rooms: Iterable[str], message: Any) -> Iterator[Args]:
     names = check_rooms(rooms)
-    for _, command in publish_many_commands(keys, names, encode("", 0, encode_message(message))):
+    for _, command in publish_many_commands(keys, names, signer, encode_message(message)):
         yield command
 
 
-def _control_command(keys: RedisKeys, command: Command) -> Args:
-    return "PUBLISH", keys.channel(CONTROL), encode_control("", 0, command)
+def _control_command(keys: RedisKeys, signer: EnvelopeSigner, command: Command) -> Args:
+    return "PUBLISH", keys.channel(CONTROL), signer.encode_command(CONTROL, 0, command)
 
 
-def _topic_command(keys: RedisKeys, topic: str, message: Any) -> Args:
-    envelope = encode_topic("", encode_topic_message(topic, message))
-    return "PUBLISH", keys.channel(Channel("topic", topic)), envelope
+class _Signers:
+    """The signers of a publisher: one for each call that is running, so that each one signs in the order of Redis.
+
+    Each process has its own after a fork.
+    """
+
+    def __init__(self, keys: RedisKeys, secret: SecretOption | None) -> None:
+        self._keys = keys
+        self._secrets = None if secret is None else check_secret(secret)
+        self._name = f"publisher-{secrets.token_hex(8)}"
+        self._count = itertools.count()
+        self._process = os.getpid()
+        self._free: deque[EnvelopeSigner] = deque()
+
+    def create(self) -> EnvelopeSigner:
+        """Return another signer."""
+        # Without a secret, the sender does not matter.
+        node = "" if self._secrets is None else f"{self._name}-{os.getpid()}-{next(self._count)}"
+        return EnvelopeSigner(node, self._keys, self._secrets)
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[EnvelopeSigner]:
+        """Return a signer for the commands of one call."""
+        if self._process != os.getpid():
+            self._free.clear()
+            self._process = os.getpid()
+        try:
+            signer = self._free.pop()
+        except IndexError:
+            signer = self.create()
+        yield signer
+        # Not after an exception: Redis may still execute the command, and after those of the next call.
+        self._free.append(signer)
+
+
+def _topic_command(keys: RedisKeys, signer: EnvelopeSigner, topic: str, message: Any) -> Args:
+    channel = Channel("topic", topic)
+    text = encode_topic_message(topic, message)
+    return "PUBLISH", keys.channel(channel), signer.encode_topic(channel, text)
 
 
 @contextlib.contextmanager
@@ -73,13 +114,15 @@ class Publisher:
     Args:
         url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
         namespace: The namespace of the cluster.
+        secret: The secret of the cluster, if its nodes have one: they ignore messages that are not signed with it.
 
     Raises:
-        ConfigurationError: The URL or the namespace is not valid.
+        ConfigurationError: The URL, the namespace or the secret is not valid.
     """
 
-    def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
+    def __init__(self, url: str, *, namespace: str = "sockjs", secret: SecretOption | None = None) -> None:
         self._keys = RedisKeys(namespace, RedisURL(url).database)
+        self._signers = _Signers(self._keys, secret)
         self._used_at = time.monotonic()
         # No retries: Redis may have executed the command the first time.
         self._client = redis.Redis.from_url(
@@ -110,9 +153,9 @@ class Publisher:
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """
-        command = _command(self._keys, room, message, history, ttl)
         self._close_if_idle()
-        with _translated_errors():
+        with _translated_errors(), self._signers.borrow() as signer:
+            command = _command(self._keys, signer, room, message, history, ttl)
             reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         return position_of(reply)
 
@@ -130,8 +173,12 @@ class Publisher:
             ClusterError: Redis requires another user or password.
         """
         self._close_if_idle()
-        with _translated_errors(), self._client.pipeline(transaction=False) as pipeline:
-            for command in _commands(self._keys, rooms, message):
+        with (
+            _translated_errors(),
+            self._signers.borrow() as signer,
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for command in _commands(self._keys, signer, rooms, message):
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 if len(pipeline) >= _PIPELINE_SIZE:
                     pipeline.execute()
@@ -167,15 +214,15 @@ class Publisher:
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """
-        self._run(_topic_command(self._keys, topic, message))
+        self._run(lambda keys, signer: _topic_command(keys, signer, topic, message))
 
     def _execute(self, command: Command) -> None:
-        self._run(_control_command(self._keys, command))
+        self._run(lambda keys, signer: _control_command(keys, signer, command))
 
-    def _run(self, command: Args) -> None:
+    def _run(self, command: Callable[[RedisKeys, EnvelopeSigner], Args]) -> None:
         self._close_if_idle()
-        with _translated_errors():
-            self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        with _translated_errors(), self._signers.borrow() as signer:
+            self._client.execute_command(*command(self._keys, signer))  # type: ignore[no-untyped-call]
 
     def _close_if_idle(self) -> None:
         """Close connections that were not used for a while, so that the next command opens another one.
@@ -206,9 +253,11 @@ class AsyncPublisher:
     :meth:`close`.
     """
 
-    def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
+    def __init__(self, url: str, *, namespace: str = "sockjs", secret: SecretOption | None = None) -> None:
         server = RedisURL(url)
         self._keys = RedisKeys(namespace, server.database)
+        self._signers = _Signers(self._keys, secret)
+        self._signer = self._signers.create()
         self._commands = Commands(server)
 
     async def start(self) -> None:
@@ -219,18 +268,20 @@ class AsyncPublisher:
             ClusterError: Redis requires a password, or is too old.
         """
         await self._commands.start()
+        # The process may have forked.
+        self._signer = self._signers.create()
 
     async def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
     ) -> Position | None:
         """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
-        return position_of(await self._commands.call(*_command(self._keys, room, message, history, ttl)))
+        return position_of(await self._commands.call(*_command(self._keys, self._signer, room, message, history, ttl)))
 
     async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
         """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""
         replies: deque[asyncio.Future[Any]] = deque()
-        for command in _commands(self._keys, rooms, message):
-            reply = asyncio.ensure_future(self._commands.call(*command))
+        for command in _commands(self._keys, self._signer, rooms, message):
+            reply = self._commands.call(*command)
             # Only the first exception is raised. asyncio must not report the others.
             reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
             replies.append(reply)
@@ -247,10 +298,10 @@ class AsyncPublisher:
 
     async def publish_topic(self, topic: str, message: Any) -> None:
         """Send a message to the callbacks of a topic on all nodes; see :meth:`Publisher.publish_topic`."""
-        await self._commands.call(*_topic_command(self._keys, topic, message))
+        await self._commands.call(*_topic_command(self._keys, self._signer, topic, message))
 
     async def _execute(self, command: Command) -> None:
-        await self._commands.call(*_control_command(self._keys, command))
+        await self._commands.call(*_control_command(self._keys, self._signer, command))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -40,11 +40,12 @@ from .commands import Commands
 from .envelope import CONTROL, Channel, RedisKeys
 from .history import Recovered, Recoveries
 from .membership import Membership
+from .message_decoder import MessageDecoder
 from .messages import Messages, TransformMessage
 from .permissions import acl_rules, command_probes
 from .presence import LIFETIME, Presence
 from .redis_connection import TIMEOUT, RedisURL
-from .secret import SecretOption
+from .secret import SecretOption, check_secret
 
 if TYPE_CHECKING:
     from ..session.control import Command
@@ -108,8 +109,9 @@ class RedisCluster(BaseCluster):
             default of 2, a half-open connection is detected within 4 s.
         advertise: The private address at which other nodes reach this one: ``http://host:port``. Any node can then
             serve any session. If None, the default, the nodes only share rooms.
-        secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes. A list
-            of secrets replaces one without downtime: the first one signs, and the signatures of all are accepted.
+        secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes and
+            publishers. Messages that are not signed with it are not delivered. A list of secrets replaces one without
+            downtime: the first one signs, and the signatures of all are accepted. Required with ``advertise``.
         listen: The address on which this node listens for the others, ``host:port``. Default: the advertised address.
         allow_public_listener: Whether to allow a public address to listen on.
         on_redis_down: How to answer a request for a session that this node does not know while Redis is unavailable.
@@ -173,8 +175,9 @@ class RedisCluster(BaseCluster):
                 allow_public_listener=allow_public_listener,
                 on_redis_down=on_redis_down,
             )
-        elif secret is not None or listen is not None:
-            raise ConfigurationError("secret and listen require advertise")
+        elif listen is not None:
+            raise ConfigurationError("listen requires advertise")
+        self._secrets = None if secret is None else check_secret(secret)
         self._create_node()
 
     def _create_node(self) -> None:
@@ -193,10 +196,12 @@ class RedisCluster(BaseCluster):
             on_reconnect=self._redis_reconnected,
             on_rejected=self._command_rejected,
         )
-        self._recoveries = Recoveries(self.commands, self.keys)
+        decoder = MessageDecoder(self.keys, self._secrets, self.stats, self.log)
+        self._recoveries = Recoveries(self.commands, self.keys, decoder)
         self._catch_up = CatchUp(
             self.commands,
             self.keys,
+            decoder,
             lambda room, envelope: self._messages.deliver_envelope(room, envelope),  # As above.
             self._messages_lost,
             lambda room: self._messages.caught_up(room),
@@ -212,6 +217,8 @@ class RedisCluster(BaseCluster):
             lambda room: self._bus.confirmation(room),
             self._catch_up,
             self._topics,
+            decoder,
+            self._secrets,
         )
         deliver, unsubscribed = self._messages.deliver, self._unsubscribed
         self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)

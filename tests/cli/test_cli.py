@@ -457,7 +457,7 @@ def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -
     assert made == [
         ("redis://a", {"advertise": "http://[::1]:9080/", **secret}),
         ("redis://a", {"advertise": "http://[::1]:9082", **secret}),
-        ("redis://a", {}),
+        ("redis://a", secret),
     ]
 
 

@@ -10,7 +10,7 @@ from client import Peer, until, within
 from sockjs_tornado.cluster import Position
 
 from .conftest import StartNode
-from .node import Node
+from .node import SECRET, Node
 from .redis_server import RedisServer
 
 ROOM = "lobby"
@@ -181,7 +181,7 @@ class Gate:
 async def test_messages_that_arrive_before_the_history_was_read_wait(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = await node(transform_message=with_offset), await node()
+    here, there = await node(transform_message=with_offset, secret=SECRET), await node(secret=SECRET)
     (peer, _), (author, connection) = await here.enter(ROOM), await here.enter(ROOM)
     await publish(there, "1")
     assert await peer.message() == await author.message() == [1, "1"]

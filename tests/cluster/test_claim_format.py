@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockjs_tornado.cluster.claim_format import _signed_text, encode_claim, parse_claim
+from sockjs_tornado.cluster.claim_format import DeadOwner, _signed_text, encode_claim, encode_tombstone, parse_claim
 from sockjs_tornado.cluster.ownership import Owner
 from sockjs_tornado.cluster.secret import Secrets
 
@@ -22,6 +22,19 @@ def test_a_claim_can_be_parsed_by_nodes_with_the_same_secret_for_the_same_sessio
     for secret, other in ((Secrets(b"another secret"), key), (SECRET, f"{key}x")):
         with pytest.raises(ValueError, match="not written by a node"):
             parse_claim(secret, other, value)
+
+
+def test_a_tombstone_is_for_one_session_and_owner() -> None:
+    value = encode_tombstone(SECRET, KEY, "a")
+    assert parse_claim(SECRET, KEY, value) == DeadOwner("a")
+    for secret, key, changed in (
+        (Secrets(b"another secret"), KEY, value),
+        (SECRET, f"{KEY}x", value),
+        (SECRET, KEY, value.replace(b" a ", b" b ")),
+        (SECRET, KEY, value.replace(b" - ", b" http://a:1 ")),
+    ):
+        with pytest.raises(ValueError, match="not written by a node"):
+            parse_claim(secret, key, changed)
 
 
 def forged(claim: str) -> bytes:

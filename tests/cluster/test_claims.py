@@ -11,7 +11,7 @@ import pytest
 from application import LogWatch
 from client import until, within
 
-from sockjs_tornado.cluster.claim_format import encode_claim
+from sockjs_tornado.cluster.claim_format import encode_claim, encode_tombstone
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.envelope import RedisKeys
@@ -86,6 +86,9 @@ async def test_a_claim_that_no_node_has_written_is_not_believed(
         b"\xff",
         other,
         encode_claim(Secrets(b"another secret"), "/chat:secret", B),
+        b"-",
+        encode_tombstone(Secrets(b"another secret"), "/chat:secret", "b"),
+        encode_tombstone(SECRETS, "/chat:other", "b"),
     ):
         redis_server.command("SET", "test:session:/chat:secret", value)
         for asking in (claim(b, "/chat:secret"), b.locate("/chat:secret")):
@@ -97,11 +100,12 @@ async def test_a_claim_that_no_node_has_written_is_not_believed(
     assert "secret," in record.getMessage()
     assert "/chat:" not in logging.Formatter().format(record)
     assert "/chat:" not in str(record.__dict__)
-    # An owner keeps its session, and writes its claim again.
-    redis_server.command("SET", "test:session:/chat:other", "rubbish")
-    await within(a.refresh())
-    assert redis_server.command("GET", "test:session:/chat:other") == other
-    assert a.owns("/chat:other")
+    # An owner keeps its session, and writes its claim again. The last value is an old one of this session.
+    for value in (b"rubbish", b"-", encode_tombstone(SECRETS, "/chat:other", "b")):
+        redis_server.command("SET", "test:session:/chat:other", value)
+        await within(a.refresh())
+        assert redis_server.command("GET", "test:session:/chat:other") == other
+        assert a.owns("/chat:other")
     logged.take("Ignored a claim in Redis")
 
 

@@ -237,7 +237,17 @@ def metrics(node: Node) -> Callable[..., float | None]:
 async def test_gauges_and_counters_tell_the_state(node: StartNode, redis_server: RedisServer, logged: LogWatch) -> None:
     here = await node(**relaying())
     value = metrics(here)
-    names = ["published", "publish_failures", "received", "skipped", "gaps", "rejected_commands", *RELAY_COUNTERS]
+    names = [
+        "published",
+        "publish_failures",
+        "received",
+        "skipped",
+        "messages_forged",
+        "messages_replayed",
+        "gaps",
+        "rejected_commands",
+        *RELAY_COUNTERS,
+    ]
     assert [value("total", counter=name) for name in names] == [0] * len(names)
     assert (value("rooms"), value("members"), value("claims"), value("available")) == (0, 0, 0, 1)
     await here.enter(ROOM, "b")

@@ -14,6 +14,7 @@ from sockjs_tornado.cluster import AsyncPublisher, LocalCluster, Publisher, Redi
 from sockjs_tornado.cluster.topics import Topics
 from sockjs_tornado.exceptions import ClusterUnavailable
 
+from .node import SECRET
 from .redis_server import RedisServer
 
 
@@ -23,7 +24,7 @@ async def make_clusters(request: pytest.FixtureRequest, tmp_path: Path) -> Async
     clusters: list[Any]
     if request.param == "redis":
         url = request.getfixturevalue("redis_server").url
-        clusters = [RedisCluster(url) for _ in range(2)]
+        clusters = [RedisCluster(url, secret=SECRET) for _ in range(2)]
     elif request.param == "unix":
         clusters = [UnixCluster(tmp_path / "workers", 2, number) for number in range(2)]
     else:
@@ -70,11 +71,11 @@ async def test_callbacks_of_all_processes_receive_the_messages_in_order(make_clu
 
 async def test_publishers_send_messages_to_topics(redis_server: RedisServer) -> None:
     received: list[Any] = []
-    async with RedisCluster(redis_server.url) as cluster:
+    async with RedisCluster(redis_server.url, secret=SECRET) as cluster:
         await within(cluster.subscribe("users", received.append))
-        async with AsyncPublisher(redis_server.url) as publisher:
+        async with AsyncPublisher(redis_server.url, secret=SECRET) as publisher:
             await within(publisher.publish_topic("users", {"id": 1}))
-        with Publisher(redis_server.url) as blocking:
+        with Publisher(redis_server.url, secret=SECRET) as blocking:
             blocking.publish_topic("users", {"id": 2})
             with pytest.raises(ValueError, match="not JSON compliant"):
                 blocking.publish_topic("users", float("nan"))
