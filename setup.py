@@ -74,7 +74,7 @@ setup(
     # import hook, which they do not.
     package_dir={"": "."},
     package_data={
-        "sockjs_tornado": ["py.typed", "*.pyi", "dashboard/page/*", "static/*.css", "static/*.js"],
+        "sockjs_tornado": ["py.typed", "*.pyi", "dashboard/page/*", "recovery/*.js", "static/*.css", "static/*.js"],
         "sockjs.tornado": ["py.typed"],
     },
     ext_modules=[SPEEDUPS] if HAS_STABLE_ABI else [],

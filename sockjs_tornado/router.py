@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -36,6 +37,7 @@ from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
+from .transports.pages import Script
 from .validation import check_seconds
 from .wire.budget import ByteBudget
 
@@ -126,7 +128,15 @@ class SockJSRouter:
             check_session_class(session_kls, Session)
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
-        self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]
+        # The scripts of a connection class for its pages, by name.
+        scripts: Mapping[str, Path] = getattr(connection, "page_scripts", {})
+        self.endpoints = [
+            (self.prefix + pattern, endpoint)
+            for pattern, endpoint in (
+                *enabled_endpoints(self),
+                *((f"/{re.escape(name)}/?", Script(self, path)) for name, path in scripts.items()),
+            )
+        ]
         self.urls = url_specs(self.endpoints)
         register_send_result()
         if cluster is not None:

@@ -95,6 +95,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     expected = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     expected |= {"sockjs_tornado/py.typed", "sockjs_tornado/_speedups.pyi", "sockjs_tornado/_speedups.abi3.so"}
     expected |= {str(path.relative_to(ROOT)) for path in (package / "dashboard/page").iterdir()}
+    expected |= {str(path.relative_to(ROOT)) for path in (package / "recovery").glob("*.js")}
     expected |= {f"sockjs_tornado/static/{name}" for name in SCRIPTS}
     assert {name for name in names if name.startswith("sockjs_tornado/")} == expected
     # Without sockjs/__init__.py, which another distribution may have.

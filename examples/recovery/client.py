@@ -3,7 +3,7 @@
     python examples/recovery/client.py http://localhost:8080/recovery/sockjs
 
 Stop the server for a while and start it again: no message is missing. `Follower` does the same for
-`sockjs_tornado.client` as recovery.js in the page.
+`sockjs_tornado.client` as the script of `sockjs_tornado.recovery` in pages.
 """
 
 import argparse
@@ -96,7 +96,7 @@ class Follower:
         if epoch == last_epoch and offset <= last:
             return True
         # The epoch is "" while the room has no messages.
-        if offset != last + 1 or last_epoch not in ("", epoch):
+        if offset != last + 1 or last_epoch not in ("", epoch, message.get("continues")):
             return False
         self.position = offset, epoch
         self._message(message["data"], offset, "live")

@@ -38,6 +38,8 @@ class Bus(ReconnectingConnection):
             ends all subscriptions.
         on_gap: Called after each reconnect, when all subscriptions are confirmed again, with the rooms in which
             messages may have been missed.
+        on_ping: Called before each PING. ``on_pong`` is called with the reply, after everything that Redis had sent
+            before.
     """
 
     def __init__(
@@ -49,12 +51,16 @@ class Bus(ReconnectingConnection):
         on_gap: Callable[[frozenset[str | Channel]], object],
         log: ThrottledLog,
         timeout: float,
+        on_ping: Callable[[], object] = lambda: None,
+        on_pong: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(url, timeout, log, subscription_probes(keys), acl_rules(keys))
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed
         self._on_gap = on_gap
+        self._on_ping = on_ping
+        self._on_pong = on_pong
         # The rooms to be subscribed to, each with a future that completes when Redis has confirmed the subscription.
         self._confirmations: dict[str | Channel, asyncio.Future[None]] = {}
         self._sent: set[str | Channel] = set()
@@ -148,6 +154,7 @@ class Bus(ReconnectingConnection):
             await self._send_command(connection, "UNSUBSCRIBE", gone)
             if self._ping_requested:
                 self._ping_requested = False
+                self._on_ping()
                 await connection.send(pack_command(("PING",)))
 
     async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str | Channel]) -> None:
@@ -162,6 +169,8 @@ class Bus(ReconnectingConnection):
                     self._deliver(self._keys.room(channel), data)
                 case [b"subscribe", bytes(channel), _]:
                     self._subscribed(self._keys.room(channel))
+                case [b"pong", _] | b"PONG":
+                    self._on_pong()
                 case ResponseError() as error:
                     raise error
             # receive() does not yield to the event loop while data is buffered.

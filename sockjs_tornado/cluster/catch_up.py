@@ -80,9 +80,9 @@ class _Held:
 class CatchUp:
     """Reads and delivers what the members of rooms have missed.
 
-    A room passes through these states: *unknown*, until a message with history was delivered; *known*, if it is in
-    ``positions``; *held*, if it is in both ``positions`` and ``held``, from the loss of the connection until its
-    history was read after the reconnect.
+    A room passes through these states: *unknown*, until a message with history was delivered, or its history was read
+    for a member; *known*, if it is in ``positions``; *held*, if it is in both ``positions`` and ``held``, from the loss
+    of the connection until its history was read after the reconnect.
 
     Args:
         deliver: Called with a room and a message that was missed or held.
@@ -92,6 +92,7 @@ class CatchUp:
     Attributes:
         positions: The position of the last delivered message, by room.
         held: The held rooms.
+        disconnects: The number of disconnects. A history that was read before the last one may lack messages.
     """
 
     def __init__(
@@ -114,8 +115,13 @@ class CatchUp:
         self._held_bytes = 0
         # The held rooms whose histories are to be read.
         self._unread: set[str] = set()
-        # The number of disconnects. A history that was read before the last one may lack messages.
-        self._disconnects = 0
+        self.disconnects = 0
+        # The positions of unknown rooms whose histories were read for members: since the last PING was sent, and
+        # before. The messages up to there may still be on their way, until the reply to a later PING has arrived.
+        self._recovered: dict[str, Position] = {}
+        self._arriving: dict[str, Position] = {}
+        # The number of PINGs without a reply.
+        self._pings = 0
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -125,8 +131,11 @@ class CatchUp:
 
     def disconnected(self) -> None:
         """Called when all subscriptions have ended: hold the rooms until they are read."""
-        self._disconnects += 1
+        self.disconnects += 1
         self._unread.clear()
+        self._recovered.clear()
+        self._arriving.clear()
+        self._pings = 0
         for held in self.held.values():
             # Those with history will be read again.
             held.messages = [message for message in held.messages if message.position is None]
@@ -137,6 +146,8 @@ class CatchUp:
     def unsubscribed(self, room: str) -> None:
         """Called when the last member has left a room."""
         self.positions.pop(room, None)
+        self._recovered.pop(room, None)
+        self._arriving.pop(room, None)
         self._end(room)
 
     def subscribed(self, rooms: frozenset[str]) -> frozenset[str]:
@@ -146,6 +157,27 @@ class CatchUp:
         if self._unread and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._read_all())
         return rooms - self.held.keys()
+
+    def recovered(self, room: str, position: Position) -> None:
+        """Called after the history of a room was read for a member, while the room was subscribed to.
+
+        The position is that of the last message. Later ones are received by the subscription.
+        """
+        if position.offset and room not in self.positions:
+            self._recovered[room] = position
+
+    def ping_sent(self) -> None:
+        """Called before a PING is sent on the connection for subscriptions."""
+        if not self._pings:
+            self._arriving, self._recovered = self._recovered, {}
+        self._pings += 1
+
+    def pong_received(self) -> None:
+        """Called with the reply to a PING: all messages that were published before the PING have arrived."""
+        self._pings = max(0, self._pings - 1)
+        for room, position in self._arriving.items():
+            self.positions.setdefault(room, position)
+        self._arriving.clear()
 
     def hold(self, room: str, message: Envelope, size: int) -> None:
         """Keep a message that has arrived in a held room. If too much is held, the room is released as incomplete."""
@@ -181,7 +213,7 @@ class CatchUp:
         """Read the histories of all rooms, and deliver what was missed."""
         while self._unread:
             await self._commands.wait_available()
-            disconnects = self._disconnects
+            disconnects = self.disconnects
             batch = [(room, self.held[room]) for room in list(self._unread)[:_BATCH_SIZE]]
             self._unread.difference_update(room for room, _ in batch)
             reads = [self._read(room, self.positions[room]) for room, _ in batch]
@@ -193,7 +225,7 @@ class CatchUp:
                 if missed is None:
                     held.attempts += self._commands.available
                     if held.attempts < _ATTEMPTS:
-                        if self._disconnects == disconnects:
+                        if self.disconnects == disconnects:
                             self._unread.add(room)
                         continue
                     missed = _Missed([], False, None)
@@ -201,7 +233,7 @@ class CatchUp:
                 if self.held.get(room) is held:
                     if not missed.complete:
                         lost.append(room)
-                    if self._disconnects == disconnects:
+                    if self.disconnects == disconnects:
                         self._release(room)
             if lost:
                 self._on_lost(frozenset(lost))
@@ -211,6 +243,10 @@ class CatchUp:
         for message in missed.messages:
             if self.held.get(room) is not held:
                 return
+            last = self.positions.get(room)
+            if not missed.complete and last and message.position and last.epoch != message.position.epoch:
+                # This message does not continue the last one: there may have been others.
+                del self.positions[room]
             self._deliver(room, message)
             if time.monotonic() > until:
                 await asyncio.sleep(0)

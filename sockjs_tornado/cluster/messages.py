@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
+from ..recovery.messages import room_message
 from ..session.control import Command, execute
 from ..session.ports import Position
 from ..session.rooms import Rooms
@@ -104,7 +105,8 @@ class Messages:
     history. While one is pending in a room, messages without history are delivered when they are received back, too, so
     that this node's messages stay in order. So are commands, while one is pending in any room.
 
-    ``transform_message`` is called for messages with history. ``subscription`` returns the future of this node's
+    ``transform_message`` is called for messages with history; with ``recovery``, they are sent as
+    :mod:`~sockjs_tornado.recovery` describes. ``subscription`` returns the future of this node's
     subscription to a room, or None without members. ``catch_up`` delivers messages that this node has missed by
     :meth:`deliver_envelope`. With ``secrets``, this node's messages are signed.
     """
@@ -121,6 +123,7 @@ class Messages:
     topics: Topics
     decoder: MessageDecoder
     secrets: Secrets | None
+    recovery: bool = False
 
     def __post_init__(self) -> None:
         self._signer = EnvelopeSigner(self.node, self.keys, self.secrets)
@@ -305,11 +308,15 @@ class Messages:
                     return
                 else:
                     exclude = self._interrupted.get(room, {}).get(tag, ())
-            # A message may arrive after the last member has left.
-            if position is not None and self.subscription(room) is not None:
-                self.catch_up.positions[room] = position
-            if position is not None and self.transform_message is not None:
-                message = encode_message(self.transform_message(room, value_of(message), position))
+            if position is not None:
+                previous = self.catch_up.positions.get(room)
+                # A message may arrive after the last member has left.
+                if self.subscription(room) is not None:
+                    self.catch_up.positions[room] = position
+                if self.recovery:
+                    message = room_message(room, message, position, previous)
+                elif self.transform_message is not None:
+                    message = encode_message(self.transform_message(room, value_of(message), position))
             self.rooms.publish(room, PreparedMessage(message), exclude)
         except Exception as error:
             # An error of the application must not stop the delivery of later messages.

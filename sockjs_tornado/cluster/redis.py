@@ -7,7 +7,8 @@
     async with cluster:
         ...
 
-A client that reconnects neither misses nor repeats messages with history if its connection does the following in order:
+With ``recovery=True``, :mod:`sockjs_tornado.recovery` sends pages what they have missed. In a protocol of your own, a
+client that reconnects neither misses nor repeats messages with history if its connection does the following in order:
 
 1. ``await connection.join(room)``. From now on, all messages are delivered.
 2. ``await cluster.recover(room, offset, epoch)`` with the last position that the client knows; send the result.
@@ -19,17 +20,16 @@ called with the rooms in which messages may be lost. Repeat the second and third
 
 import asyncio
 import contextlib
-import inspect
-import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
-from ..protocol import JSONValue
+from ..protocol import JSONValue, PreparedMessage
+from ..recovery.messages import gap_message
 from ..session.ports import Position
 from ..session.rooms import check_room
 from ..validation import check_seconds
@@ -38,6 +38,7 @@ from .bus import Bus
 from .catch_up import CatchUp
 from .commands import Commands
 from .envelope import CONTROL, Channel, RedisKeys
+from .gap_reports import GapReports, OnGap
 from .history import Recovered, Recoveries
 from .membership import Membership
 from .message_decoder import MessageDecoder
@@ -52,11 +53,6 @@ if TYPE_CHECKING:
     from ..session.session import Session
 
 __all__ = ["RedisCluster"]
-
-logger = logging.getLogger(__name__)
-
-#: Called with the rooms in which messages may be lost.
-OnGap = Callable[[frozenset[str]], Awaitable[object] | object]
 
 _CLOSED = "is closed; create another one"
 
@@ -105,6 +101,8 @@ class RedisCluster(BaseCluster):
             been missed, too. It may be ``async def``. Its exceptions are logged.
         transform_message: Called with the room, the message and its :class:`Position` before a message with history is
             delivered to this node's members; they receive the value that it returns.
+        recovery: Whether members receive messages with history in the protocol of :mod:`sockjs_tornado.recovery`, so
+            that their clients can recover those that they miss. Default False.
         timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply. With the
             default of 2, a half-open connection is detected within 4 s.
         advertise: The private address at which other nodes reach this one: ``http://host:port``. Any node can then
@@ -126,6 +124,7 @@ class RedisCluster(BaseCluster):
         node_id: The node's id, random and not secret. If the process forks before :meth:`start`, each process gets its
             own.
         commands: The connection for commands.
+        recovery: The argument.
     """
 
     def __init__(
@@ -135,6 +134,7 @@ class RedisCluster(BaseCluster):
         namespace: str = "sockjs",
         on_gap: OnGap | None = None,
         transform_message: TransformMessage | None = None,
+        recovery: bool = False,
         advertise: str | None = None,
         secret: SecretOption | None = None,
         listen: str | None = None,
@@ -149,6 +149,10 @@ class RedisCluster(BaseCluster):
         for name, function in (("on_gap", on_gap), ("transform_message", transform_message)):
             if function is not None and not callable(function):
                 raise ConfigurationError(f"{name}: got {function!r}, expected a function")
+        if not isinstance(recovery, bool):
+            raise ConfigurationError(f"recovery: got {recovery!r}, expected True or False")
+        if recovery and transform_message is not None:
+            raise ConfigurationError("recovery and transform_message exclude each other: both define the messages")
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
         self.rooms: SharedRooms = SharedRooms(self)
@@ -156,11 +160,9 @@ class RedisCluster(BaseCluster):
         self._namespace = namespace
         self._on_gap = on_gap
         self._transform_message = transform_message
+        self.recovery = recovery
         self._timeout = timeout
         self._presence_lifetime = presence_lifetime
-        # The rooms for the next call of on_gap, None if there is none to be made, and the task that calls it.
-        self._gap_rooms: frozenset[str] | None = None
-        self._gap_task: asyncio.Task[None] | None = None
         # Held by start() and close(), so that they do not run at the same time.
         self._lifecycle = asyncio.Lock()
         self._exit_stack = contextlib.AsyncExitStack()
@@ -198,12 +200,14 @@ class RedisCluster(BaseCluster):
         )
         decoder = MessageDecoder(self.keys, self._secrets, self.stats, self.log)
         self._recoveries = Recoveries(self.commands, self.keys, decoder)
+        on_gap = ([self._send_gap_messages] if self.recovery else []) + ([self._on_gap] if self._on_gap else [])
+        self._gap_reports = GapReports(self.commands, self.log, on_gap)
         self._catch_up = CatchUp(
             self.commands,
             self.keys,
             decoder,
             lambda room, envelope: self._messages.deliver_envelope(room, envelope),  # As above.
-            self._messages_lost,
+            self._gap_reports.add,
             lambda room: self._messages.caught_up(room),
         )
         self._messages = Messages(
@@ -219,9 +223,20 @@ class RedisCluster(BaseCluster):
             self._topics,
             decoder,
             self._secrets,
+            self.recovery,
         )
         deliver, unsubscribed = self._messages.deliver, self._unsubscribed
-        self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
+        self._bus = Bus(
+            self._url,
+            self.keys,
+            deliver,
+            unsubscribed,
+            self._gap_ended,
+            self.log,
+            self._timeout,
+            self._catch_up.ping_sent,
+            self._catch_up.pong_received,
+        )
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self._membership: Membership | None = None
         if self._make_membership is not None:
@@ -261,6 +276,7 @@ class RedisCluster(BaseCluster):
                 if part is not None:
                     stack.push_async_callback(part.close)
                     await part.start()
+            stack.push_async_callback(self._catch_up.close)
             channels = (CONTROL, *self._topic_channels())
             # If the connection is lost at once, they are subscribed to after the reconnect.
             with contextlib.suppress(ClusterUnavailable):
@@ -280,9 +296,7 @@ class RedisCluster(BaseCluster):
         async with self._lifecycle:
             if not self._unusable_reason:
                 self._unusable_reason = _CLOSED
-                if self._gap_task is not None:
-                    self._gap_task.cancel()
-                await self._catch_up.close()
+                self._gap_reports.cancel()
                 # If this task is cancelled, the exit stack still runs the remaining callbacks.
                 await self._exit_stack.aclose()
 
@@ -329,27 +343,12 @@ class RedisCluster(BaseCluster):
         self._topics.gap(name.name for name in names if isinstance(name, Channel) and name != CONTROL)
         # With tags, commands of router.select may have been missed, too.
         if lost or self.rooms.tags is not None:
-            self._messages_lost(lost)
+            self._gap_reports.add(lost)
 
-    def _messages_lost(self, rooms: frozenset[str]) -> None:
-        if self._on_gap is not None:
-            self._gap_rooms = (self._gap_rooms or frozenset()) | rooms
-            # With eager tasks, the task may already be done when create_task() returns.
-            if self._gap_task is None or self._gap_task.done():
-                self._gap_task = asyncio.create_task(self._run_on_gap(self._on_gap))
-
-    async def _run_on_gap(self, on_gap: OnGap) -> None:
-        """Call ``on_gap``, one call at a time."""
-        while self._gap_rooms is not None:
-            # The callback may call recover(), which needs the other connection.
-            await self.commands.wait_available()
-            rooms, self._gap_rooms = self._gap_rooms, None
-            try:
-                result = on_gap(rooms)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception as error:
-                self.log.write(logger, logging.ERROR, "on_gap", "on_gap raised an exception", error=error)
+    def _send_gap_messages(self, rooms: frozenset[str]) -> None:
+        for room in rooms:
+            members = len(self.rooms.members(room))
+            self.rooms.publish(room, PreparedMessage(gap_message(room, members)))
 
     # Rooms.
 
@@ -411,4 +410,11 @@ class RedisCluster(BaseCluster):
         """
         check_room(room)
         self._check_usable()
-        return await self._recoveries.recover(room, offset, epoch, limit)
+        subscription = self._bus.confirmation(room)
+        # Before the history is read, so that the subscription has all later messages.
+        is_subscribed = subscription is not None and subscription.done() and subscription.exception() is None
+        disconnects = self._catch_up.disconnects
+        recovered = await self._recoveries.recover(room, offset, epoch, limit)
+        if is_subscribed and self._bus.confirmation(room) is subscription and disconnects == self._catch_up.disconnects:
+            self._catch_up.recovered(room, recovered.position)
+        return recovered

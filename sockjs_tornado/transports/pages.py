@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import secrets
+from pathlib import Path
 from urllib.parse import quote
 
 from ..browser_files import SOCKJS_CLIENT, find
@@ -151,12 +152,16 @@ class Iframe(Page):
         _respond_cached(exchange, etag, content_type, [self._policy, *cache_headers()], body)
 
 
-class ClientScript(Page):
-    """``GET …/sockjs.min.js``: sockjs-client, as the package contains it, or a redirect to ``sockjs_url``."""
+class Script(Page):
+    """A public script, which the package contains.
 
-    def __init__(self, server: Router) -> None:
+    Args:
+        server: The router.
+        path: The path of the file, or None if the package was built without it.
+    """
+
+    def __init__(self, server: Router, path: Path | None) -> None:
         super().__init__(server)
-        path = find(SOCKJS_CLIENT)
         self._body = None if path is None else path.read_bytes()
         self._etag = "" if self._body is None else f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
 
@@ -169,10 +174,25 @@ class ClientScript(Page):
         return True
 
     def serve(self, exchange: Exchange) -> None:
-        """Respond with the script, with 304 if the client has it, or with the redirect."""
+        """Respond with the script, or with 304 if the client has it."""
         if self._body is not None:
             _respond_cached(exchange, self._etag, _SCRIPT_TYPE, _SCRIPT_HEADERS, self._body)
-            return
+        else:
+            self.respond_missing(exchange)
+
+    def respond_missing(self, exchange: Exchange) -> None:
+        """Respond if the package was built without the script."""
+        raise NotImplementedError
+
+
+class ClientScript(Script):
+    """``GET …/sockjs.min.js``: sockjs-client, as the package contains it, or a redirect to ``sockjs_url``."""
+
+    def __init__(self, server: Router) -> None:
+        super().__init__(server, find(SOCKJS_CLIENT))
+
+    def respond_missing(self, exchange: Exchange) -> None:
+        """Redirect to ``sockjs_url``."""
         url = self.server.settings.sockjs_url
         if url.removeprefix("./") == SOCKJS_CLIENT:
             message = f"This installation does not contain {SOCKJS_CLIENT}: set sockjs_url.\n"

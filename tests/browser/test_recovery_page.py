@@ -120,6 +120,33 @@ def test_when_redis_restarts_empty_the_page_reports_it_and_continues(
     assert "reconnecting" in ended.errors
 
 
+def test_when_redis_restarts_with_its_data_the_page_continues_without_a_request(
+    chromium: Chromium, redis_server: RedisServer, publisher: Publisher
+) -> None:
+    program = ServerProgram("examples/recovery/server.py", "--port", "0", "--redis", redis_server.url, "--every", "0")
+    try:
+        tick(publisher, 1)
+        window = chromium.open(f"http://localhost:{program.ports[0]}/recovery/")
+        chromium.sees("Connected over websocket")
+        tick(publisher, 2)
+        chromium.sees("Tick 2")
+        redis_server.command("SAVE")
+        redis_server.kill()
+        redis_server.start()
+        publisher.close()
+        tick(publisher, 3, 4)
+        chromium.sees("Tick 4")
+        # What it requests is "recovered".
+        assert lines(chromium) == ["#1 Tick 1 history", "#2 Tick 2", "#3 Tick 3", "#4 Tick 4"]
+        chromium.sees("Losses\n0")
+        assert chromium.complaints() == []
+        chromium.close_windows([window])
+    finally:
+        ended = program.stop()
+    assert (ended.status, ended.output) == (0, "")
+    assert "reconnecting" in ended.errors
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_on_a_phone(chromium: Chromium, page: str, publisher: Publisher, scheme: str) -> None:
     tick(publisher, 1)

@@ -302,3 +302,38 @@ async def test_an_entry_that_cannot_be_decoded_is_a_loss(
     await until(lambda: here.gaps)
     assert await peer.message() == [3, "3"]
     forget_reconnects(logged)
+
+
+async def test_a_room_whose_history_was_read_for_a_member_is_known(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    # With a long timeout, no PING is sent but those of the test.
+    here, there = await node(transform_message=with_offset, timeout=30), await node()
+    catch_up = here.cluster._catch_up
+    await publish(there, "1")
+    await within(here.cluster.recover(ROOM, 0, ""))
+    peer, connection = await here.enter(ROOM, "empty")
+    assert (catch_up._recovered, catch_up.positions) == ({}, {})
+    for known in (False, True):
+        position = (await within(here.cluster.recover(ROOM, 0, ""))).position
+        await within(here.cluster.recover("empty", 0, ""))
+        assert (catch_up._recovered, catch_up.positions) == ({ROOM: position}, {})
+        if known:
+            # A message that was published before may still be on its way, until Redis has replied.
+            here.cluster._bus._ping()
+            here.cluster._bus._ping()
+            await until(lambda: catch_up.positions)
+            assert (catch_up._recovered, catch_up.positions) == ({}, {ROOM: position})
+        await cut(here)
+        assert (catch_up._recovered, catch_up._arriving) == ({}, {})
+        text = str(position.offset + 1)
+        await publish(there, text)
+        await until(lambda known: len(here.gaps) == 1 + known, known)
+        if not known:
+            connection.leave(ROOM)
+            await within(connection.join(ROOM))
+    while (message := await peer.message()) != [3, "3"]:
+        # It was published after the reconnect.
+        assert message == [2, "2"]
+    assert here.gaps == [{ROOM, "empty"}, {"empty"}]
+    forget_reconnects(logged)

@@ -598,7 +598,7 @@ async def test_gaps_while_on_gap_runs_are_reported_by_its_next_call(
     assert reported.empty()
     go_on.set()
     assert await within(reported.get()) == {ROOM}
-    await until(lambda: here.cluster._gap_task.done())
+    await until(lambda: here.cluster._gap_reports._task.done())
     assert reported.empty()
     logged.take("reconnecting")
 
@@ -761,7 +761,7 @@ async def test_each_gap_is_reported_with_eager_tasks(
     create = asyncio.create_task
 
     def create_at_once(coroutine: Any, **options: Any) -> Any:
-        if coroutine.__name__ != "_run_on_gap":
+        if coroutine.__name__ != "_report":
             return create(coroutine, **options)
         with pytest.raises(StopIteration):
             coroutine.send(None)

@@ -1,0 +1,64 @@
+"""Recovery: a page that reconnects receives the messages that it has missed, each once and in order.
+
+::
+
+    from sockjs_tornado import SockJSRouter
+    from sockjs_tornado.cluster import RedisCluster
+    from sockjs_tornado.recovery import RecoveryConnection
+
+
+    class Feed(RecoveryConnection):
+        def may_follow(self, room):
+            return room == "news"
+
+
+    cluster = RedisCluster("redis://localhost:6379/0", recovery=True)
+    router = SockJSRouter(Feed, "/feed", cluster=cluster)
+    ...
+    await router.publish("news", {"title": "..."}, history=100)
+
+The router serves the page's part at ``PREFIX/recovery.js``, a JavaScript module::
+
+    import { RecoverySocket } from "/feed/recovery.js";
+
+    new RecoverySocket("/feed").follow("news", { message(data) { ... }, lost() { ... } });
+
+This requires the extra ``cluster``. Only messages that are published with a history can be recovered.
+
+Protocol
+--------
+
+Both sides send JSON objects with a ``type``. A position is the offset (1, 2, 3, ...) of a message in its room, and an
+epoch, which changes if the offsets start again. The client sends::
+
+    {"type": "follow", "room": "news", "id": 1}            the first time
+    {"type": "follow", "room": "news", "id": 1, "offset": 41, "epoch": "9f0c"}            after a reconnect
+    {"type": "unfollow", "room": "news"}
+
+``id`` is the number of the request for the room on this connection. The server sends::
+
+    {"type": "caught up", "room": "news", "id": 1, "lost": false, "messages": [[42, ...], [43, ...]],
+     "offset": 43, "epoch": "9f0c"}            the response: the missed messages, and whether some are missing
+    {"type": "message", "room": "news", "offset": 44, "epoch": "9f0c", "data": ...}            from then on
+    {"type": "message", "room": "news", "offset": 45, "epoch": "a1b2", "continues": "9f0c", "data": ...}
+                                               nothing is missing between this epoch and the last one
+    {"type": "gap", "room": "news", "within": 0.5}            messages may be lost: follow again after a random part of
+                                                              so many seconds
+    {"type": "unavailable", "room": "news", "id": 1}            in place of the response: retry in a second
+    {"type": "refused", "room": "news", "id": 1}            in place of the response: the client may not follow the room
+
+The client follows these rules:
+
+1. From its request until the response with the same ``id``, it keeps the messages of the room: the response may contain
+   them, too. It ignores responses with another ``id``.
+2. Then its position is that of the response. It processes a message if the offset is the next one and the message has,
+   or continues, the epoch of the position; it skips a message of this epoch that is not newer; and after any other
+   message it sends ``follow`` again.
+3. After ``gap``, it keeps the messages of the room until the response to its next request.
+
+.. versionadded:: 2.0
+"""
+
+from .connection import RecoveryConnection
+
+__all__ = ["RecoveryConnection"]

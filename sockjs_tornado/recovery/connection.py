@@ -1,0 +1,110 @@
+"""The server's part of the protocol for one client."""
+
+import inspect
+import json
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..connection import SockJSConnection
+from ..exceptions import ClusterUnavailable, ConfigurationError
+
+if TYPE_CHECKING:
+    from ..session.session import Session
+
+
+class RecoveryConnection(SockJSConnection):
+    """A connection whose client follows rooms: it receives what it has missed in them, and what is published later.
+
+    Override :meth:`may_follow`. Without that, no client may follow any room. Messages of the client that are not part
+    of the protocol are passed to :meth:`on_other_message`.
+
+    Each request may read a history: limit their rate with the setting ``max_inbound_rate``.
+
+    Args:
+        session: The session of the connection.
+
+    Raises:
+        ConfigurationError: The router has no ``RedisCluster(recovery=True)``.
+
+    Attributes:
+        max_followed_rooms: The largest number of rooms that one client may follow. Default 100.
+        recovery_limit: The largest number of messages in a response; if more were missed, the client receives the last
+            ones and learns that others are lost. Default 1000; None for no limit.
+
+    .. versionadded:: 2.0
+    """
+
+    #: Scripts that the router serves below its prefix.
+    page_scripts: ClassVar[Mapping[str, Path]] = {"recovery.js": Path(__file__).with_name("recovery.js")}
+
+    max_followed_rooms: ClassVar[int] = 100
+    recovery_limit: ClassVar[int | None] = 1000
+
+    def __init__(self, session: "Session") -> None:
+        super().__init__(session)
+        self._followed: set[str] = set()
+        if not getattr(session.server.cluster, "recovery", False):
+            raise ConfigurationError(
+                f"{type(self).__name__} requires a cluster with histories: create the router with "
+                "SockJSRouter(cluster=RedisCluster(url, recovery=True))"
+            )
+
+    def may_follow(self, room: str) -> Awaitable[bool] | bool:
+        """Return whether the client may follow a room. It may be ``async def``. The default returns False.
+
+        Args:
+            room: The name of the room, which the client has chosen.
+        """
+        return False
+
+    def on_other_message(self, message: Any) -> Awaitable[object] | object:
+        """Called with each message that is not part of the protocol, as ``on_message`` of other connections.
+
+        The default ignores it.
+        """
+
+    def on_message(self, message: Any) -> Awaitable[object] | object:
+        """Process a request of ``recovery.js``, and pass other messages to :meth:`on_other_message`."""
+        # Most messages of an application are parsed only once.
+        if isinstance(message, str) and "follow" in message:
+            try:
+                request = json.loads(message)
+            except (ValueError, RecursionError):
+                request = None
+            match request:
+                case {"type": "follow", "room": str(room), "id": int(number), **position}:
+                    match position:
+                        case {"offset": int(offset), "epoch": str(epoch)} if not isinstance(offset, bool):
+                            return self._follow(room, number, offset, epoch)
+                        case {} if not position:
+                            return self._follow(room, number, 0, None)
+                case {"type": "unfollow", "room": str(room)}:
+                    if room in self._followed:
+                        self._followed.discard(room)
+                        self.leave(room)
+                    return None
+        return self.on_other_message(message)
+
+    async def _follow(self, room: str, number: int, offset: int, epoch: str | None) -> None:
+        response: dict[str, str | int] = {"room": room, "id": number}
+        permitted = self.may_follow(room)
+        if inspect.isawaitable(permitted):
+            permitted = await permitted
+        if not permitted or (room not in self._followed and len(self._followed) >= self.max_followed_rooms):
+            self.send({"type": "refused", **response})
+            return
+        self._followed.add(room)
+        try:
+            # Join first, so that no message is missed between the response and the first live message.
+            await self.join(room)
+            recovered = await self.session.server.cluster.recover(room, offset, epoch or "", limit=self.recovery_limit)
+        except ClusterUnavailable:
+            self.send({"type": "unavailable", **response})
+            return
+        # With max_concurrent_callbacks, the client may have left the room meanwhile.
+        if room not in self._followed:
+            return
+        # A client without a position has not lost anything.
+        lost = epoch is not None and not recovered.complete
+        self.send(recovered.encode(type="caught up", **response, lost=lost))
