@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from .option_sources import suggest_setting
+
 #: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
     "serve": ("serve", "serve echo, chat, or a connection class of your own"),
@@ -58,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].partition("=")[0].removeprefix("--")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{suggest_setting(name, '--set NAME=VALUE')}")
     if hasattr(options, "fail"):
         parser.error(options.fail)
     try:

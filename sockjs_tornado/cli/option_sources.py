@@ -54,12 +54,24 @@ def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def _suggest(name: str, prefix: str, names: Collection[str]) -> str:
-    """Return the end of an error about an unknown name."""
+def suggest_setting(name: str, where: str) -> str:
+    """Return the end of an error about an unknown name, if it is a setting.
+
+    Args:
+        name: The name, perhaps in upper case or with hyphens.
+        where: What sets a setting, with ``NAME`` for the name of it.
+    """
     setting = name.lower().replace("-", "_")
     if any(field.name == setting for field in dataclasses.fields(Settings)):
-        where = f"{PREFIX}SET={setting}=VALUE" if prefix else "a line in [set]"
-        return f"; {setting} is a setting of the router, which needs {where}"
+        return f"; {setting} is a setting of the router, which needs {where.replace('NAME', setting)}"
+    return ""
+
+
+def _suggest(name: str, prefix: str, names: Collection[str]) -> str:
+    """Return the end of an error about an unknown name."""
+    setting = suggest_setting(name, f"{PREFIX}SET=NAME=VALUE" if prefix else "a line in [set]")
+    if setting:
+        return setting
     for nearest in difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; the nearest is {prefix}{nearest}"
     return "; `serve --help` lists all"

@@ -184,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 #: The options that say where to listen, by kind. One of them replaces those of other kinds in less specific sources.
-_ADDRESSES: Final = ({"host", "port"}, {"uds"}, {"fd"})
+_ADDRESSES: Final = ({"uds"}, {"fd"}, {"host", "port"})
 
 
 def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeOptions:
@@ -207,6 +207,10 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     # The first source has precedence, so it comes last.
     for describe, source in reversed(sources):
         kinds = [names for names in _ADDRESSES if not names.isdisjoint(source)]
+        # A container image may set a port in the environment that its user replaces there.
+        if len(kinds) > 1 and source is not variables:
+            first, second = (next(name for name in source if name in names) for names in kinds[:2])
+            raise ConfigurationError(f"{describe(first)}: cannot be combined with {describe(second)}")
         if kinds:
             replaced = {name for names in _ADDRESSES if names not in kinds for name in names}
             values = {name: value for name, value in values.items() if name not in replaced}

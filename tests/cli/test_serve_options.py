@@ -9,6 +9,7 @@ import pytest
 from programs import ROOT
 
 from sockjs_tornado import ConfigurationError
+from sockjs_tornado.cli import main
 from sockjs_tornado.cli.serve_options import FIELDS, FLAG, ServeOptions, add_arguments, resolve
 
 PAGE = ROOT / "docs/cli.md"
@@ -110,6 +111,35 @@ def test_an_address_replaces_another_kind_of_address(
     assert (options.host, options.port, options.uds, options.fd) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "file", "why"),
+    [
+        (["--uds", "/a", "--port", "80"], "", "--uds: cannot be combined with --port"),
+        (["--host", "::1", "--fd", "3"], "", "--fd: cannot be combined with --host"),
+        (["--fd", "3", "--uds", "/a"], "", "--uds: cannot be combined with --fd"),
+        ([], 'uds = "/a"\nport = 80', "FILE: uds: cannot be combined with FILE: port"),
+    ],
+)
+def test_two_kinds_of_addresses_in_one_place_are_an_error(
+    arguments: list[str], file: str, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(*arguments, file=file, folder=tmp_path)
+    assert re.sub(r"\S+\.toml", "FILE", str(caught.value)) == why
+
+
+def test_a_setting_on_the_command_line_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, name in ((["--heartbeat-delay"], "heartbeat_delay"), (["--verify_ip=0"], "verify_ip")):
+        with pytest.raises(SystemExit) as caught:
+            main(["serve", *arguments])
+        assert caught.value.code == 2
+        expected = f"unrecognized arguments: {' '.join(arguments)}; {name} is a setting of the router, which needs "
+        assert expected + f"--set {name}=VALUE\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["serve", "--heartbeat"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --heartbeat\n")
+
+
 def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("port = 5")
@@ -154,10 +184,10 @@ def test_a_wrong_variable_is_an_error(variables: dict[str, str], why: str) -> No
     "arguments", [("--metrics-host", "127.0.0.2"), ("--uds", "/a"), ("--fd", "3"), ("--metrics-port", "82")]
 )
 def test_the_metrics_need_a_port_of_their_own_on_the_same_address(arguments: tuple[str, ...]) -> None:
-    same = ("--port", "81", "--metrics-port", "81")
+    same = {"SOCKJS_PORT": "81", "SOCKJS_METRICS_PORT": "81"}
     with pytest.raises(ConfigurationError, match=r"^--metrics-port: expected another port than --port"):
-        read(*same)
-    read(*same, *arguments)
+        read(environment=same)
+    read(*arguments, environment=same)
 
 
 @pytest.mark.parametrize(
