@@ -71,6 +71,8 @@ class Follower:
                     # All clients of the server receive this at once. Messages wait in the client's queue.
                     await asyncio.sleep(random.uniform(0, seconds))
                     await self.follow(client)
+                case {"type": "refused"}:
+                    raise PermissionError(f"the server does not let this client follow the room {self._room!r}")
                 case {"type": "unavailable"}:
                     await asyncio.sleep(RETRY_INTERVAL)
                     await self.follow(client)

@@ -42,6 +42,39 @@ def page(redis_server: RedisServer) -> Iterator[str]:
     assert program.stop() == Ended(status=0, output="", errors="")
 
 
+# Follows the room, ends that, and follows it again from the first message on, over one connection.
+SEVERAL_ROOMS = """
+const done = arguments[0], seen = [];
+const { RecoverySocket } = await import("/recovery/sockjs/recovery.js");
+const socket = new RecoverySocket("/recovery/sockjs", { message: (data) => note(`other ${data.type}`) });
+const first = socket.follow("ticks", {
+  message(data, offset, source) {
+    note(`first ${data.tick} ${source}`);
+    if (data.tick !== 2) return;
+    first.unfollow();
+    socket.send("something else");
+    const position = { offset: 1, epoch: first.position.epoch };
+    const second = socket.follow("ticks", {
+      position,
+      message: (data, offset, source) => note(`second ${data.tick} ${source} ${second.position.offset}`),
+    });
+    try {
+      socket.follow("ticks");
+    } catch (error) {
+      note("already");
+    }
+  },
+});
+socket.follow("secret", { refused: () => note("refused"), message: () => note("secret") });
+function note(text) {
+  seen.push(text);
+  if (seen.length < 6) return;
+  socket.close();
+  done(seen);
+}
+"""
+
+
 def tick(publisher: Publisher, *numbers: int) -> None:
     """Publish ticks."""
     for number in numbers:
@@ -93,6 +126,17 @@ def test_missed_messages_are_recovered_or_reported_as_lost(chromium: Chromium, p
     lost = "Some ticks are lost: the server no longer has them."
     assert lines(chromium)[7:] == ["The connection was cut here.", lost, *kept]
     chromium.sees("Losses\n1")
+    assert chromium.complaints() == []
+    chromium.close_windows([window])
+
+
+def test_a_page_follows_several_rooms_over_one_connection(chromium: Chromium, page: str, publisher: Publisher) -> None:
+    tick(publisher, 1, 2)
+    window = chromium.open(page)
+    chromium.sees("Connected over websocket")
+    seen = chromium.driver.execute_async_script(f"(async () => {{{SEVERAL_ROOMS}}}).apply(null, arguments)")
+    seen.remove("refused")
+    assert seen == ["first 1 history", "first 2 history", "already", "other error", "second 2 recovered 2"]
     assert chromium.complaints() == []
     chromium.close_windows([window])
 
