@@ -4,7 +4,7 @@ import json
 import re
 
 from sockjs_tornado.cluster.claim_format import DeadOwner, _signed_text, encode_claim, encode_tombstone, parse_claim
-from sockjs_tornado.cluster.envelope import RedisKeys, decode, value_of
+from sockjs_tornado.cluster.envelope import RedisKeys, decode, decode_control, decode_topic, encode_control, value_of
 from sockjs_tornado.cluster.envelope_signing import EnvelopeSigner, EnvelopeVerifier, Unauthenticated
 from sockjs_tornado.cluster.secret import Secrets
 
@@ -27,6 +27,8 @@ class Target:
       rejected with ValueError.
     - An envelope is rejected with ValueError, or its node is an id, its numbers are not negative, and its message is a
       text or a JSON container.
+    - One channel accepts it at most: those of rooms a message, that of commands a command, or those of topics JSON. A
+      command is the one that a node writes for its fields.
     """
 
     def __call__(self, data: bytes) -> None:
@@ -56,10 +58,35 @@ class Target:
         assert _ADDRESS.fullmatch(owner.address), owner
 
     def _check_envelope(self, data: bytes) -> None:
+        accepted = [self._check_command(data), self._check_topic(data), self._check_message(data)]
+        assert sum(accepted) <= 1, accepted
+
+    def _check_command(self, data: bytes) -> bool:
         try:
-            node, tag, message, position = decode(data)
+            node, tag, command, *_ = decode_control(data)
         except ValueError:
-            return
+            return False
+        assert tag >= 0
+        assert decode_control(encode_control(node, tag, command))[:3] == (node, tag, command)
+        assert command.action in ("disconnect", "join", "leave", "send"), command
+        assert command.target.kind in ("room", "tag", "id"), command
+        if command.action == "send" and command.arguments[0] == "j":
+            assert isinstance(json.loads(command.arguments[1]), list | dict)
+        return True
+
+    def _check_topic(self, data: bytes) -> bool:
+        try:
+            text = decode_topic(data).text
+        except ValueError:
+            return False
+        json.loads(text)
+        return True
+
+    def _check_message(self, data: bytes) -> bool:
+        try:
+            node, tag, message, position, *_ = decode(data)
+        except ValueError:
+            return False
         assert re.fullmatch(r"[!-~]{0,64}", node), node
         assert tag >= 0
         assert position is None or position.offset >= 0
@@ -67,6 +94,7 @@ class Target:
         assert isinstance(value, str | list | dict)
         fields = json.loads(text_of(data))
         assert fields[4] == str(message)
+        return True
 
     def _check_signature(self, data: bytes) -> None:
         verifier = EnvelopeVerifier(_KEYS, _SECRETS)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from application import LogWatch, Noted, Serve
-from client import Connect, Join, within
+from client import Connect, Join, until, within
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockjs_tornado import SockJSConnection
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.session import control
 from sockjs_tornado.session.control import Command, Target, decode_command, encode_command
 from sockjs_tornado.session.rooms import Rooms
@@ -255,3 +256,21 @@ def test_ids_of_two_processes_differ() -> None:
     first.create_tags()
     second.create_tags()
     assert len({first.process_id, second.process_id, ""}) == 3
+
+
+async def test_channels_of_one_connection_are_tagged_separately(serve: Serve, join: Join) -> None:
+    class Tagged(SockJSConnection):
+        def on_open(self, info: object) -> None:
+            self.tag(type(self).__name__)
+
+    class Other(Tagged):
+        pass
+
+    router = SockJSRouter(MultiplexConnection.get(a=Tagged, b=Other), "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("sub,a", "sub,b")
+    await until(lambda: len(router.container.rooms.tags or ()) == 2)
+    router.select(tag="Tagged").disconnect()
+    router.select(tag="Other").send("x")
+    assert [await peer.message(), await peer.message()] == ["uns,a", "msg,b,x"]
