@@ -153,7 +153,7 @@ directory = pathlib.Path(sys.argv[1])
 print("ready", flush=True)
 input()
 _create_private_directory(directory)
-print(_load_or_create_secret(directory).hex())
+print(_load_or_create_secret(directory).keys[0].hex())
 """
 
 
