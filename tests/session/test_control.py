@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from application import LogWatch, Noted, Serve
 from client import Connect, Join, until, within
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
@@ -204,6 +204,7 @@ def test_names_of_applications_win() -> None:
     assert Tagged(session).tags == {"own"}
 
 
+@settings(max_examples=25)
 @given(name=TEXT, arguments=st.tuples(st.integers(0, 65535), TEXT), kind=st.sampled_from(["room", "tag", "id"]))
 def test_encoded_commands_can_be_decoded(name: str, arguments: tuple[int, str], kind: str) -> None:
     for action, values in (
