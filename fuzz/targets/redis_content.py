@@ -14,7 +14,7 @@ _SECRETS = Secrets(b"a secret of 16 bytes, or more")
 _KEY = "/chat:session"
 _KEYS = RedisKeys("sockjs")
 _ROOM = "lobby"
-_ADDRESS = re.compile(r"http://[^\s/@?#]+:[0-9]{1,5}")
+_ADDRESS = re.compile(r"https?://[^\s/@?#]+:[0-9]{1,5}")
 
 
 class Target:

@@ -18,7 +18,7 @@ NODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 #: The address of a node: a name or an address, in brackets for IPv6, and a port.
 ADDRESS: Final = re.compile(
-    r"http://(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?\]):[1-9][0-9]{0,4}"
+    r"https?://(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?\]):[1-9][0-9]{0,4}"
 )
 
 _CLAIM: Final = re.compile(rf"{_VERSION} ({NODE.pattern}) ({ADDRESS.pattern}|-) ([0-9a-f]{{64}})")

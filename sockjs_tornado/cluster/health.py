@@ -8,6 +8,7 @@ further requests fail at once until the node responds again.
 
 import asyncio
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -135,13 +136,13 @@ class HealthMonitor:
         except UpstreamDisconnected:
             return None
         except OSError as error:
-            # The connections of a process that has ended are closed anyway.
-            return None if is_refused(error) or is_local(error) else False
+            # The connections of a process that has ended are closed anyway. With an error of TLS, it has responded.
+            return None if is_refused(error) or is_local(error) or isinstance(error, ssl.SSLError) else False
         try:
             await self._identify(upstream, owner, PROBE_TIMEOUT)
         except TimeoutError:
             return True
-        except (UpstreamDisconnected, ClusterError):
+        except (UpstreamDisconnected, ClusterError, ssl.SSLError):
             # The process has closed the connection, or has rejected the call.
             return None
         finally:

@@ -19,6 +19,7 @@ from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
 from .node import BACKLOG, Node
+from .node_tls import FileName, load_node_tls
 from .ownership import Owner
 from .secret import SecretOption, check_secret
 
@@ -35,7 +36,7 @@ _NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def split_address(name: str, value: str) -> tuple[str, int]:
-    """Return the host and port of an argument, ``http://host:port`` or ``host:port``, or raise ConfigurationError."""
+    """Return the host and port of an argument, a URL or ``host:port``, or raise ConfigurationError."""
     expected = f"{name}: got {value!r}, expected a host and a port, such as http://10.0.0.5:9001"
     if not isinstance(value, str):
         raise ConfigurationError(expected)
@@ -45,7 +46,7 @@ def split_address(name: str, value: str) -> tuple[str, int]:
     except ValueError:
         raise ConfigurationError(expected) from None
     is_plain = parts.username is None and parts.path in ("", "/") and not parts.query and not parts.fragment
-    if parts.scheme != "http" or not host or not port or not is_plain:
+    if parts.scheme not in ("http", "https") or not host or not port or not is_plain:
         raise ConfigurationError(expected)
     return host, port
 
@@ -110,6 +111,9 @@ class Membership:
         listen: str | None,
         allow_public_listener: bool,
         on_redis_down: str,
+        tls_certificate: FileName | None = None,
+        tls_key: FileName | None = None,
+        tls_ca: FileName | None = None,
         log: ThrottledLog | None = None,
     ) -> None:
         host, port = split_address("advertise", advertise)
@@ -117,14 +121,17 @@ class Membership:
         self._allow_public = allow_public_listener
         self._commands = commands
         self._id = node_id
-        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        is_https = advertise.startswith("https://")
+        tls = load_node_tls(is_https=is_https, certificate=tls_certificate, key=tls_key, ca=tls_ca)
+        scheme = "https" if is_https else "http"
+        self._address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self._key = keys.address(self._address)
         if not ADDRESS.fullmatch(self._address):
             raise ConfigurationError(f"advertise: got {advertise!r}, expected ASCII characters; encode it with IDNA")
         owner = Owner(node_id, self._address)
         secrets = check_secret(secret)
         self._claims = Claims(commands, keys, owner, stats, secrets, log)
-        self.node = Node(owner, secrets, self._claims, stats, on_redis_down == "local")
+        self.node = Node(owner, secrets, self._claims, stats, on_redis_down == "local", tls)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 

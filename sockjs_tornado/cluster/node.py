@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from ..session.grace import timeout
 from ..transports.endpoint import SessionEndpoint
 from .forwarding import RelayedRequest
 from .health import HealthMonitor
+from .node_tls import NodeTLS, tls_reason
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
 from .relayed_exchange import RelayedExchange
@@ -70,14 +72,21 @@ class Node:
     """
 
     def __init__(
-        self, owner: Owner, secrets: Secrets, ownership: Ownership, stats: Counter[str], local_fallback: bool
+        self,
+        owner: Owner,
+        secrets: Secrets,
+        ownership: Ownership,
+        stats: Counter[str],
+        local_fallback: bool,
+        tls: NodeTLS | None = None,
     ) -> None:
         self.owner = owner
         self.ownership = ownership
         self.stats = stats
         self.local_fallback = local_fallback
         self.signer = Signer(secrets, owner.node)
-        self.upstreams = Upstreams()
+        self._tls = tls
+        self.upstreams = Upstreams(tls)
         self.health = HealthMonitor(self.upstreams, stats, self._identify)
         self.rpcs: dict[str, Callable[[bytes], bytes]] = {
             _RECYCLE: self._recycle,
@@ -114,6 +123,7 @@ class Node:
             network_timeout=0,
             max_body_size=self._max_body_size,
             max_header_size=_MAX_HEADER_SIZE,
+            ssl_options=None if self._tls is None else self._tls.server,
         )
         listener = await self._server.enter_async_context(server)
         # Before the event loop accepts the first connection.
@@ -175,12 +185,16 @@ class Node:
         address = self.owner.address
         try:
             upstream = await self.upstreams.connect(address)
+        except ssl.SSLError as error:
+            raise _tls_error(address, error) from None
         except OSError:
             return None
         try:
             found = await self._call(upstream, "", _IDENTIFY, b"", CONNECT_TIMEOUT)
         except UpstreamDisconnected:
             return None
+        except ssl.SSLError as error:
+            raise _tls_error(address, error) from None
         except (TimeoutError, ClusterError):
             message = f"{address} is not a node of this cluster, or its secret differs from this node's"
             raise ClusterError(message) from None
@@ -221,6 +235,14 @@ class Node:
         elif response.status == 200 and RELAY_HEADER in dict(response.fields):
             return response.body
         raise ClusterError(f"{upstream.address} responded {response.status} to a call of {name!r}")
+
+
+def _tls_error(address: str, error: ssl.SSLError) -> ClusterError:
+    return ClusterError(
+        f"the TLS connection to this node's own address {address} failed ({tls_reason(error)}); check that "
+        "tls_certificate names this address, has not expired, is issued by an authority in tls_ca, and is valid for "
+        "servers and clients"
+    )
 
 
 def _batches(keys: Iterable[str]) -> Iterator[list[str]]:

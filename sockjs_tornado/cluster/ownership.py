@@ -14,7 +14,7 @@ class Owner(NamedTuple):
 
     Attributes:
         node: The node's id.
-        address: The address of its listener: ``http://host:port``, or the path of a Unix socket.
+        address: The address of its listener: ``http://host:port``, ``https://host:port``, or the path of a Unix socket.
     """
 
     node: str

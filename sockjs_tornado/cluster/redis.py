@@ -24,6 +24,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ClusterUnavailable, ConfigurationError
@@ -105,12 +106,17 @@ class RedisCluster(BaseCluster):
             that their clients can recover those that they miss. Default False.
         timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply. With the
             default of 2, a half-open connection is detected within 4 s.
-        advertise: The private address at which other nodes reach this one: ``http://host:port``. Any node can then
-            serve any session. If None, the default, the nodes only share rooms.
+        advertise: The private address at which other nodes reach this one: ``http://host:port``, or ``https://...`` for
+            TLS. Any node can then serve any session. If None, the default, the nodes only share rooms.
         secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes and
             publishers. Messages that are not signed with it are not delivered. A list of secrets replaces one without
             downtime: the first one signs, and the signatures of all are accepted. Required with ``advertise``.
         listen: The address on which this node listens for the others, ``host:port``. Default: the advertised address.
+        tls_certificate: The file with this node's certificate chain, for an ``https`` address. It must name the host,
+            and be valid for servers and clients.
+        tls_key: The file with its key. Default: the same file.
+        tls_ca: The file with the authorities that issue the certificates of all nodes; nodes then accept connections
+            with such a certificate only. If None, the authorities of the system verify the certificates of listeners.
         allow_public_listener: Whether to allow a public address to listen on.
         on_redis_down: How to answer a request for a session that this node does not know while Redis is unavailable.
             ``"reject"``, the default, responds 503. ``"local"`` opens the session on this node; use it only if the
@@ -138,6 +144,9 @@ class RedisCluster(BaseCluster):
         advertise: str | None = None,
         secret: SecretOption | None = None,
         listen: str | None = None,
+        tls_certificate: str | Path | None = None,
+        tls_key: str | Path | None = None,
+        tls_ca: str | Path | None = None,
         allow_public_listener: bool = False,
         on_redis_down: str = "reject",
         timeout: float = TIMEOUT,
@@ -174,11 +183,14 @@ class RedisCluster(BaseCluster):
                 advertise=advertise,
                 secret=secret,
                 listen=listen,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
+                tls_ca=tls_ca,
                 allow_public_listener=allow_public_listener,
                 on_redis_down=on_redis_down,
             )
-        elif listen is not None:
-            raise ConfigurationError("listen requires advertise")
+        elif any(option is not None for option in (listen, tls_certificate, tls_key, tls_ca)):
+            raise ConfigurationError("listen, tls_certificate, tls_key and tls_ca require advertise")
         self._secrets = None if secret is None else check_secret(secret)
         self._create_node()
 

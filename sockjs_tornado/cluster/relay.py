@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import ssl
 from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
 from .forwarding import Forwarder, RelayedRequest
 from .health import NodeUnresponsive
+from .node_tls import tls_reason
 from .ownership import Location, Owner
 from .upstream import UpstreamDisconnected, is_local, is_refused
 
@@ -160,6 +162,17 @@ class SessionRelay:
         if is_local(error):
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
+            if not request.exchange.responded:
+                request.endpoint.respond_unavailable(request.exchange, "relay")
+            return
+        if isinstance(error, ssl.SSLError):
+            # The node is alive, and the session with it.
+            message = (
+                "The TLS connection to node %s failed: %s. Check the certificates of both nodes (tls_certificate): "
+                "their names, their dates, and their authority (tls_ca)."
+            )
+            address = request.owner.address
+            self._container.log.write(logger, logging.WARNING, "tls", message, address, tls_reason(error))
             if not request.exchange.responded:
                 request.endpoint.respond_unavailable(request.exchange, "relay")
             return

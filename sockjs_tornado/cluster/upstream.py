@@ -7,6 +7,7 @@ as they arrive, stops reading when their client is slow, and cancels a request w
 import asyncio
 import errno
 import re
+import ssl
 from functools import partial
 from socket import gaierror
 from typing import Final, NamedTuple
@@ -16,6 +17,8 @@ from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection
 from ..wire.fields import TOKEN, has_token
 from ..wire.sockets import EXHAUSTED_ERRNOS, peer_disconnected, set_user_timeout
+from ..wire.tls import TLSTransport
+from .node_tls import NodeTLS
 
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
@@ -128,6 +131,8 @@ class Upstream(asyncio.BufferedProtocol):
         self._head: _Head | None = None
         self._pipe: Connection | None = None
         self.idle_since = 0.0
+        # With TLS, the future of the handshake.
+        self.handshake: asyncio.Future[None] | None = None
 
     def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
         """Send a request, and return the future of the response, which may raise UpstreamDisconnected."""
@@ -155,6 +160,21 @@ class Upstream(asyncio.BufferedProtocol):
         """Return whether the peer has closed the connection, even if the event loop has not reported it yet."""
         transport = self._transport
         return transport is None or transport.is_closing() or peer_disconnected(transport.get_extra_info("socket"))
+
+    def set_user_timeout(self, seconds: float) -> None:
+        """Close the connection if the node does not acknowledge sent data in time."""
+        if self._transport is not None and not self._transport.is_closing():
+            set_user_timeout(self._transport.get_extra_info("socket"), seconds)
+
+    def handshake_finished(self) -> None:
+        """Called when the TLS handshake is complete."""
+        if self.handshake is not None and not self.handshake.done():
+            self.handshake.set_result(None)
+
+    def handshake_failed(self, error: ssl.SSLError) -> None:
+        """Called when the TLS handshake has failed."""
+        if self.handshake is not None and not self.handshake.done():
+            self.handshake.set_exception(error)
 
     def abort(self) -> None:
         """Close the connection immediately."""
@@ -243,26 +263,35 @@ class Upstream(asyncio.BufferedProtocol):
             else:
                 self.abort()
 
-    def _complete(self, result: Response | Stream | None) -> None:
-        """Complete the pending request, if any. None means that there is no response."""
+    def _complete(self, result: Response | Stream | ssl.SSLError | None) -> None:
+        """Complete the pending request, if any. None and an error mean that there is no response."""
         response, self._response = self._response, None
         if response is None or response.done():
             return
         if result is None:
             response.set_exception(UpstreamDisconnected())
+        elif isinstance(result, ssl.SSLError):
+            response.set_exception(result)
         else:
             response.set_result(result)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        transport, self._transport = self._transport, None
         self._pool.discard(self)
-        self._complete(None)
+        # With TLS 1.3, a server rejects the client's certificate after the client's side of the handshake, before it
+        # processes a request.
+        self._complete(transport.error if isinstance(transport, TLSTransport) else None)
+        if self.handshake is not None and not self.handshake.done():
+            self.handshake.set_exception(ConnectionResetError("the connection was closed during the TLS handshake"))
         if self._pipe is not None:
             self._pipe.close_transport()
 
 
 class Upstreams:
     """The pool of this node's connections to all other nodes.
+
+    Args:
+        tls: The options for nodes with an https address; by default, those of the system.
 
     Attributes:
         all: The open connections.
@@ -272,7 +301,10 @@ class Upstreams:
         closed: Whether new connections are refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: NodeTLS | None = None) -> None:
+        self._tls = None if tls is None else tls.client
+        # For encrypted data.
+        self._tls_buffer = bytearray(READ_SIZE)
         self._idle: dict[str, list[Upstream]] = {}
         self.all: set[Upstream] = set()
         self.buffer = memoryview(bytearray(READ_SIZE))
@@ -283,7 +315,8 @@ class Upstreams:
         """Return an idle connection to a node, or a new one.
 
         Raises:
-            OSError: The connection failed, or took longer than :data:`CONNECT_TIMEOUT` seconds.
+            OSError: The connection failed, or took longer than :data:`CONNECT_TIMEOUT` seconds. If the node's
+                certificate is not accepted, it is an ssl.SSLError.
             UpstreamDisconnected: This node is stopping.
         """
         while idle := self._idle.get(address):
@@ -303,12 +336,38 @@ class Upstreams:
                 _, upstream = await loop.create_unix_connection(make, address)
             else:
                 parts = urlsplit(address)
-                transport, upstream = await loop.create_connection(make, parts.hostname or "", parts.port or 80)
-                if not transport.is_closing():
-                    set_user_timeout(transport.get_extra_info("socket"), USER_TIMEOUT)
+                host, port = parts.hostname or "", parts.port or 80
+                if parts.scheme == "https":
+                    upstream = await self._open_tls(make(), host, port)
+                else:
+                    _, upstream = await loop.create_connection(make, host, port)
+                upstream.set_user_timeout(USER_TIMEOUT)
         if self.closed:
             upstream.abort()
             raise UpstreamDisconnected
+        return upstream
+
+    async def _open_tls(self, upstream: Upstream, host: str, port: int) -> Upstream:
+        self._tls = self._tls or ssl.create_default_context()
+        loop = asyncio.get_running_loop()
+        handshake = upstream.handshake = loop.create_future()
+        # Not the transport of asyncio, which drops data that it has not decrypted when a stream ends.
+        make = partial(
+            TLSTransport,
+            upstream,
+            None,
+            self._tls,
+            self._tls_buffer,
+            upstream.handshake_finished,
+            upstream.handshake_failed,
+            host,
+        )
+        await loop.create_connection(make, host, port)
+        try:
+            await handshake
+        except BaseException:
+            upstream.abort()
+            raise
         return upstream
 
     def put_back(self, upstream: Upstream) -> None:

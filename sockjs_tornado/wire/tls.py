@@ -16,19 +16,21 @@ _PIECE_SIZE: Final = 256 * 1024
 
 
 class TLSChannel:
-    """The server's side of a TLS connection, without I/O.
+    """One side of a TLS connection, without I/O: the server's, or with ``server_hostname`` the client's.
 
     Attributes:
         session: The TLS session.
-        incoming: The bytes from the client that were not decrypted yet.
+        incoming: The bytes from the peer that were not decrypted yet.
     """
 
     __slots__ = ("_outgoing", "incoming", "session")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         self.incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.session = context.wrap_bio(self.incoming, self._outgoing, server_side=True)
+        self.session = context.wrap_bio(
+            self.incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
+        )
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Decrypt data into ``buffer``.
@@ -44,7 +46,7 @@ class TLSChannel:
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLEOFError:
-            # Without a close_notify. A request tells its length, so that an attacker cannot cut it.
+            # Without a close_notify. A request has its length, so that an attacker cannot cut it.
             return 0
 
     def encrypt(self, data: Any) -> bytes:
@@ -76,24 +78,32 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     Args:
         protocol: The protocol. It must not write before ``on_handshake`` was called.
-        sock: The connection's socket.
+        sock: The connection's socket; None to send by the asyncio transport alone.
         context: The TLS options.
         buffer: The buffer for reads, which connections may share.
         on_handshake: Called when the handshake is complete.
         on_failure: Called with the error if the handshake fails; then the connection closes.
+        server_hostname: For the client's side, the name that the server's certificate must have.
+
+    Attributes:
+        channel: The TLS connection.
+        error: The error that has ended the connection after the handshake, such as the peer's alert.
     """
 
     def __init__(
         self,
         protocol: asyncio.BufferedProtocol,
-        sock: socket.socket,
+        sock: socket.socket | None,
         context: ssl.SSLContext,
         buffer: bytearray,
         on_handshake: Callable[[], None],
         on_failure: Callable[[ssl.SSLError], None],
+        server_hostname: str | None = None,
     ) -> None:
         super().__init__()
-        self.channel = TLSChannel(context)
+        self.channel = TLSChannel(context, server_hostname)
+        self.error: ssl.SSLError | None = None
+        self._is_client = server_hostname is not None
         self._protocol: Any = protocol
         self._socket = sock
         self._buffer = buffer
@@ -115,6 +125,8 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
         self._protocol.connection_made(self)
+        if self._is_client:
+            self._process()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
@@ -171,7 +183,8 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
                 if count is None:
                     return
                 self._end()
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            self.error = error
             self.abort()
 
     def _connect(self) -> bool:
@@ -236,7 +249,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def _send(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
-        if data and not self._transport.get_write_buffer_size():
+        if data and self._socket is not None and not self._transport.get_write_buffer_size():
             # If the send fails, the transport meets and reports the same error when it writes the rest.
             with contextlib.suppress(OSError):
                 data = data[self._socket.send(data) :]

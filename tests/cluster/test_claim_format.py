@@ -19,6 +19,8 @@ def test_a_claim_can_be_parsed_by_nodes_with_the_same_secret_for_the_same_sessio
     owner = Owner("0123456789abcdef", f"http://{host}")
     value = encode_claim(SECRET, key, owner)
     assert parse_claim(SECRET, key, value) == owner
+    secure = Owner("a", f"https://{host}")
+    assert parse_claim(SECRET, key, encode_claim(SECRET, key, secure)) == secure
     for secret, other in ((Secrets(b"another secret"), key), (SECRET, f"{key}x")):
         with pytest.raises(ValueError, match="not written by a node"):
             parse_claim(secret, other, value)
@@ -52,7 +54,8 @@ def forged(claim: str) -> bytes:
         "2 a http://a:1",
         "1 a /run/other.sock",
         "1 a unix:///run/other.sock",
-        "1 a https://a:1",
+        "1 a httpss://a:1",
+        "1 a https:/a:1",
         "1 a http://a",
         "1 a http://a:",
         "1 a http://a:0",
