@@ -25,7 +25,7 @@ SECRET = "none that protects anything"
 COMPLAINTS = ("is UP/READY", "is UP/DRAIN", "is going DOWN for maintenance", "ready", "drain", "maint")
 
 #: What it says of nodes that it finds to be draining.
-FOUND = (" is DOWN", " is UP")
+FOUND = (" is stopping", " is DOWN", " is UP")
 
 _HAPROXY = """\
 global
@@ -57,12 +57,12 @@ backend nodes
     server spare 127.0.0.1:1 disabled
 """
 
-# As in `haproxy_cluster.cfg`, apart from the interval.
+# As in `haproxy_cluster.cfg`, apart from the intervals.
 _CHECKS = """\
     retry-on conn-failure 503
     option httpchk GET /echo/info
-    http-check expect status 200
-    default-server check inter 100ms fall 1 rise 1
+    http-check expect status 200 error-status L7OKC
+    default-server check inter 100ms fall 1 rise 1 on-marked-down shutdown-sessions
     # A slow node is not a draining one.
     timeout check 30s
 """
