@@ -75,6 +75,11 @@ def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool = False
     return parser
 
 
+def cluster_secret(options: argparse.Namespace) -> list[str] | None:
+    """Return the secrets of the cluster, which publishers need as well, or None."""
+    return options.secret.split(",") if options.secret else None
+
+
 def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | None":
     """Return the cluster for the options of :func:`cluster_arguments`, or None without `--redis`."""
     if options.redis is None:
@@ -87,8 +92,7 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
         sys.exit(str(error))
 
     try:
-        secret = options.secret.split(",") if options.secret else None
-        return RedisCluster(options.redis, advertise=options.advertise, secret=secret, **more)
+        return RedisCluster(options.redis, advertise=options.advertise, secret=cluster_secret(options), **more)
     except SockJSError as error:
         sys.exit(str(error))
 

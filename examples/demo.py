@@ -53,7 +53,7 @@ async def main() -> None:
     if options.redis is not None:
         routers["recovery"] = recovery.make_router(options)
         pages += recovery.url_specs()
-        ticking = asyncio.ensure_future(recovery.tick(options.redis, every=1, history=100))
+        ticking = asyncio.ensure_future(recovery.tick(options.redis, every=1, history=100, secret=None))
     watch = dashboard.make_dashboard(routers)
     home = URLSpec("/", Home, {"has_recovery": options.redis is not None})
     try:

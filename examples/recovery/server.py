@@ -21,7 +21,7 @@ from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.recovery import RecoveryConnection
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for common.py, if this file is run as a script
-from common import Page, arguments, cluster_arguments, make_cluster, page_specs, serve
+from common import Page, arguments, cluster_arguments, cluster_secret, make_cluster, page_specs, serve
 
 HERE = Path(__file__).resolve().parent
 ROOM = "ticks"
@@ -51,11 +51,11 @@ def url_specs() -> list[URLSpec]:
     return [*page_specs("/recovery/", HERE), style]
 
 
-async def tick(url: str, every: float, history: int) -> None:
+async def tick(url: str, every: float, history: int, secret: list[str] | None) -> None:
     """Publish a counter. Any program could do this, even one that serves no clients."""
     from sockjs_tornado.cluster import AsyncPublisher  # requires the extra `cluster`
 
-    async with AsyncPublisher(url) as publisher:
+    async with AsyncPublisher(url, secret=secret) as publisher:
         for number in count(1):
             # While Redis is unavailable, nothing is published, and these numbers are lost.
             with contextlib.suppress(ClusterUnavailable):
@@ -75,7 +75,9 @@ async def main() -> None:
     options = parser.parse_args()
     router = make_router(options)
     home = URLSpec("/", RedirectHandler, {"url": "/recovery/", "permanent": False})
-    ticking = asyncio.ensure_future(tick(options.redis, options.every, options.history) if options.every else nothing())
+    ticking = asyncio.ensure_future(
+        tick(options.redis, options.every, options.history, cluster_secret(options)) if options.every else nothing()
+    )
     try:
         await serve([router], [home, *url_specs()], options.host, options.port)
     finally:

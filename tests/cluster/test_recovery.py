@@ -58,7 +58,7 @@ class Nodes:
 
     def publish(self, *numbers: int, history: int = ALL) -> None:
         """Publish numbers like a program without a router."""
-        with Publisher(self.redis.url) as publisher:
+        with Publisher(self.redis.url, secret=SECRET) as publisher:
             for number in numbers:
                 publisher.publish(ROOM, {"tick": number}, history=history)
 
