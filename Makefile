@@ -13,6 +13,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
 APPLICATIONS := .applications/.installed
+BYTECODE := $(VENV)/.bytecode
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
@@ -77,7 +78,7 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 .PHONY: test
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	@# At the same time: each of them uses one core, or waits for downloads.
-	@printf '%s\n' $(APPLICATIONS) types docs lint | xargs -P 4 -I {} $(MAKE) --no-print-directory {}
+	@printf '%s\n' $(APPLICATIONS) types $(BYTECODE) docs lint | xargs -P 5 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
 	@# Tornado does not notice that a client leaves while a request of it waits behind another one.
@@ -196,6 +197,12 @@ $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
 $(VENV)/.release: requirements/release.txt setup.py $(SPEEDUPS) | $(VENV)/.created
 	@scripts/system-packages compiler $(PYTHON)
 	$(PIP) install --no-deps -r requirements/release.txt
+	@touch $@
+
+# The byte code of the tests, which each worker of the first run would compile for itself. Later changes are compiled when
+# they are imported.
+$(BYTECODE): | $(VENV)/.test
+	$(PY) -m pytest --collect-only -qqq >$@.log || { cat $@.log; exit 1; }
 	@touch $@
 
 # The 1.0 package, in a directory that only the compatibility tests use, and the releases of Tornado that tox.ini pins.
