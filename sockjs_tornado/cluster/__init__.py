@@ -21,16 +21,27 @@ from ..extras import install_command
 from ..session.ports import Position
 
 if TYPE_CHECKING:
+    from .credentials import Credentials
     from .history import Recovered
     from .local import LocalCluster
     from .publisher import AsyncPublisher, Publisher
     from .redis import RedisCluster
     from .unix import UnixCluster
 
-__all__ = ["AsyncPublisher", "LocalCluster", "Position", "Publisher", "Recovered", "RedisCluster", "UnixCluster"]
+__all__ = [
+    "AsyncPublisher",
+    "Credentials",
+    "LocalCluster",
+    "Position",
+    "Publisher",
+    "Recovered",
+    "RedisCluster",
+    "UnixCluster",
+]
 
 _MODULES = {
     "AsyncPublisher": ".publisher",
+    "Credentials": ".credentials",
     "LocalCluster": ".local",
     "Publisher": ".publisher",
     "Recovered": ".history",

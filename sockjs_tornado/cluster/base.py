@@ -37,10 +37,10 @@ class WaitForAll:
             yield from asyncio.shield(future).__await__()
 
 
-def fail(future: "asyncio.Future[Any]", reason: str) -> None:
+def fail(future: "asyncio.Future[Any]", reason: str | ClusterUnavailable) -> None:
     """Set ClusterUnavailable on a future that is not done yet, and that need not be awaited."""
     if not future.done():
-        future.set_exception(ClusterUnavailable(reason))
+        future.set_exception(ClusterUnavailable(reason) if isinstance(reason, str) else reason)
         # Mark the exception as retrieved.
         future.exception()
 

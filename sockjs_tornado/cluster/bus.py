@@ -1,6 +1,7 @@
 """Subscriptions to rooms and other channels: one connection to Redis that receives the messages published there."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +12,14 @@ from redis import ResponseError
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import batches, fail
+from .credentials import Credentials
 from .envelope import Channel, RedisKeys
 from .permissions import acl_rules, subscription_probes
 from .reconnecting import ReconnectingConnection
 from .redis_connection import RedisConnection, RedisURL, pack_command
+from .redis_url import describe
+
+logger = logging.getLogger(__name__)
 
 #: The largest number of rooms in one command: Redis is blocked while it executes a command.
 _BATCH_SIZE: Final = 1000
@@ -54,7 +59,9 @@ class Bus(ReconnectingConnection):
         on_ping: Callable[[], object] = lambda: None,
         on_pong: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(url, timeout, log, subscription_probes(keys), acl_rules(keys))
+        # RESP3 permits AUTH on a connection with subscriptions, which credentials that expire require.
+        protocol = 3 if url.has_credentials_function else 2
+        super().__init__(url, timeout, log, subscription_probes(keys), acl_rules(keys), protocol)
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed
@@ -69,6 +76,7 @@ class Bus(ReconnectingConnection):
         self._changed: dict[str | Channel, None] = {}
         # Requests to the writer, which _wake wakes up.
         self._ping_requested = False
+        self._new_credentials: Credentials | None = None
         self._reconnect_requested = False
         self._wake = asyncio.Event()
         # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
@@ -118,6 +126,7 @@ class Bus(ReconnectingConnection):
 
     def _on_connect(self, is_reconnect: bool) -> None:
         self._reconnect_requested = False
+        self._new_credentials = None
         self._sent.clear()
         self._unconfirmed.clear()
         self._changed = dict.fromkeys(self._confirmations)
@@ -133,6 +142,10 @@ class Bus(ReconnectingConnection):
 
     def _ping(self) -> None:
         self._ping_requested = True
+        self._wake.set()
+
+    async def _authenticate(self, credentials: Credentials) -> None:
+        self._new_credentials = credentials
         self._wake.set()
 
     async def _write(self, connection: RedisConnection) -> NoReturn:
@@ -156,6 +169,10 @@ class Bus(ReconnectingConnection):
                 self._ping_requested = False
                 self._on_ping()
                 await connection.send(pack_command(("PING",)))
+            if self._new_credentials is not None:
+                command = ("AUTH", *self._new_credentials.args)
+                self._new_credentials = None
+                await connection.send(pack_command(command))
 
     async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str | Channel]) -> None:
         for batch in batches(rooms, _BATCH_SIZE):
@@ -171,6 +188,12 @@ class Bus(ReconnectingConnection):
                     self._subscribed(self._keys.room(channel))
                 case [b"pong", _] | b"PONG":
                     self._on_pong()
+                case ResponseError() as error if str(error).startswith("WRONGPASS"):
+                    # The reply to AUTH. The subscriptions remain until the old credentials expire.
+                    message = "Redis at %s rejects the new credentials of this node: %s"
+                    self._log.write(
+                        logger, logging.WARNING, "credentials", message, describe(connection.address), error
+                    )
                 case ResponseError() as error:
                     raise error
             # receive() does not yield to the event loop while data is buffered.

@@ -172,7 +172,7 @@ class Claims(Ownership):
 
     async def _refresh(self, key: str) -> None:
         own = self._value(key)
-        value = await self._commands.call("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
+        value = await self._commands.get_and_expire(self._key(key), CLAIM_TIME * 1000)
         if value is None and key in self._owned:
             value = await self._set(key)
         if value is None or value == own:

@@ -13,8 +13,11 @@ from redis import ResponseError
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .base import fail
+from .credentials import Credentials
 from .reconnecting import ReconnectingConnection
-from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, check_server, mask_user, pack_command
+from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, mask_user, pack_command
+from .redis_url import describe
+from .server_check import check_server
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +38,19 @@ FULL: Final = "the queue of commands for Redis is full"
 # What an operator does about a rejected command, by the beginning of the reply.
 _REMEDIES: Final = {
     "NOPERM": "Grant the user the permissions that docs/scaling.md lists (ACL SETUSER).",
-    "NOAUTH": "Check the credentials in the URL.",
-    "WRONGPASS": "Check the credentials in the URL.",
+    "NOAUTH": "Check the credentials.",
+    "WRONGPASS": "Check the credentials.",
     "OOM": "New sessions, members and histories cannot be stored. Raise maxmemory, or delete other data.",
     "MISCONF": "Redis cannot save its data to disk, and accepts no writes. Check its log and its disk.",
+    "ASK": "The slot of the namespace is being moved to another server of Redis Cluster; wait until that is done.",
+    "TRYAGAIN": "The slot of the namespace is being moved to another server of Redis Cluster; wait until that is done.",
     "NOREPLICAS": "Redis has too few replicas, and accepts no writes (min-replicas-to-write).",
     "ERR unknown command": "The command was renamed or disabled in the configuration of Redis.",
 }
+
+
+class NotPermitted(ClusterUnavailable):
+    """Redis does not permit the user to run a command."""
 
 
 class DeferredCommand:
@@ -168,6 +177,23 @@ class Commands(ReconnectingConnection):
         self._wake.set()
         return deferred.reply
 
+    async def get_and_expire(self, key: bytes, milliseconds: int) -> Any:
+        """Return the value of a key, and set its expiry, with GETEX, which works even while the memory is full.
+
+        If the permission for GETEX was revoked after the start, which is logged, GET and PEXPIRE do the same, so that
+        no session is lost.
+
+        Raises:
+            ClusterUnavailable: Redis is unavailable, or rejects the commands.
+        """
+        try:
+            return await self.call("GETEX", key, "PX", milliseconds)
+        except NotPermitted:
+            value = await self.call("GET", key)
+            if value is not None:
+                await self.call("PEXPIRE", key, milliseconds)
+            return value
+
     async def wait_idle(self) -> None:
         """Wait for the replies to all commands that were submitted before, or until Redis is unavailable."""
         with contextlib.suppress(ClusterUnavailable):
@@ -216,6 +242,9 @@ class Commands(ReconnectingConnection):
     def _ping(self) -> None:
         self._role_check = self.submit("HELLO", 2)
 
+    async def _authenticate(self, credentials: Credentials) -> None:
+        await self.call("AUTH", *credentials.args)
+
     async def _write(self, connection: RedisConnection) -> NoReturn:
         queue = self._queue
         while True:
@@ -246,23 +275,25 @@ class Commands(ReconnectingConnection):
         while True:
             reply = await connection.receive()
             if in_flight[0] is self._role_check and not isinstance(reply, ResponseError):
-                check_server(reply, self._url.address)
+                check_server(reply, connection.address, self._url.parsed)
             future = in_flight.popleft()
             if isinstance(reply, ResponseError):
-                fail(future, f"Redis rejected the command: {mask_user(str(reply))}")
+                kind = NotPermitted if str(reply).startswith("NOPERM") else ClusterUnavailable
+                fail(future, kind(f"Redis rejected the command: {mask_user(str(reply))}"))
                 self._on_rejected()
-                self._log_rejection(str(reply))
+                self._log_rejection(str(reply), connection)
             elif not future.done():
                 future.set_result(reply)
             if not in_flight:
                 self._batch_done.set()
 
-    def _log_rejection(self, reply: str) -> None:
+    def _log_rejection(self, reply: str, connection: RedisConnection) -> None:
         """Log a rejection that lasts until an operator acts: most commands are not awaited."""
         for code, remedy in _REMEDIES.items():
             if reply.startswith(code):
                 message = "Redis at %s rejects commands of this node: %s. %s"
-                self._log.write(logger, logging.WARNING, code, message, self._url.address, mask_user(reply), remedy)
+                where = describe(connection.address)
+                self._log.write(logger, logging.WARNING, code, message, where, mask_user(reply).rstrip("."), remedy)
 
     def _on_disconnect(self) -> None:
         self._reason = "is unavailable"

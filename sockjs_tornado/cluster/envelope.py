@@ -190,6 +190,19 @@ def value_of(message: str | JSONValue) -> Any:
     return json.loads(message.text) if isinstance(message, JSONValue) else message
 
 
+def _add_hash_tag(namespace: str) -> str:
+    """Return a namespace of which Redis Cluster hashes the part in braces only."""
+    _, opening, rest = namespace.partition("{")
+    tag, closing, _ = rest.partition("}")
+    if opening and closing and tag:
+        return namespace
+    if opening or "}" in namespace:
+        raise ConfigurationError(
+            f'namespace: got {namespace!r}, expected a name without braces, or with a hash tag such as "{{sockjs}}"'
+        )
+    return f"{{{namespace}}}"
+
+
 class RedisKeys:
     """The names of a cluster's keys and channels in Redis. The name of a room may be any text.
 
@@ -197,15 +210,18 @@ class RedisKeys:
         namespace: The prefix of all names.
         database: The number of the database. Redis separates keys by database, but not channels, so the channels have
             it in their names.
+        hash_tag: Whether the namespace is the hash tag of all names, so that Redis Cluster keeps them in one slot:
+            ``{sockjs}:session:...``. A namespace that has a hash tag remains as it is.
 
     Raises:
-        ConfigurationError: The namespace is not a str, or is empty.
+        ConfigurationError: The namespace is not a str, or is empty, or has braces that are not a hash tag.
     """
 
-    def __init__(self, namespace: str, database: int = 0) -> None:
+    def __init__(self, namespace: str, database: int = 0, *, hash_tag: bool = False) -> None:
         if not namespace or not isinstance(namespace, str):
             raise ConfigurationError(f'namespace: got {namespace!r}, expected a non-empty str such as "sockjs"')
-        self.namespace = namespace
+        self.namespace = _add_hash_tag(namespace) if hash_tag else namespace
+        self.has_hash_tag = hash_tag
         self._database = f"/{database}" if database else ""
         self._room = self._name(f"room{self._database}", "")
         self._topic = self._name(f"topic{self._database}", "")

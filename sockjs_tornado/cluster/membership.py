@@ -200,7 +200,7 @@ class Membership:
     async def _refresh(self) -> None:
         # First what Redis accepts even while its memory is full, which it reports as an error of SET.
         await self._claims.refresh()
-        before = await self._commands.call("GETEX", self._key, "PX", CLAIM_TIME * 1000)
+        before = await self._commands.get_and_expire(self._key, CLAIM_TIME * 1000)
         if before != self._id.encode():
             before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
         if before not in (None, self._id.encode()):

@@ -19,7 +19,9 @@ _COMMANDS: Final = (
 def acl_rules(keys: RedisKeys) -> str:
     """Return the rules that permit everything that a cluster uses, for ``ACL SETUSER``."""
     prefix = re.sub(r"([*?\[\]\\])", r"\\\1", keys.namespace)
-    return " ".join([f"~{prefix}:*", f"&{prefix}:*", *(f"+{command}" for command in _COMMANDS)])
+    # With Redis Cluster, other servers are found with this command if the first one is gone.
+    more = ["+cluster|slots"] if keys.has_hash_tag else []
+    return " ".join([f"~{prefix}:*", f"&{prefix}:*", *(f"+{command}" for command in _COMMANDS), *more])
 
 
 def subscription_probes(keys: RedisKeys) -> tuple[Args, ...]:

@@ -115,8 +115,7 @@ class Presence:
     async def _refresh(self) -> None:
         """Refresh the expiry of all entries, and write again those that Redis does not have."""
         alive = self._keys.alive(self._node)
-        # GETEX works even while the memory of Redis is full.
-        known = await self._commands.call("GETEX", alive, "PX", self._lifetime)
+        known = await self._commands.get_and_expire(alive, self._lifetime)
         if known is None:
             await self._commands.call("SET", alive, 1, "PX", self._lifetime)
         removals, self._failed_removals = self._failed_removals, {}

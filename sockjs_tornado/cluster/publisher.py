@@ -17,20 +17,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from ..exceptions import ClusterUnavailable
+from ..exceptions import ClusterError, ClusterUnavailable
 from ..protocol import encode_message
 from ..session.control import Command, Selection, check_target
 from ..session.ports import Position
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
 from .commands import Commands
+from .credentials import CredentialsFunction
 from .envelope import CONTROL, Channel, RedisKeys
 from .envelope_signing import EnvelopeSigner
 from .history import position_of, publish_command, publish_many_commands
-from .redis_connection import CONNECTION_ERRORS, TIMEOUT, Args, RedisURL, mask_user, translate_error
+from .publisher_connection import create_client
+from .redis_connection import CONNECTION_ERRORS, Args, RedisURL, mask_user, translate_error
 from .secret import SecretOption, check_secret
 from .topics import encode_topic_message
 
@@ -105,6 +105,8 @@ def _translated_errors() -> Iterator[None]:
     except CONNECTION_ERRORS as error:
         if isinstance(error, redis.ResponseError):
             raise ClusterUnavailable(f"Redis rejected the command: {mask_user(str(error))}") from error
+        if isinstance(error, ClusterError):
+            raise
         raise translate_error(error, "the given URL") from error
 
 
@@ -115,23 +117,28 @@ class Publisher:
         url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
         namespace: The namespace of the cluster.
         secret: The secret of the cluster, if its nodes have one: they ignore messages that are not signed with it.
+        credentials: As for ``RedisCluster``. A connection that is used for longer than the credentials are valid is
+            replaced. An ``async def`` function is called in another event loop, in a thread.
+        client_name: The name of the connections, which CLIENT LIST shows. Default: none.
 
     Raises:
-        ConfigurationError: The URL, the namespace or the secret is not valid.
+        ConfigurationError: An argument is not valid.
     """
 
-    def __init__(self, url: str, *, namespace: str = "sockjs", secret: SecretOption | None = None) -> None:
-        self._keys = RedisKeys(namespace, RedisURL(url).database)
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "sockjs",
+        secret: SecretOption | None = None,
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
+        self._keys = redis_url.keys
         self._signers = _Signers(self._keys, secret)
         self._used_at = time.monotonic()
-        # No retries: Redis may have executed the command the first time.
-        self._client = redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=2 * TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._client = create_client(redis_url)
 
     def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
@@ -156,7 +163,12 @@ class Publisher:
         self._close_if_idle()
         with _translated_errors(), self._signers.borrow() as signer:
             command = _command(self._keys, signer, room, message, history, ttl)
-            reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            try:
+                reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            except (redis.exceptions.MovedError, redis.ReadOnlyError):
+                # Not executed: another server is the master now. Find it, and try once more.
+                self._client.connection_pool.disconnect(inuse_connections=False)
+                reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         return position_of(reply)
 
     def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
@@ -253,12 +265,20 @@ class AsyncPublisher:
     :meth:`close`.
     """
 
-    def __init__(self, url: str, *, namespace: str = "sockjs", secret: SecretOption | None = None) -> None:
-        server = RedisURL(url)
-        self._keys = RedisKeys(namespace, server.database)
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "sockjs",
+        secret: SecretOption | None = None,
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
+        self._keys = redis_url.keys
         self._signers = _Signers(self._keys, secret)
         self._signer = self._signers.create()
-        self._commands = Commands(server)
+        self._commands = Commands(redis_url)
 
     async def start(self) -> None:
         """Connect to Redis. If the connection is lost later, it is reopened.

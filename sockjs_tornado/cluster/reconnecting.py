@@ -16,12 +16,17 @@ from typing import Any, Final, NoReturn
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from .base import cancel
+from .credentials import RETRY_INTERVAL, Credentials
 from .redis_connection import CONNECTION_ERRORS, Args, RedisConnection, RedisURL, translate_error
+from .redis_url import describe
 
 logger = logging.getLogger(__name__)
 
 #: The shortest and the longest delay in seconds before a reconnect.
 BACKOFF: Final = (0.05, 1.0)
+
+#: The longest delay if other servers name the one to connect to, so that a new master is found soon.
+_LONGEST_LOOKUP_DELAY: Final = 0.5
 
 #: Seconds after which a connection is considered stable, so that the backoff starts again with short delays.
 _STABLE_AFTER: Final = 5.0
@@ -36,12 +41,20 @@ class ReconnectingConnection(ABC):
         log: The log.
         probes: Commands that Redis must permit when the connection is opened for the first time.
         rules: The rules that permit them.
+        protocol: The version of the protocol; see :meth:`RedisURL.connect`.
     """
 
     def __init__(
-        self, url: RedisURL, timeout: float, log: ThrottledLog, probes: Sequence[Args] = (), rules: str = ""
+        self,
+        url: RedisURL,
+        timeout: float,
+        log: ThrottledLog,
+        probes: Sequence[Args] = (),
+        rules: str = "",
+        protocol: int = 2,
     ) -> None:
         self._url = url
+        self._protocol = protocol
         self._probes = probes
         self._rules = rules
         self._timeout = timeout
@@ -68,7 +81,7 @@ class ReconnectingConnection(ABC):
 
     async def start(self) -> None:
         """Connect to Redis; see :meth:`RedisURL.connect` for the errors."""
-        connection = await self._url.connect(self._probes, self._rules)
+        connection = await self._url.connect(self._probes, self._rules, self._protocol)
         self._create_events()
         self._connected.set()
         self._task = asyncio.create_task(self._keep_connected(connection))
@@ -95,6 +108,10 @@ class ReconnectingConnection(ABC):
         """Make :meth:`_write` send a command that Redis responds to."""
 
     @abstractmethod
+    async def _authenticate(self, credentials: Credentials) -> None:
+        """Send AUTH with new credentials. A rejection is logged or raised as ClusterError."""
+
+    @abstractmethod
     async def _read(self, connection: RedisConnection) -> NoReturn:
         """Process everything that Redis sends."""
 
@@ -109,7 +126,27 @@ class ReconnectingConnection(ABC):
         self._connected.set()
         self._on_connect(is_reconnect)
         # The reader always runs, even if no reply is expected: only it notices that the connection was closed.
-        await _run_until_first(self._write(connection), self._read(connection), self._watch(connection))
+        tasks = [self._write(connection), self._read(connection), self._watch(connection)]
+        if connection.credentials.expires_at is not None:
+            tasks.append(self._renew_credentials(connection.credentials))
+        await _run_until_first(*tasks)
+
+    async def _renew_credentials(self, credentials: Credentials) -> NoReturn:
+        """Authenticate again before the credentials of the connection expire, because Redis then closes it."""
+        delay = credentials.renewal_delay
+        while delay is not None:
+            await asyncio.sleep(delay)
+            try:
+                credentials = await self._url.request_credentials()
+                await self._authenticate(credentials)
+                delay = credentials.renewal_delay
+            except (ClusterError, ConfigurationError) as error:
+                # The connection remains until the old credentials expire.
+                self._log.write(logger, logging.WARNING, "credentials", "Cannot authenticate again: %s", error)
+                delay = RETRY_INTERVAL
+        # The new credentials do not expire.
+        while True:
+            await asyncio.Event().wait()
 
     async def _watch(self, connection: RedisConnection) -> NoReturn:
         """Ping until no data has arrived for twice the timeout."""
@@ -127,8 +164,8 @@ class ReconnectingConnection(ABC):
 
     async def _keep_connected(self, connection: RedisConnection) -> NoReturn:
         delay, _ = BACKOFF
-        address = self._url.address
         while True:
+            address = describe(connection.address)
             began = time.monotonic()
             try:
                 await self._use(connection)
@@ -145,16 +182,18 @@ class ReconnectingConnection(ABC):
             if time.monotonic() - began > _STABLE_AFTER:
                 delay, _ = BACKOFF
             connection, delay = await self._reconnect(delay)
-            logger.info("Reconnected to Redis at %s", address)
+            logger.info("Reconnected to Redis at %s", describe(connection.address))
 
     async def _reconnect(self, delay: float) -> tuple[RedisConnection, float]:
         """Return a new connection, and the last delay."""
         shortest, longest = BACKOFF
+        if self._url.finds_servers:
+            longest = _LONGEST_LOOKUP_DELAY
         while True:
             delay = min(2 * delay, longest)
             await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
             try:
-                return await self._url.connect(), delay
+                return await self._url.connect(protocol=self._protocol), delay
             except ClusterUnavailable as error:
                 logger.debug("Cannot reconnect: %s", error)
             except (ClusterError, ConfigurationError) as error:

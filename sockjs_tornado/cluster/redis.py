@@ -38,7 +38,8 @@ from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .catch_up import CatchUp
 from .commands import Commands
-from .envelope import CONTROL, Channel, RedisKeys
+from .credentials import CredentialsFunction
+from .envelope import CONTROL, Channel
 from .gap_reports import GapReports, OnGap
 from .history import Recovered, Recoveries
 from .membership import Membership
@@ -93,9 +94,17 @@ class RedisCluster(BaseCluster):
     """One node of a cluster on Redis.
 
     Args:
-        url: The URL of a Redis server, version 7.0 or newer: ``redis://``, ``rediss://`` or ``unix://``. It must be a
-            single server that accepts writes, not a replica, and not Redis Cluster.
-        namespace: The prefix of all keys and channels.
+        url: The URL of Redis, version 7.0 or newer. It is that of a server that accepts writes (``redis://``,
+            ``rediss://`` for TLS, or ``unix://``), of the sentinels that know this server
+            (``sentinel://host:port,host:port/master``, ``sentinels://`` for TLS), or of some servers of Redis Cluster
+            (``cluster://host:port,host:port``, ``clusters://`` for TLS).
+        namespace: The prefix of all keys and channels. With Redis Cluster, it becomes their hash tag, so that all are
+            in one slot: ``{sockjs}``.
+        credentials: A function that returns the :class:`Credentials`, or a tuple of username and password, in place of
+            those in the URL. It is called before each connect, and before the credentials expire; the connections then
+            authenticate again. It may be ``async def``; a plain function is called in a thread.
+        client_name: The name of this node's connections, which ``CLIENT LIST`` shows. Default: ``sockjs-`` and the
+            node's id. ``client_name`` in the URL has precedence.
         on_gap: Called after each outage of Redis with the names of all rooms in which messages of other nodes may be
             lost: rooms without history, and those whose history does not have all messages that were missed. If
             connections have tags, it is called after each outage, perhaps with no room, since a ``disconnect`` may have
@@ -138,6 +147,8 @@ class RedisCluster(BaseCluster):
         url: str,
         *,
         namespace: str = "sockjs",
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
         on_gap: OnGap | None = None,
         transform_message: TransformMessage | None = None,
         recovery: bool = False,
@@ -165,8 +176,8 @@ class RedisCluster(BaseCluster):
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
         self.rooms: SharedRooms = SharedRooms(self)
-        self._url = RedisURL(url)
-        self._namespace = namespace
+        self._make_url = partial(RedisURL, url, namespace, credentials=credentials)
+        self._client_name = client_name
         self._on_gap = on_gap
         self._transform_message = transform_message
         self.recovery = recovery
@@ -199,7 +210,10 @@ class RedisCluster(BaseCluster):
         self._process = os.getpid()
         self.stats = ClusterStats()
         self.log = ThrottledLog()
-        self.keys = RedisKeys(self._namespace, self._url.database)
+        self._url = self._make_url(
+            client_name=f"sockjs-{self.node_id}" if self._client_name is None else self._client_name
+        )
+        self.keys = self._url.keys
         self.commands = Commands(
             self._url,
             probes=command_probes(self.keys, relays=self._make_membership is not None),

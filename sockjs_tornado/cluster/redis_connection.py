@@ -2,18 +2,23 @@
 
 import asyncio
 import re
-import ssl
 import time
-import urllib.parse
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import hiredis
 import redis
-from redis.asyncio import ConnectionPool
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..session.grace import timeout
+from .credentials import Credentials, CredentialsFunction, request_credentials
+from .envelope import RedisKeys
+from .redis_url import CLIENT_NAME, Address, ParsedURL, describe
+from .sentinel import find_masters
+from .server_check import check_server
+from .slot_routing import SlotMoved, servers_of
 
 #: Seconds to wait for a connection, and the default keepalive interval: after as long without data Redis is pinged, and
 #: has as long again to reply. A half-open connection is detected within twice this time.
@@ -22,18 +27,8 @@ TIMEOUT: Final = 2.0
 #: A command and its arguments. Text is encoded as UTF-8.
 Args = tuple[str | bytes | int, ...]
 
-_MIN_VERSION: Final = (7, 0)
-_EXPECTED_URL: Final = (
-    'expected "redis://host:port/number", "rediss://..." (TLS) or "unix:///path", with "user:password@" before the '
-    "host if Redis requires it; the supported options are db and, for rediss, those of TLS (ssl_...)"
-)
-
-_ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
-# What stands for a port must be digits: without a host, it is the password.
-_UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?((?:\[[^/?#@]*|[^:/?#@]*)(?::[0-9]*)?(?:/[^?#@]*)?)")
 # redis-py omits the code in some of its exceptions.
 _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
-_INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"
 
 #: The largest number of bytes to read at once.
 _READ_SIZE: Final = 64 * 1024
@@ -41,101 +36,200 @@ _READ_SIZE: Final = 64 * 1024
 # The beginnings of error replies: wrong credentials, a server that does not accept writes, or no longer does, and one
 # that closes the connection immediately.
 _CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "NOPERM", "WRONGPASS")
-_NOT_WRITABLE_ERRORS: Final = ("LOADING", "MASTERDOWN", "READONLY")
+_NOT_WRITABLE_ERRORS: Final = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY")
 _NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
 _REFUSED_ERROR: Final = "ERR max number of clients"
+
+# A server of Redis Cluster that was just replaced may name another one that does not know it yet either.
+_MAX_REDIRECTS: Final = 5
 
 #: The errors of a connection. ``TimeoutError`` is a subclass of ``OSError``.
 CONNECTION_ERRORS: Final = (redis.RedisError, OSError, ClusterError)
 
 
 class RedisURL:
-    """The URL of a Redis server.
+    """The URL of Redis: of a server, of sentinels that know the server, or of Redis Cluster.
 
     Args:
         url: The URL.
+        namespace: The prefix of all keys and channels. With Redis Cluster, it determines the server.
+        credentials: Returns the credentials; it is called before each connect. None to use those of the URL.
+        client_name: The name of connections, which CLIENT LIST shows, unless the URL has another one.
 
     Raises:
-        ConfigurationError: The URL is not valid.
+        ConfigurationError: An argument is not valid.
 
     Attributes:
-        address: The server's address, for messages.
-        database: The number of the database.
+        address: The address in the URL, for messages.
+        keys: The names of keys and channels.
+        client_name: The name of connections, or None.
     """
 
-    def __init__(self, url: str) -> None:
-        _check_url(url)
-        try:
-            self._pool = ConnectionPool.from_url(url)
-            # Check the options; the files of certificates are read for each connection.
-            self._pool.make_connection()  # type: ignore[no-untyped-call]
-            self._options = self._pool.connection_kwargs
-        except (ValueError, TypeError, redis.RedisError):
-            raise ConfigurationError(f"url: {_INVALID_OPTION}; {_EXPECTED_URL}") from None
-        self._host, self._port = self._options.get("host", "localhost"), self._options.get("port", 6379)
-        self.address: str = self._options.get("path") or f"{self._host}:{self._port}"
-        self._uses_tls = url.startswith("rediss:")
-        self.database = int(self._options.get("db") or 0)
+    def __init__(
+        self,
+        url: str,
+        namespace: str = "sockjs",
+        *,
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        self.parsed = ParsedURL(url)
+        if credentials is not None and not callable(credentials):
+            raise ConfigurationError(f"credentials: got {type(credentials).__name__}, expected a function")
+        if credentials is not None and (self.parsed.username or self.parsed.password):
+            raise ConfigurationError("credentials: expected a URL without user and password, because both are given")
+        name: Any = client_name
+        if name is not None and not (isinstance(name, str) and CLIENT_NAME.fullmatch(name)):
+            raise ConfigurationError(f"client_name: got {client_name!r}, expected ASCII characters without spaces")
+        self.address = ",".join(map(describe, self.parsed.addresses))
+        self.keys = RedisKeys(namespace, self.parsed.database, hash_tag=self.parsed.is_cluster)
+        self._credentials = credentials
+        self.client_name = self.parsed.client_name or client_name
+        # The servers of Redis Cluster that are known, beginning with that of the last connection.
+        self._known: list[Address] = self.parsed.addresses
 
-    async def connect(self, probes: Sequence[Args] = (), rules: str = "") -> "RedisConnection":
-        """Open a connection, log in, and check the server's version and role.
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return self.parsed.database
+
+    @property
+    def finds_servers(self) -> bool:
+        """Whether sentinels or other servers of Redis Cluster name the server to connect to."""
+        return bool(self.parsed.master) or self.parsed.is_cluster
+
+    @property
+    def has_credentials_function(self) -> bool:
+        """Whether the application's function returns the credentials, which may expire."""
+        return self._credentials is not None
+
+    async def request_credentials(self) -> Credentials:
+        """Return the current credentials.
+
+        Raises:
+            ClusterError: The application's function has failed.
+            ConfigurationError: It has returned something else.
+        """
+        if self._credentials is None:
+            return Credentials(self.parsed.username, self.parsed.password)
+        return await request_credentials(self._credentials)
+
+    async def connect(self, probes: Sequence[Args] = (), rules: str = "", protocol: int = 2) -> "RedisConnection":
+        """Open a connection to the server, log in, and check the server's version and role.
 
         Args:
             probes: Commands that Redis must permit as well. Other errors than those of permissions do not matter.
             rules: The rules that permit them, for the error message.
+            protocol: The version of the protocol. With 2, a connection with subscriptions cannot authenticate again.
 
         Raises:
-            ClusterUnavailable: The server does not respond.
+            ClusterUnavailable: The server does not respond, or no server can be used at the moment.
             ClusterError: The server requires a password, is too old, or does not accept writes.
             ConfigurationError: An option in the URL is not valid.
         """
+        credentials = await self.request_credentials()
+        parsed = self.parsed
+        candidates = deque(self._known)
+        if parsed.master:
+            candidates = deque(await find_masters(parsed.addresses, self._ask_sentinel))
+        failure: ClusterUnavailable | None = None
+        redirects = 0
+        while candidates:
+            address = candidates.popleft()
+            log_in = partial(self._log_in, credentials=credentials, probes=probes, rules=rules, protocol=protocol)
+            try:
+                return await self._open(address, log_in)
+            except SlotMoved as moved:
+                failure = moved
+                if redirects < _MAX_REDIRECTS:
+                    candidates.appendleft(moved.address(address))
+                redirects += 1
+            except ClusterUnavailable as error:
+                failure = failure or error
+                if address in self._known:
+                    # The next connect tries the others first.
+                    self._known = [*(known for known in self._known if known != address), address]
+        assert failure is not None
+        raise failure
+
+    async def _open(
+        self, address: Address, log_in: "Callable[[RedisConnection], Awaitable[object]]"
+    ) -> "RedisConnection":
+        """Open a connection, and call ``log_in`` with it."""
         connection = None
         try:
             async with timeout(TIMEOUT):
-                if path := self._options.get("path"):
-                    streams = await asyncio.open_unix_connection(path)
+                if isinstance(address, str):
+                    streams = await asyncio.open_unix_connection(address)
                 else:
-                    streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls_context())
-                connection = RedisConnection(*streams)
-                await self._log_in(connection, probes, rules)
+                    streams = await asyncio.open_connection(*address, ssl=self.parsed.tls_context())
+                connection = RedisConnection(*streams, address)
+                await log_in(connection)
         except BaseException as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, CONNECTION_ERRORS):
                 # The event loop closes the socket in its next turn.
                 await asyncio.sleep(0)
-                raise translate_error(error, self.address) from error
+                translated = translate_error(error, describe(address))
+                if translated is not error:
+                    raise translated from error
             raise
         return connection
 
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if not self._uses_tls:
-            return None
-        try:
-            # A new object each time, so that a reconnect reads the files of certificates again.
-            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            context: ssl.SSLContext = connection.ssl_context.get()
-        except (TypeError, ValueError, redis.RedisError, ssl.SSLError):
-            raise ConfigurationError(f"url: {_INVALID_OPTION}; {_EXPECTED_URL}") from None
-        return context
+    async def _ask_sentinel(self, address: Address) -> Address | None:
+        """Return the address of the master as a sentinel names it, or None if it does not know its name."""
+        found = None
 
-    async def _log_in(self, connection: "RedisConnection", probes: Sequence[Args], rules: str) -> None:
+        async def ask(connection: RedisConnection) -> None:
+            nonlocal found
+            login: list[Args] = [("AUTH", *self.parsed.sentinel_login)] if self.parsed.sentinel_login else []
+            commands: list[Args] = [*login, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.parsed.master)]
+            await connection.send(b"".join(map(pack_command, commands)))
+            for _ in commands:
+                found = await connection.receive()
+                if isinstance(found, redis.ResponseError):
+                    raise found
+
+        connection = await self._open(address, ask)
+        connection.close()
+        await asyncio.sleep(0)
+        if isinstance(found, list):
+            host, port = found
+            return host.decode(), int(port)
+        return None
+
+    async def _log_in(
+        self,
+        connection: "RedisConnection",
+        credentials: Credentials,
+        probes: Sequence[Args],
+        rules: str,
+        protocol: int,
+    ) -> None:
         """Send the credentials, select the database, and check the server and the user's permissions."""
         commands: list[Args] = []
-        username, password = self._options.get("username"), self._options.get("password")
-        if username or password:
-            commands.append(("AUTH", *([username] if username else []), password or ""))
+        if credentials.username or credentials.password:
+            commands.append(("AUTH", *credentials.args))
         if self.database:
             commands.append(("SELECT", self.database))
-        # RESP2, which separates replies from published messages.
-        commands.append(("HELLO", 2))
+        # RESP2 separates replies from published messages. SETNAME is an option of HELLO, which every user may run.
+        set_name = ("SETNAME", self.client_name) if self.client_name else ()
+        commands.append(("HELLO", protocol, *set_name))
+        if self.parsed.is_cluster:
+            # The reply is an error that names the server if the slot is not here.
+            commands += [("EXISTS", self.keys.alive("")), ("CLUSTER", "SLOTS")]
         await connection.send(b"".join(map(pack_command, [*commands, *probes])))
         for name, *_ in commands:
             reply = await connection.receive()
             if name == "HELLO":
-                check_server(reply, self.address)
+                check_server(reply, connection.address, self.parsed, must_be_master=not self.parsed.is_cluster)
+            elif name == "CLUSTER":
+                found = [connection.address, *self.parsed.addresses, *servers_of(reply)]
+                self._known = list(dict.fromkeys(found))
             elif isinstance(reply, redis.ResponseError):
                 raise reply
+        connection.credentials = credentials
         missing: list[str] = []
         refused: list[str] = []
         for name, *_ in probes:
@@ -144,49 +238,12 @@ class RedisURL:
                 refused.append(mask_user(str(reply)))
                 missing.append(str(name).lower())
         if missing:
-            user = "<user>" if username else "default"
+            user = "<user>" if credentials.username else "default"
             raise ClusterError(
-                f"Redis at {self.address} requires another user or password: {refused[0]}. The user must be permitted "
-                f"to run {', '.join(dict.fromkeys(missing))} on the cluster's keys and channels. Permit what the "
-                f"cluster uses: ACL SETUSER {user} {rules}"
+                f"Redis at {describe(connection.address)} requires another user or password: {refused[0]}. The user "
+                f"must be permitted to run {', '.join(dict.fromkeys(missing))} on the cluster's keys and channels. "
+                f"Permit what the cluster uses: ACL SETUSER {user} {rules}"
             )
-
-
-def _check_url(url: object) -> None:
-    """Raise ConfigurationError, without any credentials or options, unless a URL is valid."""
-    if not isinstance(url, str):
-        raise ConfigurationError(f"url: got {type(url).__name__}, {_EXPECTED_URL}")
-    fault = _find_fault(url)
-    if fault is not None:
-        # If a password contains an unescaped "/", "?", "#" or "@", any part of the URL may belong to it.
-        shown = _UNAMBIGUOUS_URL.fullmatch(url)
-        got = f"got {shown[1]}{'***@' if shown[2] else ''}{shown[3]}, " if shown else ""
-        raise ConfigurationError(f"url: {got}{fault}; {_EXPECTED_URL}")
-
-
-def _find_fault(url: str) -> str | None:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        _ = parts.port
-        # Options without a value as well.
-        options = urllib.parse.parse_qs(parts.query, keep_blank_values=True)
-        (parts.hostname or "").encode("idna")
-    except ValueError:
-        return f"the host or the port is not valid ({_ESCAPE})"
-    is_unix = parts.scheme == "unix"
-    number = parts.path.strip("/")
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        return "the scheme is not redis, rediss or unix"
-    if "@" in f"{parts.path}{parts.query}" or parts.fragment:
-        return f'there is an "@" or "#" behind the host ({_ESCAPE})'
-    if is_unix and (not number or parts.netloc.rpartition("@")[2]):
-        return f"a socket's path must be absolute, with three slashes before it ({_ESCAPE})"
-    if not is_unix and number and not number.isdecimal():
-        return f"the path is not the number of a database ({_ESCAPE})"
-    # Other options would change behaviour that this package relies on.
-    if not all(name == "db" or (name.startswith("ssl_") and parts.scheme == "rediss") for name in options):
-        return "an option behind the question mark is not supported; user and password belong before the host"
-    return None
 
 
 def pack_command(args: Args) -> bytes:
@@ -222,11 +279,15 @@ class RedisConnection:
     """One connection to Redis.
 
     Attributes:
+        address: The server's address.
+        credentials: The credentials of the last login.
         bytes_received: The number of bytes received. It grows while a long reply arrives.
         received_at: The monotonic time at which data has last arrived, or at which the connection was opened.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: Address) -> None:
+        self.address = address
+        self.credentials = Credentials("", "")
         self._reader = reader
         self._writer = writer
         self._parser = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=redis.ResponseError)
@@ -243,7 +304,7 @@ class RedisConnection:
 
         Raises:
             OSError: The connection was closed, or Redis has too many.
-            ClusterUnavailable: Redis no longer accepts writes.
+            ClusterUnavailable: Redis no longer accepts writes, or no longer has the namespace.
         """
         # False means that the reply is not complete; RESP2 has no booleans.
         while (reply := self._parser.gets()) is False:
@@ -254,6 +315,8 @@ class RedisConnection:
             self.received_at = time.monotonic()
             self._parser.feed(data)
         if isinstance(reply, redis.ResponseError):
+            if str(reply).startswith("MOVED "):
+                raise SlotMoved(str(reply))
             if str(reply).startswith(_NOT_WRITABLE_ERRORS):
                 raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
             if str(reply).startswith(_REFUSED_ERROR):
@@ -263,28 +326,3 @@ class RedisConnection:
     def close(self) -> None:
         """Close the connection immediately."""
         self._writer.transport.abort()
-
-
-def check_server(hello: Any, address: str) -> None:
-    """Check the version and role of a server by its reply to HELLO, which servers before 6.0 do not know.
-
-    Raises:
-        ClusterError: The server cannot be used.
-        ResponseError: The reply is another error.
-    """
-    version = "5 or older"
-    if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
-        raise hello
-    if isinstance(hello, list):
-        texts = [text.decode(errors="replace") if isinstance(text, bytes) else "" for text in hello]
-        fields = dict(zip(texts[::2], texts[1::2], strict=False))
-        version = fields.get("version", "?")
-        mode, role = fields.get("mode"), fields.get("role")
-        if mode in ("cluster", "sentinel") or role in ("replica", "slave"):
-            found = f"in {mode} mode" if mode in ("cluster", "sentinel") else "a replica"
-            raise ClusterError(f"Redis at {address} is {found}; it must be a single server that accepts writes")
-        numbers = version.split(".")[:2]
-        if all(map(str.isdecimal, numbers)) and tuple(map(int, numbers)) >= _MIN_VERSION:
-            return
-    required = ".".join(map(str, _MIN_VERSION))
-    raise ClusterError(f"Redis at {address} is version {version}; it must be {required} or newer")

@@ -12,6 +12,14 @@ from free_ports import reserve_port
 from programs import TIMEOUT
 
 
+def find_program() -> str:
+    """Return the path of redis-server, or of the program that REDIS_SERVER in the environment names."""
+    name = os.environ.get("REDIS_SERVER", "redis-server")
+    program = shutil.which(name)
+    assert program, f"{name} is not installed"
+    return program
+
+
 class RedisServer:
     """A redis-server on a free port of loopback; a context manager that stops it.
 
@@ -31,6 +39,7 @@ class RedisServer:
         self.port: int = self._reserved.getsockname()[1]
         self._directory = directory
         self._options = options
+        self._password = options[options.index("--requirepass") + 1] if "--requirepass" in options else None
         self._process: subprocess.Popen[bytes] | None = None
         # Whether a test has interrupted or configured it.
         self._is_changed = False
@@ -47,8 +56,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server without any data, and wait until it responds."""
-        program = shutil.which("redis-server")
-        assert program, "redis-server is not installed"
+        program = find_program()
         command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
         command += ["--unixsocket", f"{self._directory}/redis.sock"]
         command += ["--save", "", "--appendonly", "no", *self._options]
@@ -101,5 +109,5 @@ class RedisServer:
     def command(self, *args: str | bytes | int) -> Any:
         """Execute a command and return the reply, with text as bytes."""
         self._is_changed |= args[0] in ("ACL", "CONFIG")
-        with redis.Redis(port=self.port, host="127.0.0.1") as client:
+        with redis.Redis(port=self.port, host="127.0.0.1", password=self._password) as client:
             return client.execute_command(*args)

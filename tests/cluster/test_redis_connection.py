@@ -32,6 +32,17 @@ URLS = [
     "unix://",
     "redis://localhost?protocol=3",
     "redis://localhost?decode_responses=1",
+    "redis://localhost?client_name=a%20b",
+    "redis://localhost?sentinel_password=a",
+    "redis://a:1,b:2/0",
+    "sentinel://a:1,b:2",
+    "sentinel://a:1,b:2/main/zero",
+    "sentinel://a:1,,b:2/main",
+    "sentinel://a:1,b:port/main",
+    "sentinel://a:1/main?ssl_certfile=x",
+    "cluster://a:1,b:2/1",
+    "cluster://a:1?db=1",
+    "sentinelx://a:1/main",
     None,
     b"redis://localhost",
 ]
@@ -50,10 +61,13 @@ USER, FIRST, SECOND = "ann7xq", "s3crq", "9pwdz"
 def urls_with_secrets() -> Iterator[str]:
     """Yield URLs with credentials in every place, with each special character unescaped in them."""
     hosts = {"redis": "127.0.0.1:1", "rediss": "127.0.0.1:1", "unix": "", "http": "localhost", "": "localhost"}
+    hosts |= {"sentinel": "127.0.0.1:1,127.0.0.1:2", "cluster": "127.0.0.1:1,127.0.0.1:2"}
     for scheme, host in hosts.items():
         start = f"{scheme}://" if scheme else ""
-        path = "/missing.sock" if scheme == "unix" else "/0"
-        for special in (*"/#?@:&[", "@/", "?@", "..", "%2F"):
+        path = {"unix": "/missing.sock", "sentinel": "/main/0"}.get(scheme, "/0")
+        # Several hosts are parsed like one; each URL costs some milliseconds.
+        specials = (",", "/", "@", "#") if "," in host else (*"/#?@:&[", "@/", "?@", "..", "%2F")
+        for special in specials:
             for password in (f"{FIRST}{special}{SECOND}", f"{special}{SECOND}", f"123{special}{SECOND}"):
                 for user in (USER, ""):
                     yield f"{start}{user}:{password}@{host}{path}"
@@ -65,6 +79,8 @@ def urls_with_secrets() -> Iterator[str]:
                 yield f"{start}{host}{path}?db={password}"
                 yield f"{start}{host}{path}?{password}"
                 yield f"{start}{host}{path}#{password}"
+        yield f"{start}{host}{path}?sentinel_username={USER}&sentinel_password={FIRST}"
+        yield f"{start}{host}{path}?client_name={FIRST}%20{SECOND}"
         yield f"{start}{USER}:{FIRST}@{host}/zero"
         yield f"{start}{USER}:{FIRST}@{host}:port/0"
         yield f"{start}{USER}:{FIRST}@a..b{path}"
@@ -115,6 +131,34 @@ def test_a_url_of_another_type_is_not_shown(url: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"got {type(url).__name__}") as raised:
         RedisURL(url)
     assert FIRST not in str(raised.value)
+
+
+async def test_the_addresses_of_several_servers() -> None:
+    url = RedisURL(f"sentinels://{USER}:1%2F,@a:1,b,[::1]:3/ma%20in/2?sentinel_username=x&sentinel_password=a%26b")
+    assert url.parsed.addresses == [("a", 1), ("b", 26379), ("::1", 3)]
+    assert (url.parsed.master, url.database, url.parsed.uses_tls) == ("ma in", 2, True)
+    assert (url.parsed.username, url.parsed.password, url.parsed.sentinel_login) == (USER, "1/,", ("x", "a&b"))
+    assert RedisURL("sentinel://a/main?sentinel_password=x").parsed.sentinel_login == ("x",)
+    assert RedisURL("cluster://a,b:2").parsed.addresses == [("a", 6379), ("b", 2)]
+
+
+async def test_the_name_of_connections(redis_server: RedisServer) -> None:
+    def names() -> set[bytes]:
+        clients: bytes = redis_server.command("CLIENT", "LIST")
+        return {field for field in clients.split() if field.startswith(b"name=")} - {b"name="}
+
+    async with RedisCluster(redis_server.url) as cluster:
+        assert names() == {f"name=sockjs-{cluster.node_id}".encode()}
+    async with (
+        RedisCluster(redis_server.url, client_name="web-1"),
+        AsyncPublisher(f"{redis_server.url}?client_name=job", client_name="other"),
+    ):
+        with Publisher(redis_server.url, client_name="cron") as publisher:
+            publisher.publish("lobby", "x")
+            assert names() == {b"name=web-1", b"name=job", b"name=cron"}
+    for name in ("a b", "", "\u00e9", b"a", 5):
+        with pytest.raises(ConfigurationError, match=r"^client_name: got "):
+            RedisCluster(redis_server.url, client_name=name)  # type: ignore[arg-type]
 
 
 async def ping(url: str) -> None:
@@ -220,7 +264,7 @@ async def test_a_connection_that_ends_or_has_other_data_raises_an_error(received
 
 async def test_replies_are_received_in_any_pieces() -> None:
     reader, transport = asyncio.StreamReader(), Mock()
-    connection = RedisConnection(reader, Mock(transport=transport))
+    connection = RedisConnection(reader, Mock(transport=transport), ("localhost", 1))
     replies = b"+OK\r\n$4\r\na\r\nb\r\n*3\r\n:1\r\n$-1\r\n*0\r\n-ERR no\r\n-READONLY it is a replica\r\n"
     asyncio.get_running_loop().call_soon(feed, reader, [replies[at : at + 1] for at in range(len(replies))])
     assert [await within(connection.receive()) for _ in range(3)] == [b"OK", b"a\r\nb", [1, None, []]]
@@ -287,10 +331,12 @@ async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer
     (tmp_path / "other").mkdir()
     with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
         assert "is a replica; it must be a single server that accepts writes" in await connecting(server.url)
-    for mode in (b"cluster", b"sentinel"):
+    for mode, url in ((b"cluster", "cluster://"), (b"sentinel", "sentinel://")):
         hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$%d\r\n%b\r\n" % (len(mode), mode)
         async with old_redis(hello) as port:
-            assert f"is in {mode.decode()} mode; it must be a single" in await connecting(f"redis://127.0.0.1:{port}")
+            text = await connecting(f"redis://127.0.0.1:{port}")
+            assert f"is in {mode.decode()} mode; " in text
+            assert url in text
 
 
 @pytest.mark.parametrize("option", ["ssl_whatever=1", "ssl_min_version=1.3", "ssl_cert_reqs=x", "ssl_ciphers=x"])

@@ -88,6 +88,29 @@ async def test_a_command_that_is_no_longer_permitted_is_logged_and_counted(
     assert USER not in str(caught.value)
 
 
+async def test_without_the_permission_for_getex_everything_is_refreshed_all_the_same(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node(url_of_user(redis_server, "~*", "&*", "+@all"), presence_lifetime=0.6, **relaying())
+    assert await here.poll("abc") == "o"
+    keys = ("sockjs:session:/echo:abc", here.cluster._membership._key)
+    redis_server.command("ACL", "SETUSER", USER, "-getex")
+    for key in keys:
+        redis_server.command("PEXPIRE", key, 20_000)
+    here.cluster._membership.refresh()
+    for key in keys:
+        await until(lambda key: redis_server.command("PTTL", key) > 20_000, key)
+    alive = here.cluster.keys.alive(here.cluster.node_id)
+    before = redis_server.command("PEXPIRETIME", alive)
+    await until(lambda: redis_server.command("PEXPIRETIME", alive) > before)
+    # A claim that is missing is set again.
+    redis_server.command("DEL", keys[0])
+    here.cluster._membership.refresh()
+    await until(lambda: redis_server.command("EXISTS", keys[0]))
+    assert here.stats["claims_lost"] == 0
+    logged.take("rejects commands of this node: NOPERM")
+
+
 @pytest.mark.parametrize("code", ["NOPERM ", ""])
 def test_the_name_of_a_user_is_masked(code: str) -> None:
     """Redis repeats it in some versions; redis-py omits the code in exceptions of their own class."""

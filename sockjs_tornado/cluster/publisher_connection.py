@@ -1,0 +1,92 @@
+"""Connections of the blocking publisher to a server that must be found first, or with credentials that expire."""
+
+import asyncio
+import math
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .redis_connection import TIMEOUT, RedisConnection, RedisURL
+
+
+def create_client(url: RedisURL) -> "redis.Redis":
+    """Return a client of redis-py for a URL. It connects with its first command."""
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "socket_timeout": 2 * TIMEOUT,
+        "socket_connect_timeout": TIMEOUT,
+        # No retries: Redis may have executed the command the first time.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if url.client_name is not None:
+        options["client_name"] = url.client_name
+    if url.finds_servers or url.has_credentials_function:
+        is_unix = isinstance(url.parsed.addresses[0], str)
+        options["connection_class"] = _KINDS["unix" if is_unix else "tls" if url.parsed.uses_tls else "tcp"]
+        options["redis_url"] = url
+    return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url.parsed.server_url, **options))
+
+
+class _Managed:
+    """A connection of redis-py that finds its server and its credentials before each connect."""
+
+    def __init__(self, *, redis_url: RedisURL, **options: Any) -> None:
+        super().__init__(**options)
+        self._redis_url: Final = redis_url
+        self._is_located = False
+        self._renew_at = math.inf
+
+    def connect(self) -> None:
+        """Connect, unless it is connected. The pool calls this before each use."""
+        if time.monotonic() >= self._renew_at:
+            # Log in again, before the server closes the connection in the middle of a command.
+            self.disconnect()
+        if not self._is_located:
+            # In a thread, because this one may run an event loop.
+            found = _run_in_thread(self._locate())
+            if not isinstance(found.address, str):
+                self.host, self.port = found.address
+            self.username, self.password = found.credentials.username, found.credentials.password
+            delay = found.credentials.renewal_delay
+            self._renew_at = math.inf if delay is None else time.monotonic() + delay
+        super().connect()  # type: ignore[misc]
+        self._is_located = True
+
+    async def _locate(self) -> RedisConnection:
+        """Return a connection that was opened, which shows that the server can be used, and closed again."""
+        connection = await self._redis_url.connect()
+        connection.close()
+        # The event loop closes the socket in its next turn.
+        await asyncio.sleep(0)
+        return connection
+
+    def disconnect(self, *args: Any) -> None:
+        """Disconnect. redis-py calls this after each error of the connection."""
+        self._is_located = False
+        self._renew_at = math.inf
+        super().disconnect(*args)  # type: ignore[misc]
+
+
+class _ManagedConnection(_Managed, redis.Connection):
+    pass
+
+
+class _ManagedTLSConnection(_Managed, redis.SSLConnection):
+    pass
+
+
+class _ManagedUnixConnection(_Managed, redis.UnixDomainSocketConnection):
+    pass
+
+
+_KINDS: Final = {"tcp": _ManagedConnection, "tls": _ManagedTLSConnection, "unix": _ManagedUnixConnection}
+
+
+def _run_in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with ThreadPoolExecutor(1, "sockjs-publisher") as executor:
+        return executor.submit(asyncio.run, coroutine).result()
