@@ -113,6 +113,8 @@ class SockJSClient:
 
     async def _open(self, connector: connect_async) -> None:
         self._client: AsyncClient = await connector
+        # A finalizer does.
+        self._client._warns = False
 
     @property
     def url(self) -> str:

@@ -87,7 +87,7 @@ async def test_a_server_that_closes_at_once_is_no_error(node_server: Any, dial: 
 @each_transport
 async def test_heartbeats_are_received(node_server: Any, dial: Dial, transport: str) -> None:
     client = await dial(node_server, transport, heartbeat_timeout=2)
-    session: Any = client._session
+    session: Any = client._runner.session
     first = session._last_activity
     await until(lambda: session._last_activity > first)
     assert not client.is_closed

@@ -227,7 +227,7 @@ async def test_a_session_that_follows_while_the_queue_is_full_is_not_read(serve:
     asyncio.get_running_loop().call_soon(connection.send, "first")
     asyncio.get_running_loop().call_soon(connection.close, 4000, "again")
     await within(again.wait())
-    assert client._session.paused
+    assert client._runner.session.paused
     (await journal.connection()).send("second")
     assert [await within(client.recv()) for _ in range(2)] == ["first", "second"]
 
@@ -401,7 +401,7 @@ async def test_close_ends_the_waiting(serve: Serve, dial: Dial, link: MakeLink) 
     receiving = asyncio.create_task(client.recv())
     sending = None
     between.cut()
-    await until(lambda: client._reconnecting)
+    await until(lambda: client._runner.reconnecting)
     sending = asyncio.create_task(client.send("x"))
     await asyncio.sleep(0)
     assert not sending.done()

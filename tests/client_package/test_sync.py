@@ -106,7 +106,7 @@ async def test_a_timeout_loses_no_message(serve: Serve, open_client: Open) -> No
         with pytest.raises(TimeoutError, match=rf"^no message within {words} seconds$"):
             await in_thread(client.recv, timeout=timeout)
     (await journal.connection()).send("late")
-    await until(lambda: client._client._receive_queue)
+    await until(lambda: client._client._runner.receive_queue)
     assert await in_thread(client.recv, timeout=0) == "late"
     for wrong in (-1, "5", float("nan")):
         with pytest.raises(ConfigurationError, match=r"^timeout: expected a number of seconds, 0 or more"):
@@ -162,7 +162,7 @@ async def test_after_close_only_received_messages_are_left(serve: Serve, open_cl
     connection = await journal.connection()
     connection.send({"a": 1})
     connection.send("b")
-    await until(lambda: len(client._client._receive_queue) == 2)
+    await until(lambda: len(client._client._runner.receive_queue) == 2)
     await in_thread(client.close)
     assert (client.recv(), client.recv(timeout=1)) == ({"a": 1}, "b")
     for call in (client.recv, client.ping, lambda: client.send("x"), lambda: client.send_json(1)):

@@ -1,6 +1,8 @@
 """All transports against this project's server: messages, closing, backpressure, TLS, cancellation."""
 
 import asyncio
+import contextlib
+import re
 import ssl
 import subprocess
 import sys
@@ -11,11 +13,11 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve, congest
-from client import within
+from client import until, within
 from programs import ROOT, TIMEOUT
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, SockJSClient, connect
+from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient, connect
 from sockjs_tornado.client.session import ClientSession
 
 from .conftest import Dial, end_of
@@ -150,7 +152,7 @@ async def test_ping_ends_with_the_session(serve: Serve, dial: Dial, link: Any, h
 async def test_a_ping_over_a_lost_connection_has_its_close_code(serve: Serve, dial: Dial) -> None:
     """The connection is lost before the client has noticed."""
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
-    client._session._stream.close()  # type: ignore[attr-defined]
+    client._runner.session._stream.close()  # type: ignore[attr-defined]
     with pytest.raises(ConnectionClosed, match="1006"):
         await within(client.ping())
 
@@ -274,7 +276,7 @@ async def test_a_client_stops_reading_if_its_queue_is_full(serve: Serve, dial: D
     client = await dial(await serve(router), transport, max_queue_bytes=300_000)
     connection = await journal.connection()
     sent = await congest(connection)
-    session: Any = client._session
+    session: Any = client._runner.session
     assert session.paused
     connection.send("the end")
     received = 0
@@ -440,7 +442,7 @@ async def test_close_may_be_cancelled(serve: Serve, dial: Dial, transport: str) 
 
 @each_transport
 def test_a_client_that_is_left_open_ends_with_its_loop(transport: str, tmp_path: Path) -> None:
-    """Without output, in a program that shows all warnings."""
+    """The only output is a warning, in a program that shows all warnings."""
     script = tmp_path / "program.py"
     script.write_text(f"""
 import asyncio
@@ -465,9 +467,48 @@ asyncio.run(main())
         text=True,
         timeout=TIMEOUT,
     )
-    # The server in the same event loop leaves sockets open.
+    assert re.search(
+        rf"ResourceWarning: unclosed <SockJSClient http://\S+ {transport} open>$", ended.stderr, re.MULTILINE
+    )
+    # The server in the same event loop leaves sockets open. An indented line is the code that has caused a warning.
     errors = [row for row in ended.stderr.splitlines() if "ResourceWarning" not in row and row.strip()]
-    assert (ended.returncode, ended.stdout, errors) == (0, "", [])
+    assert (ended.returncode, ended.stdout, [row for row in errors if row[0] != " "]) == (0, "", [])
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+async def test_a_client_that_is_dropped_is_reported_and_closed(serve: Serve, transport: str) -> None:
+    journal = Journal(Noted)
+    server = await serve(SockJSRouter(journal, "/echo"))
+    url = f"http://127.0.0.1:{server.port}/echo"
+    client = await within(connect(url, transports=[transport], transport_timeout=20))
+    connection = await journal.connection()
+    await client.send("last")
+    task = client._runner.task
+    with pytest.warns(ResourceWarning, match=rf"^unclosed <SockJSClient {url} {transport} open>$"):
+        del client
+    # What was queued is sent.
+    assert await connection.message() == "last"
+    assert (await connection.closed())[0] == (1000 if transport == "websocket" else 1002)
+    await within(task)
+
+
+async def test_a_client_that_is_dropped_does_not_reconnect(serve: Serve, link: Callable[..., Any]) -> None:
+    journal = Journal(Noted)
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    calls: list[Any] = []
+    url = f"http://127.0.0.1:{between.port}/echo"
+    backoff = Backoff(initial=1000, jitter=0)
+    client = await within(connect(url, reconnect=backoff, on_disconnect=lambda *given: calls.append(given[1:])))
+    runner = client._runner
+    between.cut()
+    await until(lambda: runner.reconnecting)
+    await until(lambda: calls)
+    with pytest.warns(ResourceWarning, match=r"^unclosed <SockJSClient "):
+        del client
+    with contextlib.suppress(asyncio.CancelledError):
+        await within(runner.task)
+    assert runner.close_status == (1000, "")
+    assert len(calls) == 1
 
 
 # Network failures.
@@ -507,7 +548,7 @@ async def test_the_heartbeat_timeout_may_be_none(serve: Serve, dial: Dial, trans
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport, heartbeat_timeout=None)
     await client.send("hello")
     assert await within(client.recv()) == "hello"
-    assert client._session._heartbeat_timer is None
+    assert client._runner.session._heartbeat_timer is None
 
 
 @each_transport
@@ -622,5 +663,5 @@ async def test_noted_connections_are_left_to_the_garbage_collector_at_once(serve
     client = await dial(await serve(SockJSRouter(Journal(Noted), "/echo")))
     before = asyncio.all_tasks()
     await within(client.close())
-    assert client._runner not in asyncio.all_tasks()
+    assert client._runner.task not in asyncio.all_tasks()
     assert len(asyncio.all_tasks()) < len(before)

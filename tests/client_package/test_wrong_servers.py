@@ -143,7 +143,7 @@ async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
         port = server.sockets[0].getsockname()[1]
         client = await dial(type("Server", (), {"port": port}), "xhr")
         await client.send("1")
-        session: Any = client._session
+        session: Any = client._runner.session
         await until(lambda: not posted.empty() and session._sender not in session._multi._running)
         await client.send("2")
         code, why = await end_of(client)
