@@ -360,6 +360,8 @@ async def test_every_request_has_the_query(serve: Serve, dial: Dial, transport: 
 async def test_a_client_belongs_to_its_event_loop(serve: Serve, dial: Dial, debug: bool) -> None:
     loop = asyncio.get_running_loop()
     loop.set_debug(debug)
+    # Otherwise asyncio logs what takes 0.1 s on a busy machine.
+    loop.slow_callback_duration = 60
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
 
     def misuse() -> None:
