@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+
+#: The largest number of entries (rooms, members, futures) that are handled in one turn of the event loop after an
+#: outage, however many there are. A turn takes some milliseconds.
+SLICE: Final = 250
 
 
 class WaitForAll:
@@ -43,6 +47,23 @@ def fail(future: "asyncio.Future[Any]", reason: str | ClusterUnavailable) -> Non
         future.set_exception(ClusterUnavailable(reason) if isinstance(reason, str) else reason)
         # Mark the exception as retrieved.
         future.exception()
+
+
+async def fail_all(failures: "Iterable[tuple[asyncio.Future[Any], str]]") -> None:
+    """Fail futures in order, each with its reason, :data:`SLICE` in each turn of the event loop.
+
+    If it is cancelled, the remaining ones fail at once. It does not yield after the last one, so that an iterable that
+    may grow meanwhile is empty when it returns.
+    """
+    remaining = iter(failures)
+    try:
+        while len(failing := list(itertools.islice(remaining, SLICE))) == SLICE:
+            for future, reason in failing:
+                fail(future, reason)
+            await asyncio.sleep(0)
+    finally:
+        for future, reason in itertools.chain(failing, remaining):
+            fail(future, reason)
 
 
 def batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

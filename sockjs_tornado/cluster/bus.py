@@ -1,6 +1,7 @@
 """Subscriptions to rooms and other channels: one connection to Redis that receives the messages published there."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from redis import ResponseError
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from .base import batches, fail
+from .base import SLICE, fail, fail_all
 from .credentials import Credentials
 from .envelope import Channel, RedisKeys
 from .permissions import acl_rules, subscription_probes
@@ -20,9 +21,6 @@ from .redis_connection import RedisConnection, RedisURL, pack_command
 from .redis_url import describe
 
 logger = logging.getLogger(__name__)
-
-#: The largest number of rooms in one command: Redis is blocked while it executes a command.
-_BATCH_SIZE: Final = 1000
 
 #: Seconds for which received messages are delivered before other callbacks of the event loop run.
 _MAX_TURN: Final = 0.005
@@ -68,12 +66,15 @@ class Bus(ReconnectingConnection):
         self._on_gap = on_gap
         self._on_ping = on_ping
         self._on_pong = on_pong
-        # The rooms to be subscribed to, each with a future that completes when Redis has confirmed the subscription.
+        # The rooms to be subscribed to, each with the future of its confirmation: _confirmed if Redis has confirmed it
+        # on this connection, otherwise a pending one, or one of an earlier connection until confirmation() replaces it.
+        # So neither a disconnect nor a reconnect creates a future for every room.
         self._confirmations: dict[str | Channel, asyncio.Future[None]] = {}
+        self._confirmed: asyncio.Future[None]
         self._sent: set[str | Channel] = set()
         self._unconfirmed: Counter[str | Channel] = Counter()
         # The rooms for which the writer has to check whether a command is needed, in order.
-        self._changed: dict[str | Channel, None] = {}
+        self._changed: dict[str | Channel, object] = {}
         # Requests to the writer, which _wake wakes up.
         self._ping_requested = False
         self._new_credentials: Credentials | None = None
@@ -81,8 +82,9 @@ class Bus(ReconnectingConnection):
         self._wake = asyncio.Event()
         # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
         # is empty.
-        self._gap_rooms: set[str | Channel] = set()
-        self._resubscribing: set[str | Channel] = set()
+        # These are dicts, because to copy a dict is much faster than to create a set: 4 ms instead of 16 for 100,000.
+        self._gap_rooms: dict[str | Channel, object] = {}
+        self._resubscribing: dict[str | Channel, object] = {}
 
     def reconnect(self) -> None:
         """Close the connection and open another one: this server is no longer the one that nodes publish to."""
@@ -95,7 +97,7 @@ class Bus(ReconnectingConnection):
         if self.available:
             self._mark_changed(room)
         else:
-            self._gap_rooms.add(room)
+            self._gap_rooms[room] = None
             fail(confirmation, _UNAVAILABLE)
         return confirmation
 
@@ -104,9 +106,9 @@ class Bus(ReconnectingConnection):
         confirmation = self._confirmations.pop(room)
         if not confirmation.done():
             confirmation.set_result(None)
-        self._resubscribing.discard(room)
+        self._resubscribing.pop(room, None)
         # The room has no members left that could have missed a message.
-        self._gap_rooms.discard(room)
+        self._gap_rooms.pop(room, None)
         self._on_unsubscribed(room)
         if self.available:
             self._mark_changed(room)
@@ -118,7 +120,22 @@ class Bus(ReconnectingConnection):
         The future is shared, and must not be cancelled. It raises ClusterUnavailable if Redis is not connected, or if
         the connection is lost.
         """
-        return self._confirmations.get(room)
+        if room not in self._confirmations:
+            return None
+        confirmation = self._confirmations[room]
+        if confirmation.done() and confirmation is not self._confirmed:
+            confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
+            if not self.available:
+                fail(confirmation, _UNAVAILABLE)
+        return confirmation
+
+    def _create_events(self) -> None:
+        super()._create_events()
+        self._forget_confirmations()
+
+    def _forget_confirmations(self) -> None:
+        self._confirmed = asyncio.get_running_loop().create_future()
+        self._confirmed.set_result(None)
 
     def _mark_changed(self, room: str | Channel) -> None:
         self._changed[room] = None
@@ -129,16 +146,10 @@ class Bus(ReconnectingConnection):
         self._new_credentials = None
         self._sent.clear()
         self._unconfirmed.clear()
-        self._changed = dict.fromkeys(self._confirmations)
-        self._resubscribing = set(self._confirmations)
-        self._reset_confirmations()
+        self._changed = {**self._confirmations}
+        self._resubscribing = {**self._confirmations}
         self._wake.set()
         self._maybe_end_gap()
-
-    def _reset_confirmations(self) -> None:
-        for room, confirmation in self._confirmations.items():
-            if confirmation.done():
-                self._confirmations[room] = asyncio.get_running_loop().create_future()
 
     def _ping(self) -> None:
         self._ping_requested = True
@@ -152,31 +163,37 @@ class Bus(ReconnectingConnection):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._reconnect_requested:
-                raise ClusterUnavailable("Redis no longer accepts writes")
-            changed, self._changed = self._changed, {}
-            new = [room for room in changed if room in self._confirmations and room not in self._sent]
-            gone = [room for room in changed if room not in self._confirmations and room in self._sent]
-            self._sent.update(new)
-            self._sent.difference_update(gone)
-            self._unconfirmed.update(new)
-            for room in changed:
-                # A room that was unsubscribed and subscribed since the last command needs none.
-                self._maybe_confirm(room)
-            await self._send_command(connection, "SUBSCRIBE", new)
-            await self._send_command(connection, "UNSUBSCRIBE", gone)
-            if self._ping_requested:
-                self._ping_requested = False
-                self._on_ping()
-                await connection.send(pack_command(("PING",)))
-            if self._new_credentials is not None:
-                command = ("AUTH", *self._new_credentials.args)
-                self._new_credentials = None
-                await connection.send(pack_command(command))
+            changed, self._changed = iter(self._changed), {}
+            while True:
+                if self._reconnect_requested:
+                    raise ClusterUnavailable("Redis no longer accepts writes")
+                rooms = list(itertools.islice(changed, SLICE))
+                await self._send_commands(connection, rooms)
+                if self._ping_requested:
+                    self._ping_requested = False
+                    self._on_ping()
+                    await connection.send(pack_command(("PING",)))
+                if self._new_credentials is not None:
+                    command = ("AUTH", *self._new_credentials.args)
+                    self._new_credentials = None
+                    await connection.send(pack_command(command))
+                if len(rooms) < SLICE:
+                    break
+                # After a reconnect all rooms have changed.
+                await asyncio.sleep(0)
 
-    async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str | Channel]) -> None:
-        for batch in batches(rooms, _BATCH_SIZE):
-            await connection.send(pack_command((command, *map(self._keys.channel, batch))))
+    async def _send_commands(self, connection: RedisConnection, changed: list[str | Channel]) -> None:
+        new = [room for room in changed if room in self._confirmations and room not in self._sent]
+        gone = [room for room in changed if room not in self._confirmations and room in self._sent]
+        self._sent.update(new)
+        self._sent.difference_update(gone)
+        self._unconfirmed.update(new)
+        for room in changed:
+            # A room that was unsubscribed and subscribed since the last command needs none.
+            self._maybe_confirm(room)
+        for command, rooms in (("SUBSCRIBE", new), ("UNSUBSCRIBE", gone)):
+            if rooms:
+                await connection.send(pack_command((command, *map(self._keys.channel, rooms))))
 
     async def _read(self, connection: RedisConnection) -> NoReturn:
         until = 0.0
@@ -209,11 +226,12 @@ class Bus(ReconnectingConnection):
         self._maybe_confirm(room)
 
     def _maybe_confirm(self, room: str | Channel) -> None:
-        confirmation = self._confirmations.get(room)
-        if confirmation is not None and room in self._sent and room not in self._unconfirmed:
+        if room in self._confirmations and room in self._sent and room not in self._unconfirmed:
+            confirmation = self._confirmations[room]
             if not confirmation.done():
                 confirmation.set_result(None)
-            self._resubscribing.discard(room)
+            self._confirmations[room] = self._confirmed
+            self._resubscribing.pop(room, None)
             self._maybe_end_gap()
 
     def _maybe_end_gap(self) -> None:
@@ -222,11 +240,11 @@ class Bus(ReconnectingConnection):
             self._gap_rooms.clear()
             self._on_gap(rooms)
 
-    def _on_disconnect(self) -> None:
-        self._reset_confirmations()
-        for confirmation in self._confirmations.values():
-            fail(confirmation, _UNAVAILABLE)
+    async def _on_disconnect(self) -> None:
+        pending = [future for future in self._confirmations.values() if not future.done()]
+        self._forget_confirmations()
         # After close() there is no gap.
         if self._task is not None:
-            self._gap_rooms.update(self._confirmations)
+            self._gap_rooms = {**self._confirmations, **self._gap_rooms}
             self._on_unsubscribed()
+        await fail_all((future, _UNAVAILABLE) for future in pending)

@@ -5,14 +5,14 @@ import contextlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from redis import ResponseError
 
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from .base import fail
+from .base import fail, fail_all
 from .credentials import Credentials
 from .reconnecting import ReconnectingConnection
 from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, mask_user, pack_command
@@ -112,6 +112,9 @@ class Commands(ReconnectingConnection):
         self._deferred: deque[Callable[[], DeferredCommand | None]] = deque()
         # The commands that were sent and have no reply yet.
         self._in_flight: deque[asyncio.Future[Any]] = deque()
+        # The futures of commands that were submitted while those of earlier ones are failed after a disconnect, in
+        # order; None at other times.
+        self._rejected: deque[asyncio.Future[Any]] | None = None
         # The last ping: a HELLO, whose reply has the server's role.
         self._role_check: asyncio.Future[Any] | None = None
         # Set when a command is queued, and when _in_flight is empty.
@@ -144,7 +147,10 @@ class Commands(ReconnectingConnection):
         """
         future = asyncio.get_running_loop().create_future()
         if not self.available:
-            fail(future, f"Redis {self._reason}")
+            if self._rejected is None:
+                fail(future, f"Redis {self._reason}")
+            else:
+                self._rejected.append(future)
         elif self.is_full:
             fail(future, FULL)
         else:
@@ -295,16 +301,26 @@ class Commands(ReconnectingConnection):
                 where = describe(connection.address)
                 self._log.write(logger, logging.WARNING, code, message, where, mask_user(reply).rstrip("."), remedy)
 
-    def _on_disconnect(self) -> None:
+    async def _on_disconnect(self) -> None:
         self._reason = "is unavailable"
-        for future in self._in_flight:
-            fail(future, "the connection to Redis was lost before the reply")
-        for _, future, _ in self._queue:
-            fail(future, "the connection to Redis was lost")
+        self._queued_bytes = 0
+        self._rejected = deque()
+        try:
+            await fail_all(self._drain(self._rejected))
+        finally:
+            self._rejected = None
+
+    def _drain(self, rejected: "deque[asyncio.Future[Any]]") -> "Iterator[tuple[asyncio.Future[Any], str]]":
+        """Remove the futures of all commands, in the order of the commands, each with the reason of its failure."""
+        while self._in_flight:
+            yield self._in_flight.popleft(), "the connection to Redis was lost before the reply"
+        while self._queue:
+            yield self._queue.popleft()[1], "the connection to Redis was lost"
         while self._deferred:
             deferred = self._deferred.popleft()()
             if deferred is not None:
-                fail(deferred.reply, "the connection to Redis was lost")
-        self._in_flight.clear()
-        self._queue.clear()
-        self._queued_bytes = 0
+                # It must not fail with another reason when it is deleted.
+                deferred.args = ()
+                yield deferred.reply, "the connection to Redis was lost"
+        while rejected:
+            yield rejected.popleft(), f"Redis {self._reason}"

@@ -100,7 +100,7 @@ class ReconnectingConnection(ABC):
         """Called before a connection is used."""
 
     @abstractmethod
-    def _on_disconnect(self) -> None:
+    async def _on_disconnect(self) -> None:
         """Called after each disconnect, before the reconnect."""
 
     @abstractmethod
@@ -178,7 +178,7 @@ class ReconnectingConnection(ABC):
             finally:
                 connection.close()
                 self._connected.clear()
-                self._on_disconnect()
+                await self._on_disconnect()
             if time.monotonic() - began > _STABLE_AFTER:
                 delay, _ = BACKOFF
             connection, delay = await self._reconnect(delay)

@@ -3,7 +3,7 @@
 import heapq
 import json
 import secrets
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol import PreparedMessage
@@ -182,6 +182,18 @@ class Rooms:
     def rooms_with_presence(self) -> list[str]:
         """Return the rooms in which a member has a presence."""
         return list(self._presence)
+
+    def presence_entries(self, rooms: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+        """Iterate over the members of rooms that have a presence: room, label and the presence as JSON.
+
+        Members may join and leave meanwhile. A member is skipped if it has left before it is reached.
+        """
+        for room in rooms:
+            present = self._presence.get(room, {})
+            for session in tuple(present):
+                text = present.get(session)
+                if text is not None:
+                    yield room, session.label, text
 
     def publish(self, room: str, message: PreparedMessage, exclude: "Iterable[Any]" = ()) -> None:
         """Send a message to the members of a room, except those in ``exclude``."""

@@ -10,6 +10,7 @@ import pytest
 from application import LogWatch
 from client import until, within
 
+from sockjs_tornado.cluster import base
 from sockjs_tornado.cluster.bus import Bus
 from sockjs_tornado.cluster.envelope import Channel, RedisKeys
 from sockjs_tornado.cluster.redis_connection import RedisURL
@@ -18,6 +19,7 @@ from sockjs_tornado.observe.logs import ThrottledLog
 
 from .conftest import SILENCE
 from .redis_server import RedisServer
+from .turns import count_calls
 
 KEYS = RedisKeys("test")
 
@@ -258,15 +260,35 @@ async def test_without_subscriptions_there_is_no_gap(
     logged.take("reconnecting")
 
 
-async def test_thousands_of_rooms_are_subscribed_again(
-    start_bus: Any, publish: Any, redis_server: RedisServer, logged: LogWatch
+async def test_thousands_of_rooms_are_subscribed_again_in_slices(
+    start_bus: Any, publish: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
     recorder = await start_bus()
     rooms = [f"room {number}" for number in range(5000)]
+    counts = count_calls(monkeypatch, KEYS, "channel")
     await recorder.subscribe(*rooms)
     redis_server.kill()
+    await until(lambda: not recorder.bus.available)
     redis_server.start()
     await until(lambda: recorder.gaps)
     assert recorder.gaps == [set(rooms)]
+    assert (sum(counts), max(counts)) == (10_000, base.SLICE)
     assert publish(rooms[-1]) == 1
+    await within(recorder.confirmation(rooms[-1]))
+    logged.take("reconnecting")
+
+
+async def test_thousands_of_pending_confirmations_fail_in_slices(
+    start_bus: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    recorder = await start_bus()
+    redis_server.freeze()
+    rooms = [f"room {number}" for number in range(3000)]
+    for room in rooms:
+        recorder.bus.subscribe(room)
+    pending = [recorder.confirmation(room) for room in rooms]
+    counts = count_calls(monkeypatch, base, "fail")
+    redis_server.kill()
+    await until(lambda: all(future.done() for future in pending))
+    assert (sum(counts), max(counts)) == (3000, base.SLICE)
     logged.take("reconnecting")

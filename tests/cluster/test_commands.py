@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 
+from sockjs_tornado.cluster import base
 from sockjs_tornado.cluster import commands as module
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisURL
@@ -14,6 +15,7 @@ from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .conftest import StartCommands
 from .redis_server import RedisServer
+from .turns import count_calls
 
 
 def reads(server: RedisServer) -> int:
@@ -168,3 +170,37 @@ async def test_commands_before_the_start_fail(redis_server: RedisServer) -> None
     with pytest.raises(ClusterUnavailable, match="not connected yet"):
         await commands.submit("PING")
     await commands.close()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_thousands_of_commands_fail_in_order_and_in_slices_when_redis_is_lost(
+    start_commands: StartCommands,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: LogWatch,
+    is_closed: bool,
+) -> None:
+    commands = await start_commands()
+    gate = asyncio.get_running_loop().create_future()
+    failed: list[int] = []
+
+    def submit(number: int) -> "asyncio.Future[Any]":
+        future = commands.submit("INCR", "n", after=gate)
+        future.add_done_callback(lambda _: failed.append(number))
+        return future
+
+    futures = [submit(number) for number in range(5000)]
+    # The last ones are submitted while earlier ones fail.
+    futures[0].add_done_callback(lambda _: futures.extend(map(submit, range(5000, 6000))))
+    counts = count_calls(monkeypatch, base, "fail")
+    redis_server.kill()
+    await until(lambda: failed)
+    if is_closed:
+        await within(commands.close())
+    await until(lambda: len(failed) == 6000)
+    assert failed == list(range(6000))
+    assert all(isinstance(future.exception(), ClusterUnavailable) for future in futures)
+    assert is_closed or (max(counts) == base.SLICE and len(counts) == 6000 // base.SLICE)
+    assert commands.queued == (0, 0)
+    assert isinstance(commands.submit("PING").exception(), ClusterUnavailable)
+    logged.take("reconnecting")

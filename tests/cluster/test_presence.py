@@ -1,7 +1,9 @@
 """The presence of a room's members, on all nodes."""
 
 import asyncio
+import json
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,11 +11,13 @@ from application import Journal, LogWatch, Serve
 from client import Join, until, within
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster import base, presence
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .conftest import SILENCE, StartNode
 from .node import Node
 from .redis_server import RedisServer
+from .turns import count_calls
 
 ROOM = "lobby"
 
@@ -23,11 +27,11 @@ async def present(node: Node, room: str = ROOM) -> list[Any]:
     return list((await within(node.router.presence(room))).values())
 
 
-async def becomes(node: Node, expected: list[Any]) -> None:
+async def becomes(node: Node, expected: list[Any], room: str = ROOM, key: Callable[..., Any] = list) -> None:
     """Wait until exactly these members are present."""
 
     async def is_expected() -> bool:
-        return await present(node) == expected
+        return key(await present(node, room)) == expected  # type: ignore[no-any-return]
 
     await until(is_expected)
 
@@ -225,3 +229,135 @@ async def test_a_member_that_joins_while_the_queue_of_commands_is_full_appears_l
     gate.set_result(None)
     await within(joining)
     assert await present(there) == ["Ann"]
+
+
+class Person:
+    """A session, as far as rooms need one."""
+
+    def __init__(self, number: int) -> None:
+        self.label = str(number)
+
+
+def enter_many(node: Node, room: str, first: int, count: int) -> list[Any]:
+    """Add sessions to a room, with their numbers as presence."""
+    people: list[Any] = [Person(number) for number in range(first, first + count)]
+    for person in people:
+        node.cluster.rooms.join(person, room, int(person.label))
+    return people
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+async def test_a_mass_departure_during_an_outage_is_bounded_and_written_in_slices(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, is_short: bool
+) -> None:
+    monkeypatch.setattr(presence, "MAX_UNWRITTEN", 1500 if is_short else 1000)
+    here, there = await node(timeout=SILENCE), await node()
+    gone = enter_many(here, ROOM, 1000, 1200)
+    enter_many(here, ROOM, 5000, 700)
+    await here.cluster.commands.wait_idle()
+    assert len(await present(there)) == 1900
+    redis_server.freeze()
+    await until(lambda: not here.cluster.commands.available)
+    for person in gone:
+        here.cluster.rooms.leave_all(person)
+    assert len(here.cluster._presence._removals) == (1200 if is_short else 0)
+    newcomers = enter_many(here, ROOM, 7000, 700)
+    # One that leaves and joins again is present.
+    here.cluster.rooms.leave(newcomers[0], ROOM)
+    here.cluster.rooms.join(newcomers[0], ROOM, 7000)
+    fields = count_calls(monkeypatch, json, "loads")
+    commands = count_calls(monkeypatch, here.cluster.commands, "_append")
+    redis_server.thaw()
+    await within(here.cluster.commands.wait_available())
+    expected = [*range(5000, 5700), *range(7000, 7700)]
+    await becomes(there, expected, key=sorted)
+    name = f"sockjs:alive:{here.cluster.node_id}"
+    assert redis_server.command("EXISTS", name, f"{name}.2") == 1
+    assert redis_server.command("EXISTS", name) == is_short
+    # Those that are there now, under the present name.
+    assert redis_server.command("HLEN", f"sockjs:presence:{ROOM}") == 1400
+    # Redis got no more than a slice in one turn, and what belongs to it.
+    assert max(commands) < base.SLICE + 20
+    assert max(fields) == base.SLICE
+    assert sorted(await present(here)) == expected
+    # From then on as before.
+    here.cluster.rooms.leave(newcomers[0], ROOM)
+    await within(here.cluster.commands.wait_idle())
+    assert len(await present(there)) == 1399
+    logged.take("reconnecting")
+
+
+async def test_entries_written_after_a_mass_departure_replace_the_former_ones(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here, there = await node(presence_lifetime=1), await node()
+    _, ann = await here.enter(ROOM, presence="Ann")
+    await here.enter(ROOM, presence="Bob")
+    presences = here.cluster._presence
+    # While the memory of Redis is full, a new generation cannot begin, but the entries remain.
+    redis_server.command("CONFIG", "SET", "maxmemory", 1)
+    presences._generation_ended = True
+    before = redis_server.command("PEXPIRETIME", f"sockjs:presence:{ROOM}")
+    await until(lambda: redis_server.command("PEXPIRETIME", f"sockjs:presence:{ROOM}") > before)
+    assert await present(there) == ["Ann", "Bob"]
+    # Meanwhile the members change: until the former entries are invalid, both have to be right.
+    release = asyncio.Event()
+    write = presences._write_entries
+
+    async def write_later(rooms: Any) -> None:
+        await release.wait()
+        await write(rooms)
+
+    monkeypatch.setattr(presences, "_write_entries", write_later)
+    redis_server.command("CONFIG", "SET", "maxmemory", 0)
+    await until(lambda: presences._former_names)
+    await within(ann.join(ROOM, presence="Anna"))
+    assert sorted(await present(there)) == ["Anna", "Bob"]
+    ann.leave(ROOM)
+    assert await present(here) == await present(there) == ["Bob"]
+    release.set()
+    await until(lambda: not presences._former_names)
+    assert await present(there) == ["Bob"]
+    logged.take("rejects commands")
+
+
+async def test_failed_removals_are_repeated(node: StartNode, redis_server: RedisServer) -> None:
+    here, there = await node(presence_lifetime=0.3), await node()
+    _, ann = await here.enter()
+    _, bob = await here.enter()
+    redis_server.command("SET", f"sockjs:presence:{ROOM}", "of another type")
+    for connection, name in ((ann, "Ann"), (bob, "Bob")):
+        with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
+            await within(connection.join(ROOM, presence=name))
+        connection.leave(ROOM)
+    ann.join(ROOM, presence="Anna")
+    # In the time in which the removals have failed, the entries were written by another way.
+    fields = [f"{here.cluster.node_id}:{connection.id}" for connection in (ann, bob)]
+    await within(here.cluster.commands.wait_idle())
+    redis_server.command("DEL", f"sockjs:presence:{ROOM}")
+    redis_server.command("HSET", f"sockjs:presence:{ROOM}", fields[0], '"Ann"', fields[1], '"Bob"')
+    await becomes(there, ["Anna"])
+
+
+async def test_what_was_not_written_has_a_bound(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "MAX_UNWRITTEN", 10)
+    here, there = await node(presence_lifetime=0.3), await node()
+    _, ann = await here.enter()
+    rooms = [f"room {number}" for number in range(20)]
+    for room in rooms:
+        redis_server.command("SET", f"sockjs:presence:{room}", "of another type")
+        with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
+            await within(ann.join(room, presence="Ann"))
+        assert len(here.cluster._presence._unwritten_rooms) <= 10
+    for room in rooms:
+        redis_server.command("DEL", f"sockjs:presence:{room}")
+    for room in rooms:
+        await becomes(there, ["Ann"], room)
+    # A removal waits for the queue of commands, without a task or a future of its own.
+    monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 0)
+    ann.leave(rooms[0])
+    assert here.cluster._presence._removals == {(rooms[0], ann.id)}
+    monkeypatch.undo()
+    await becomes(there, [], rooms[0])
