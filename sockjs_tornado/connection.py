@@ -269,6 +269,7 @@ class SockJSConnection:
         *,
         history: int = 0,
         ttl: float | None = None,
+        idempotency_key: str | None = None,
     ) -> "Awaitable[Position | None]":
         """Send one message to all connections in a room: :meth:`SockJSRouter.publish` of the connection's router.
 
@@ -280,13 +281,14 @@ class SockJSConnection:
             exclude: A connection, or several, to which the message is not sent; ``exclude=self`` for all others.
             history: Number of messages that the cluster keeps for this room.
             ttl: Seconds for which the history is kept after this message.
+            idempotency_key: Identifies the message for a retry.
 
         Returns:
             An awaitable, which need not be awaited.
         """
         # Not self.router, which may be the application's own attribute.
         published: Awaitable[Position | None] = self.session.server.publish(
-            room, message, exclude, history=history, ttl=ttl
+            room, message, exclude, history=history, ttl=ttl, idempotency_key=idempotency_key
         )
         return published
 

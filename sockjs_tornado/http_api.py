@@ -158,19 +158,19 @@ class _Handler(RequestHandler):
 
 class _Publish(_Handler):
     async def post(self) -> None:
-        fields = self.fields(room=None, rooms=None, message=_REQUIRED, history=0, ttl=None)
-        room, rooms, message = fields["room"], fields["rooms"], fields["message"]
+        fields = self.fields(room=None, rooms=None, message=_REQUIRED, history=0, ttl=None, idempotency_key=None)
+        room, rooms, message = fields.pop("room"), fields.pop("rooms"), fields.pop("message")
         if (room is None) == (rooms is None):
             raise _Refused(400, "room, rooms: expected one of them")
         if not isinstance(message, str | dict | list):
             raise _Refused(400, "message: expected a string, an object or an array")
         try:
             if rooms is None:
-                publishing: Any = self.router.publish(room, message, history=fields["history"], ttl=fields["ttl"])
+                publishing: Any = self.router.publish(room, message, **fields)
             elif not isinstance(rooms, list):
                 raise TypeError("rooms: expected an array of strings")
-            elif fields["history"] or fields["ttl"] is not None:
-                raise ValueError("history, ttl: only with room, not with rooms")
+            elif any(fields.values()):
+                raise ValueError(f"{', '.join(fields)}: only with room, not with rooms")
             else:
                 publishing = self.router.publish_many(rooms, message)
         except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from .session.container import SessionContainer
 from .session.control import Command, Selection, check_target, execute
 from .session.legacy import check_session_class
 from .session.outbox import TRACED
-from .session.ports import Cluster, Position
+from .session.ports import Cluster, Position, PublishOptions
 from .session.rooms import COMPLETED, check_room, check_rooms, excluded_sessions
 from .session.session import Session
 from .session.states import RouterState
@@ -272,6 +272,7 @@ class SockJSRouter:
         *,
         history: int = 0,
         ttl: float | None = None,
+        idempotency_key: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send one message to all connections in a room. It is encoded once for each transport.
 
@@ -286,6 +287,9 @@ class SockJSRouter:
                 members, including those in this process, receive the message through Redis, in the order of the
                 history. Default 0: the message is not kept.
             ttl: Seconds for which the history is kept after this message. None means a day.
+            idempotency_key: A text of 1 to 200 characters that identifies the message, for a retry after
+                ClusterUnavailable. For 10 minutes, the room receives one message with this key: publishing another one
+                sends nothing, and returns the position of the first. All members receive such a message through Redis.
 
         Returns:
             An awaitable, which need not be awaited. With a cluster, it waits until Redis has received the message, and
@@ -295,19 +299,20 @@ class SockJSRouter:
         Raises:
             TypeError: If the message is of another type, the name of the room is not a ``str``, or ``exclude`` is
                 something else, such as an id.
-            ValueError: If the message contains a number that JSON does not support, or ``history`` or ``ttl`` is
-                invalid.
-            ConfigurationError: If ``history`` or ``ttl`` is given without a cluster.
+            ValueError: If the message contains a number that JSON does not support, or ``history``, ``ttl`` or
+                ``idempotency_key`` is invalid.
+            ConfigurationError: If one of these is given without a cluster on Redis.
             RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
         check_room(room)
         encoded = encode_message(message, self.settings.json_encode)
         sessions = excluded_sessions(exclude)
+        options = PublishOptions(history, ttl, idempotency_key)
         if self.cluster is not None:
-            return self.cluster.publish(room, encoded, sessions, history, ttl)
-        if history or ttl is not None:
+            return self.cluster.publish(room, encoded, sessions, options)
+        if options != PublishOptions():
             raise ConfigurationError(
-                "history and ttl require a cluster: create the router with SockJSRouter(cluster=...)"
+                "history, ttl and idempotency_key require a cluster: create the router with SockJSRouter(cluster=...)"
             )
         self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
         return COMPLETED

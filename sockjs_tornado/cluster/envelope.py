@@ -247,6 +247,10 @@ class RedisKeys:
         """Return the key of the stream with a room's history."""
         return self._name("history", room)
 
+    def published(self, room: str, idempotency_key: str) -> bytes:
+        """Return the key that exists after a message with an idempotency key was published in a room."""
+        return self._name("published", f"{len(idempotency_key)}:{idempotency_key}:{room}")
+
     def presence(self, room: str) -> bytes:
         """Return the key of the hash with a room's presence."""
         return self._name("presence", room)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..protocol import JSONValue, encode_message
-from ..session.ports import Position
+from ..session.ports import Position, PublishOptions
 from .base import batches
 from .commands import Commands
 from .envelope import RedisKeys, value_of
@@ -31,7 +31,20 @@ RUN: Final = """
 local run = string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
 """
 
-_PUBLISH: Final = f"""{RUN}
+#: Seconds for which an idempotency key is kept.
+IDEMPOTENCY_TTL: Final = 600
+
+_MAX_KEY_LENGTH: Final = 200
+
+# With a second key, the idempotency key, it replies with the position of the message that was published before.
+_PUBLISH: Final = f"""
+if KEYS[2] then
+    local offset, epoch = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$')
+    if offset then
+        return {{tonumber(offset), epoch, 1}}
+    end
+end
+{RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local offset, epoch = '1', run .. ARGV[3]
 if last then
@@ -43,7 +56,17 @@ end
 redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], offset .. '-0', 'epoch', epoch, 'envelope', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[1], string.sub(ARGV[2], 1, -2) .. ',' .. offset .. ',"' .. epoch .. '"]')
+if KEYS[2] then
+    redis.call('SET', KEYS[2], offset .. ' ' .. epoch, 'PX', ARGV[6])
+end
 return {{tonumber(offset), epoch}}
+"""
+
+# The reply is nil if a message with the idempotency key was published before.
+_PUBLISH_ONCE: Final = """
+if redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[3]) then
+    return redis.call('PUBLISH', ARGV[1], ARGV[2])
+end
 """
 
 _PUBLISH_MANY: Final = """
@@ -131,20 +154,41 @@ class Recovered(_RecoveredFields):
         return message
 
 
-def publish_command(keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None) -> Args:
-    """Return the command that publishes an envelope, after checking ``history`` and ``ttl``; see ``router.publish``."""
+def publish_command(keys: RedisKeys, room: str, envelope: bytes, options: PublishOptions) -> Args:
+    """Return the command that publishes an envelope, after checking the options; see ``router.publish``."""
+    history, ttl, idempotency_key = options
     if type(history) is not int:
         raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
     if history < 0 or (ttl is not None and not 0.001 <= ttl < 1e10):
         raise ValueError(f"history={history!r}, ttl={ttl!r}: expected 0 or more messages, and more than 0 seconds")
     channel = keys.channel(room)
+    once = () if idempotency_key is None else (keys.published(room, _check_key(idempotency_key)),)
     if not history:
         if ttl is not None:
             raise ValueError("ttl requires history")
+        if once:
+            return "EVAL", _PUBLISH_ONCE, 1, *once, channel, envelope, IDEMPOTENCY_TTL * 1000
         return "PUBLISH", channel, envelope
     lifetime = int(1000 * (TTL if ttl is None else ttl))
     epoch = secrets.token_hex(8)
-    return "EVAL", _PUBLISH, 1, keys.history(room), channel, envelope, epoch, history, lifetime
+    stream = (keys.history(room), *once)
+    return (
+        *("EVAL", _PUBLISH, len(stream), *stream),
+        *(channel, envelope, epoch, history, lifetime, IDEMPOTENCY_TTL * 1000),
+    )
+
+
+def _check_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"idempotency_key: expected a str, got {type(key).__name__}")
+    if not 1 <= len(key) <= _MAX_KEY_LENGTH:
+        raise ValueError(f"idempotency_key: expected 1 to {_MAX_KEY_LENGTH} characters, got {len(key)}")
+    return key
+
+
+def was_published_before(reply: Any) -> bool:
+    """Return whether a reply to :func:`publish_command` says that nothing was sent, because of an idempotency key."""
+    return reply is None or (isinstance(reply, list) and len(reply) == 3)
 
 
 def publish_many_commands(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ConfigurationError
 from ..protocol import JSONValue, PreparedMessage
 from ..session.control import execute
+from ..session.ports import PublishOptions
 from ..session.rooms import COMPLETED
 from .base import BaseCluster, CheckedRooms, ClusterStats
 
@@ -40,11 +41,11 @@ class LocalCluster(BaseCluster):
         await self._topics.close()
 
     def publish(
-        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", options: PublishOptions
     ) -> Awaitable[None]:
         """Send a message to all sessions in a room; ``router.publish`` calls this."""
-        if history or ttl is not None:
-            raise ConfigurationError("history and ttl require a RedisCluster")
+        if options != PublishOptions():
+            raise ConfigurationError("history, ttl and idempotency_key require a RedisCluster")
         return self.publish_many((room,), message, exclude)
 
     def publish_many(

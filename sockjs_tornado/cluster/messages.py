@@ -13,14 +13,14 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..recovery.messages import room_message
 from ..session.control import Command, execute
-from ..session.ports import Position
+from ..session.ports import Position, PublishOptions
 from ..session.rooms import Rooms
 from .base import ClusterStats
 from .catch_up import CatchUp
 from .commands import FULL, Commands, DeferredCommand
 from .envelope import CONTROL, Channel, ControlEnvelope, Envelope, RedisKeys, local_prefix, value_of
 from .envelope_signing import EnvelopeSigner, Unauthenticated
-from .history import position_of, publish_command, publish_many_commands
+from .history import position_of, publish_command, publish_many_commands, was_published_before
 from .message_decoder import MessageDecoder
 from .secret import Secrets
 from .topics import Topics
@@ -139,8 +139,7 @@ class Messages:
         room: str,
         message: str | JSONValue,
         exclude: "Sequence[Session]",
-        history: int,
-        ttl: float | None,
+        options: PublishOptions,
         subscribed: "asyncio.Future[None] | None",
     ) -> PublishResult:
         """Send a message to all members of a room; see ``router.publish``.
@@ -148,8 +147,10 @@ class Messages:
         ``subscribed`` completes when this node's subscription to the room is confirmed. It is None if this node has no
         members in the room.
         """
-        tag = next(self._tags) if history or self._must_wait(room) else 0
-        command = publish_command(self.keys, room, self._signer.encode(room, tag, message), history, ttl)
+        # Whether only Redis decides that the message is delivered.
+        through_redis = options.history > 0 or options.idempotency_key is not None
+        tag = next(self._tags) if through_redis or self._must_wait(room) else 0
+        command = publish_command(self.keys, room, self._signer.encode(room, tag, message), options)
         self.stats.published += 1
         if not tag:
             self.rooms.publish(room, PreparedMessage(message), exclude)
@@ -159,9 +160,15 @@ class Messages:
         reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         # If the subscription failed or there is none, the message is not received back.
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
-            self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
-            reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
-        elif history and exclude and room in self.catch_up.held:
+            self._pending.setdefault(room, {})[tag] = _PendingMessage(None if through_redis else message, exclude)
+            reply.add_done_callback(
+                lambda reply: (
+                    self._deliver_pending(room, tag)
+                    if reply.exception() or was_published_before(reply.result())
+                    else None
+                )
+            )
+        elif options.history and exclude and room in self.catch_up.held:
             self._interrupted.setdefault(room, {})[tag] = exclude
         return self._result(sent, 1)
 
@@ -175,7 +182,7 @@ class Messages:
         for room in rooms:
             if self._must_wait(room):
                 # To keep the order, it is delivered when it is received back.
-                results.append(self.publish(room, message, exclude, 0, None, self.subscription(room)))
+                results.append(self.publish(room, message, exclude, PublishOptions(), self.subscription(room)))
             else:
                 direct.append(room)
                 self.rooms.publish(room, prepared, exclude)

@@ -21,7 +21,7 @@ import redis
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..protocol import encode_message
 from ..session.control import Command, Selection, check_target
-from ..session.ports import Position
+from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room, check_rooms
 from .base import WaitForAll
 from .commands import Commands
@@ -42,9 +42,9 @@ _PIPELINE_SIZE: Final = 16
 _MAX_IDLE: Final = 15.0
 
 
-def _command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, history: int, ttl: float | None) -> Args:
+def _command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, options: PublishOptions) -> Args:
     check_room(room)
-    return publish_command(keys, room, signer.encode(room, 0, encode_message(message)), history, ttl)
+    return publish_command(keys, room, signer.encode(room, 0, encode_message(message)), options)
 
 
 def _commands(keys: RedisKeys, signer: EnvelopeSigner, rooms: Iterable[str], message: Any) -> Iterator[Args]:
@@ -141,7 +141,13 @@ class Publisher:
         self._client = create_client(redis_url)
 
     def publish(
-        self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
+        self,
+        room: str,
+        message: str | dict[str, Any] | list[Any],
+        *,
+        history: int = 0,
+        ttl: float | None = None,
+        idempotency_key: str | None = None,
     ) -> Position | None:
         """Send a message to all members of a room, on all nodes.
 
@@ -150,19 +156,24 @@ class Publisher:
             message: A ``str``, or a dict or list that can be encoded as JSON.
             history: The number of messages to keep in the room's history, including this one; 0 not to add it.
             ttl: Seconds for which the history is kept after this message, or None for a day.
+            idempotency_key: A text of 1 to 200 characters that identifies the message, for a retry after
+                ClusterUnavailable. For 10 minutes, the room receives one message with this key: publishing another one
+                sends nothing, and returns the position of the first.
 
         Returns:
             The message's position in the history, or None without history.
 
         Raises:
             TypeError: An argument has the wrong type.
-            ValueError: A number in the message cannot be encoded as JSON, or ``history`` or ``ttl`` is out of range.
+            ValueError: A number in the message cannot be encoded as JSON, or ``history``, ``ttl`` or the length of the
+                key is out of range.
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """
         self._close_if_idle()
         with _translated_errors(), self._signers.borrow() as signer:
-            command = _command(self._keys, signer, room, message, history, ttl)
+            options = PublishOptions(history, ttl, idempotency_key)
+            command = _command(self._keys, signer, room, message, options)
             try:
                 reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
             except (redis.exceptions.MovedError, redis.ReadOnlyError):
@@ -292,10 +303,17 @@ class AsyncPublisher:
         self._signer = self._signers.create()
 
     async def publish(
-        self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
+        self,
+        room: str,
+        message: str | dict[str, Any] | list[Any],
+        *,
+        history: int = 0,
+        ttl: float | None = None,
+        idempotency_key: str | None = None,
     ) -> Position | None:
         """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
-        return position_of(await self._commands.call(*_command(self._keys, self._signer, room, message, history, ttl)))
+        options = PublishOptions(history, ttl, idempotency_key)
+        return position_of(await self._commands.call(*_command(self._keys, self._signer, room, message, options)))
 
     async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
         """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""

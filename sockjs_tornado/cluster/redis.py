@@ -31,7 +31,7 @@ from ..exceptions import ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..recovery.messages import gap_message
-from ..session.ports import Position
+from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
 from ..validation import check_seconds
 from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
@@ -379,11 +379,11 @@ class RedisCluster(BaseCluster):
     # Rooms.
 
     def publish(
-        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", options: PublishOptions
     ) -> Awaitable[Position | None]:
         """Send a message to all sessions in a room, on every node; ``router.publish`` calls this."""
         self._check_usable()
-        return self._messages.publish(room, message, exclude, history, ttl, self._bus.confirmation(room))
+        return self._messages.publish(room, message, exclude, options, self._bus.confirmation(room))
 
     def publish_many(
         self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
+from ..session.ports import PublishOptions
 from .base import BaseCluster, CheckedRooms, ClusterStats
 from .node import BACKLOG, Node
 from .ownership import Owner, Slots
@@ -69,12 +70,12 @@ class UnixCluster(BaseCluster):
         self._node.add(router)
 
     def publish(
-        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", options: PublishOptions
     ) -> Awaitable[None]:
         """Send a message to all sessions in a room, in every process; ``router.publish`` calls this."""
         self._check_usable()
-        if history:
-            raise ConfigurationError("history requires a RedisCluster")
+        if options != PublishOptions():
+            raise ConfigurationError("history, ttl and idempotency_key require a RedisCluster")
         return self._peers.publish(room, message, exclude)
 
     def publish_many(

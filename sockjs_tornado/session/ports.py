@@ -23,6 +23,14 @@ class Position(NamedTuple):
     epoch: str
 
 
+class PublishOptions(NamedTuple):
+    """How a message is published by a cluster; see ``router.publish``."""
+
+    history: int = 0
+    ttl: float | None = None
+    idempotency_key: str | None = None
+
+
 class Receiver(Protocol):
     """The connection or request on which a client receives; the session writes to it.
 
@@ -94,7 +102,7 @@ class Cluster(Protocol):
         """Add a router."""
 
     def publish(
-        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", options: PublishOptions
     ) -> Awaitable[Position | None]:
         """Send a message to all sessions in a room, in all processes."""
 

@@ -339,7 +339,7 @@ async def test_invalid_arguments_are_rejected(node: StartNode, options: Any, err
 
 
 async def test_history_requires_a_cluster() -> None:
-    with pytest.raises(ConfigurationError, match=r"^history and ttl require a cluster"):
+    with pytest.raises(ConfigurationError, match=r"^history, ttl and idempotency_key require a cluster"):
         SockJSRouter(lambda session: None).publish(ROOM, "x", history=1)  # type: ignore[arg-type,return-value]
 
 

@@ -179,9 +179,9 @@ async def test_a_connection_publishes_as_its_router_does(house: House) -> None:
     assert author.router is author.session.server is house.router
     await author.publish(ROOM, {"to": "all"})
     await author.publish(ROOM, "to the others", exclude=author)
-    with pytest.raises(ConfigurationError, match="history and ttl require a cluster"):
+    with pytest.raises(ConfigurationError, match="history, ttl and idempotency_key require a cluster"):
         author.publish(ROOM, "x", history=1)
-    with pytest.raises(ConfigurationError, match="history and ttl require a cluster"):
+    with pytest.raises(ConfigurationError, match="history, ttl and idempotency_key require a cluster"):
         author.publish(ROOM, "x", ttl=1)
     author.router = "the application's own"
     author.close()
