@@ -29,7 +29,8 @@ def create_client(url: RedisURL) -> "redis.Redis":
         is_unix = isinstance(url.parsed.addresses[0], str)
         options["connection_class"] = _KINDS["unix" if is_unix else "tls" if url.parsed.uses_tls else "tcp"]
         options["redis_url"] = url
-    return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url.parsed.server_url, **options))
+    # Unlike the class itself, from_pool() makes the client close the pool.
+    return redis.Redis.from_pool(redis.ConnectionPool.from_url(url.parsed.server_url, **options))
 
 
 class _Managed:

@@ -28,6 +28,8 @@ TIMEOUT: Final = 2.0
 Args = tuple[str | bytes | int, ...]
 
 # redis-py omits the code in some of its exceptions.
+# It adds the beginning of the command, which may have a message.
+_PIPELINE_PREFIX: Final = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 
 #: The largest number of bytes to read at once.
@@ -259,8 +261,8 @@ def pack_command(args: Args) -> bytes:
 
 
 def mask_user(reply: str) -> str:
-    """Return an error reply without the name of the user, which Redis repeats."""
-    return _USER_IN_REPLY.sub(r"\1User *** has no", reply)
+    """Return an error reply without the name of the user, which Redis repeats, and without the command."""
+    return _USER_IN_REPLY.sub(r"\1User *** has no", _PIPELINE_PREFIX.sub("", reply))
 
 
 def translate_error(error: Exception, address: str) -> ClusterError:

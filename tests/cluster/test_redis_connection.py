@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 import redis
-from client import within
+from client import until, within
 from free_ports import reserve_port
 
 from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
@@ -156,6 +156,8 @@ async def test_the_name_of_connections(redis_server: RedisServer) -> None:
         with Publisher(redis_server.url, client_name="cron") as publisher:
             publisher.publish("lobby", "x")
             assert names() == {b"name=web-1", b"name=job", b"name=cron"}
+        # It is closed.
+        await until(lambda: b"name=cron" not in names())
     for name in ("a b", "", "\u00e9", b"a", 5):
         with pytest.raises(ConfigurationError, match=r"^client_name: got "):
             RedisCluster(redis_server.url, client_name=name)  # type: ignore[arg-type]

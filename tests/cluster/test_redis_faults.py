@@ -117,6 +117,8 @@ def test_the_name_of_a_user_is_masked(code: str) -> None:
     reply = f"{code}User {USER} of\nus has no permissions to run the 'get' command"
     assert mask_user(reply) == f"{code}User *** has no permissions to run the 'get' command"
     assert mask_user(f"ERR {reply}") == f"ERR {reply}"
+    pipeline = f"Command # 12 (EVAL s3crq (a)) of pipeline caused error: {reply}"
+    assert mask_user(pipeline) == mask_user(reply)
 
 
 def test_an_error_of_a_publisher_does_not_have_the_user(redis_server: RedisServer) -> None:
