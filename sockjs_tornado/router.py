@@ -403,6 +403,24 @@ class SockJSRouter:
             return await self.cluster.presence(room)
         return {f"local:{label}": value for label, value in self.container.rooms.presence(room).items()}
 
+    async def presence_count(self, room: str) -> int:
+        """Return the number of members of a room that have a presence, in all processes of a cluster.
+
+        It is the length of what :meth:`presence` returns, but the members themselves are not sent to this process.
+
+        Args:
+            room: Name of the room.
+
+        Raises:
+            TypeError: If the name of the room is not a ``str``.
+            ClusterUnavailable: If Redis is unavailable.
+            RuntimeError: If the cluster was not started.
+        """
+        check_room(room)
+        if self.cluster is not None:
+            return await self.cluster.presence_count(room)
+        return self.container.rooms.presence_count(room)
+
     @property
     def draining(self) -> bool:
         """Whether new sessions are rejected, because :meth:`drain` or :meth:`close` was called."""

@@ -73,3 +73,8 @@ class LocalCluster(BaseCluster):
         """Return the presence of a room's members; ``router.presence`` calls this."""
         self._check_usable()
         return {f"local:{label}": value for label, value in self.rooms.presence(room).items()}
+
+    async def presence_count(self, room: str) -> int:
+        """Return the number of a room's members that have a presence; ``router.presence_count`` calls this."""
+        self._check_usable()
+        return self.rooms.presence_count(room)

@@ -169,6 +169,7 @@ class Peers:
         self._queues = [_WorkerQueue(partial(self._call, other, "publish"), self._publish_failed) for other in others]
         node.rpcs["publish"] = self._handle_publish
         node.rpcs["presence"] = self._handle_presence
+        node.rpcs["count"] = self._handle_presence_count
 
     def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
         """Send a message to all members of a room; the awaitable completes when all running workers have it."""
@@ -198,11 +199,18 @@ class Peers:
         encoded = json.dumps(record)
         return WaitForAll(*[queue.add(encoded) for queue in self._queues])
 
+    async def presence_count(self, room: str) -> int:
+        """Return the number of a room's members that have a presence. All running workers must respond."""
+        replies = await self._call_all("count", room)
+        return self._rooms.presence_count(room) + sum(int(reply or b"0") for reply in replies)
+
+    async def _call_all(self, name: str, room: str) -> list[bytes | None]:
+        body = json.dumps(room).encode()
+        return await asyncio.gather(*(self._call(other, name, body, _RESPONSE_TIMEOUT) for other in self._others))
+
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, by worker and label. All running workers must respond."""
-        body = json.dumps(room).encode()
-        calls = (self._call(other, "presence", body, _RESPONSE_TIMEOUT) for other in self._others)
-        replies = await asyncio.gather(*calls)
+        replies = await self._call_all("presence", room)
         present = {f"{self._node.owner.node}:{label}": value for label, value in self._rooms.presence(room).items()}
         for other, reply in zip(self._others, replies, strict=True):
             present |= {f"{other.node}:{label}": value for label, value in json.loads(reply or "{}").items()}
@@ -253,6 +261,9 @@ class Peers:
 
     def _handle_presence(self, body: bytes) -> bytes:
         return json.dumps(self._rooms.presence(json.loads(body))).encode()
+
+    def _handle_presence_count(self, body: bytes) -> bytes:
+        return b"%d" % self._rooms.presence_count(json.loads(body))
 
     def _publish_failed(self, reason: str, count: int) -> None:
         self._stats.publish_failures += count

@@ -49,6 +49,27 @@ end
 return found
 """
 
+# Return the number of entries of each live name.
+_COUNT: Final = """
+local alive, counts = {}, {}
+local entries = redis.call('HGETALL', KEYS[1])
+for i = 1, #entries, 2 do
+    local node = string.match(entries[i], '^[^:]*')
+    if alive[node] == nil then
+        alive[node] = redis.call('EXISTS', ARGV[1] .. node) == 1
+    end
+    if alive[node] then
+        counts[node] = (counts[node] or 0) + 1
+    end
+end
+local found = {}
+for node, count in pairs(counts) do
+    found[#found + 1] = node
+    found[#found + 1] = count
+end
+return found
+"""
+
 
 class Presence:
     """Writes the entries of one node, and reads those of all nodes.
@@ -165,6 +186,17 @@ class Presence:
             if len(part) == SLICE:
                 await asyncio.sleep(0)
         return others
+
+    async def count(self, room: str) -> int:
+        """Return the number of a room's members that have a presence."""
+        reply = await self._commands.call("EVAL", _COUNT, 1, self._keys.presence(room), self._keys.alive(""))
+        counts: dict[bytes, int] = {}
+        for name, count in zip(reply[::2], reply[1::2], strict=True):
+            # While a node begins a new generation, its members have entries under two names.
+            node = name.partition(b".")[0]
+            counts[node] = max(count, counts.get(node, 0))
+        counts[self._node.encode()] = self._rooms.presence_count(room)
+        return sum(counts.values())
 
     async def _refresh(self) -> None:
         """Refresh the expiry of all entries, and write again those that Redis does not have."""

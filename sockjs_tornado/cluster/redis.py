@@ -416,6 +416,11 @@ class RedisCluster(BaseCluster):
         self._check_usable()
         return await self._presence.get(room)
 
+    async def presence_count(self, room: str) -> int:
+        """Return the number of a room's members that have a presence; ``router.presence_count`` calls this."""
+        self._check_usable()
+        return await self._presence.count(room)
+
     async def recover(self, room: str, offset: int, epoch: str, *, limit: int | None = None) -> Recovered:
         """Return the messages with history that were published in a room after a position, as a :class:`Recovered`.
 

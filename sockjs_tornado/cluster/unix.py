@@ -98,6 +98,11 @@ class UnixCluster(BaseCluster):
         self._check_usable()
         return await self._peers.presence(room)
 
+    async def presence_count(self, room: str) -> int:
+        """Return the number of a room's members that have a presence; ``router.presence_count`` calls this."""
+        self._check_usable()
+        return await self._peers.presence_count(room)
+
     async def start(self) -> None:
         """Listen for the other workers. If the cluster is running, this does nothing.
 

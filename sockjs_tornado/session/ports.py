@@ -117,6 +117,9 @@ class Cluster(Protocol):
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of all members of a room, in all processes."""
 
+    async def presence_count(self, room: str) -> int:
+        """Return the number of members of a room that have a presence, in all processes."""
+
     @property
     def available(self) -> bool:
         """Whether messages reach the other processes."""

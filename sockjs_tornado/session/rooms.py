@@ -179,6 +179,10 @@ class Rooms:
         """Return the presence of the members of a room, by label."""
         return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
 
+    def presence_count(self, room: str) -> int:
+        """Return the number of members of a room that have a presence."""
+        return len(self._presence.get(room, ()))
+
     def rooms_with_presence(self) -> list[str]:
         """Return the rooms in which a member has a presence."""
         return list(self._presence)

@@ -264,6 +264,7 @@ async def test_presence_on_all_workers(workers: list[Node], enter: Enter) -> Non
     present = {f"worker-0:{ann.id}": {"name": "Ann"}, f"worker-2:{bob.id}": "Bob"}
     for node in workers:
         assert await within(node.router.presence(ROOM)) == present
+        assert await within(node.router.presence_count(ROOM)) == len(present)
     bob.close()
     assert await within(workers[1].router.presence(ROOM)) == {f"worker-0:{ann.id}": {"name": "Ann"}}
 

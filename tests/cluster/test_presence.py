@@ -58,6 +58,7 @@ async def test_a_member_that_leaves_disappears_immediately(node: StartNode) -> N
     (ann, _), (_, bob), (_, eve) = [await here.enter(ROOM, presence=name) for name in ("Ann", "Bob", "Eve")]
     await there.enter(ROOM, presence="Zoe")
     assert sorted(await present(there)) == ["Ann", "Bob", "Eve", "Zoe"]
+    assert [await within(made.router.presence_count(ROOM)) for made in (here, there)] == [4, 4]
     bob.leave(ROOM)
     assert sorted(await present(here)) == sorted(await present(there)) == ["Ann", "Eve", "Zoe"]
     eve.close()
@@ -94,6 +95,7 @@ async def test_the_members_of_a_dead_node_expire(node: StartNode, redis_server: 
     assert 0 < int(redis_server.command("PTTL", alive[0])) <= 3000
     redis_server.command("PEXPIRE", alive[0], 1)
     await becomes(there, ["Zoe"])
+    assert await within(there.router.presence_count(ROOM)) == 1
     await until(lambda: redis_server.command("HLEN", room) == 1)
     # The members of a live node stay.
     for key in (room, alive[1]):
@@ -190,6 +192,7 @@ async def test_without_a_cluster_presence_is_of_this_process(serve: Serve, join:
     ann = await journal.connection()
     await ann.join(ROOM, presence={"name": "Ann"})
     assert await router.presence(ROOM) == {f"local:{ann.id}": {"name": "Ann"}}
+    assert await router.presence_count(ROOM) == 1
     ann.leave(ROOM)
     assert await router.presence(ROOM) == {}
     with pytest.raises(TypeError, match="the name of a room must be str"):
@@ -313,6 +316,7 @@ async def test_entries_written_after_a_mass_departure_replace_the_former_ones(
     await until(lambda: presences._former_names)
     await within(ann.join(ROOM, presence="Anna"))
     assert sorted(await present(there)) == ["Anna", "Bob"]
+    assert await within(there.router.presence_count(ROOM)) == 2
     ann.leave(ROOM)
     assert await present(here) == await present(there) == ["Bob"]
     release.set()

@@ -251,6 +251,7 @@ async def test_a_local_cluster_has_rooms_presence_and_selections(serve: Serve, j
         await router.publish("lobby", "y")
         assert [await peer.message(), await peer.message()] == ["x", "y"]
         assert await router.presence("lobby") == {f"local:{connection.id}": "Ann"}
+        assert await router.presence_count("lobby") == 1
         await router.select(room="lobby").disconnect(4000, "Closed")
         assert await peer.frame() == 'c[4000,"Closed"]'
         assert cluster.counters()["published"] == 4
