@@ -40,7 +40,7 @@ def encode_topic_message(topic: object, message: Any) -> str:
 class _Subscriber:
     """One callback of a topic. It is called with one message at a time, in order."""
 
-    __slots__ = ("_is_busy", "_log", "_on_gap", "_queue", "_task", "callback")
+    __slots__ = ("_is_busy", "_is_removed", "_log", "_on_gap", "_queue", "_task", "callback")
 
     def __init__(self, callback: TopicCallback, on_gap: OnTopicGap | None, log: ThrottledLog) -> None:
         self.callback = callback
@@ -49,10 +49,13 @@ class _Subscriber:
         self._queue: deque[Any] = deque()
         # Whether the callback is running, or its awaitable is.
         self._is_busy = False
+        self._is_removed = False
         self._task: asyncio.Task[None] | None = None
 
     def receive(self, message: Any) -> None:
-        """Call the callback with a message, now or after those that wait."""
+        """Call the callback with a message, now or after those that wait. Do nothing after :meth:`remove`."""
+        if self._is_removed:
+            return
         if len(self._queue) >= MAX_QUEUED:
             self._log.write(
                 logger,
@@ -84,7 +87,11 @@ class _Subscriber:
         while True:
             try:
                 await result
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                # If this task was not cancelled, something was that the callback has awaited.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 self._log_error(error)
             following = None
             while self._queue and following is None:
@@ -97,13 +104,19 @@ class _Subscriber:
     def _call(self, message: Any) -> Awaitable[object] | None:
         try:
             result = self._on_gap() if message is _GAP and self._on_gap is not None else self.callback(message)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._log_error(error)
             return None
         return result if inspect.isawaitable(result) else None
 
-    def _log_error(self, error: Exception) -> None:
+    def _log_error(self, error: BaseException) -> None:
         self._log.write(logger, logging.ERROR, "callback", "A callback of a topic raised an exception", error=error)
+
+    def remove(self) -> "asyncio.Task[None] | None":
+        """Do not call the callback any more, and return the task of its running awaitable, which ends by itself."""
+        self._is_removed = True
+        self._queue.clear()
+        return self._task
 
     def close(self) -> "asyncio.Task[None] | None":
         """Discard the messages that wait, cancel a running awaitable, and return its task."""
@@ -120,6 +133,8 @@ class Topics:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, list[_Subscriber]] = {}
+        # The running awaitables of callbacks that were unsubscribed. asyncio itself has only weak references to tasks.
+        self._ending: set[asyncio.Task[None]] = set()
         self._log = ThrottledLog()
 
     @property
@@ -144,6 +159,10 @@ class Topics:
         for subscriber in subscribers:
             if subscriber.callback == callback:
                 subscribers.remove(subscriber)
+                task = subscriber.remove()
+                if task is not None and not task.done():
+                    self._ending.add(task)
+                    task.add_done_callback(self._ending.discard)
                 if not subscribers:
                     del self._subscribers[topic]
                 return not subscribers
@@ -165,5 +184,8 @@ class Topics:
         """Cancel what callbacks have started. The callbacks remain, for another start of the cluster."""
         subscribers = [subscriber for each in self._subscribers.values() for subscriber in each]
         tasks = [task for subscriber in subscribers if (task := subscriber.close()) is not None]
+        for task in tuple(self._ending):
+            task.cancel()
+            tasks.append(task)
         if tasks:
             await asyncio.wait(tasks)

@@ -1,6 +1,7 @@
 """Messages between the processes of a cluster: on Redis, on Unix sockets, and in one process."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,65 @@ async def test_messages_for_a_slow_callback_are_limited(logged: LogWatch, monkey
     assert received == [0, 1, 2, "gap"]
     assert silent == [0, 1, 2, 3]
     logged.take("A callback of a topic is too slow")
+
+
+async def test_an_unsubscribed_callback_gets_no_more_messages_and_ends_by_itself() -> None:
+    registry = Topics()
+    received: list[Any] = []
+
+    async def callback(message: Any) -> None:
+        received.append(message)
+        try:
+            # Nothing else refers to the future, nor to this task.
+            await asyncio.get_running_loop().create_future()
+        finally:
+            received.append("end")
+
+    def unsubscribe(message: Any) -> None:
+        registry.unsubscribe("b", received.append)
+
+    registry.subscribe("a", callback, None)
+    registry.subscribe("b", unsubscribe, None)
+    registry.subscribe("b", received.append, lambda: received.append("gap"))
+    for number in range(3):
+        registry.deliver("a", str(number))
+    await until(lambda: received)
+    registry.unsubscribe("a", callback)
+    # Also of the message that is being delivered.
+    registry.deliver("b", "5")
+    registry.gap(["b"])
+    gc.collect()
+    await asyncio.sleep(0)
+    assert received == [0]
+    await registry.close()
+    assert received == [0, "end"]
+
+
+async def test_a_callback_whose_awaitable_was_cancelled_gets_the_next_message(logged: LogWatch) -> None:
+    registry = Topics()
+    received: list[Any] = []
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+
+    async def callback(message: Any) -> None:
+        received.append(message)
+        await cancelled
+
+    def plain(message: Any) -> None:
+        received.append(-message)
+        cancelled.result()
+
+    registry.subscribe("a", callback, None)
+    registry.subscribe("b", plain, None)
+    for topic in ("a", "b"):
+        for number in (1, 2):
+            registry.deliver(topic, str(number))
+    await until(lambda: len(received) == 4)
+    # Each plain callback is called at once; the awaitable of the other one runs as a task.
+    assert sorted(received) == [-2, -1, 1, 2]
+    logged.take("A callback of a topic raised an exception")
+    logged.take("A callback of a topic raised an exception")
+    await registry.close()
 
 
 async def test_closing_a_cluster_cancels_callbacks() -> None:
