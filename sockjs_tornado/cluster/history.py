@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from ..protocol import JSONValue, encode_message
 from ..session.ports import Position, PublishOptions
+from ..validation import safe_repr
 from .base import batches
 from .commands import Commands
 from .envelope import RedisKeys, value_of
@@ -159,8 +160,11 @@ def publish_command(keys: RedisKeys, room: str, envelope: bytes, options: Publis
     history, ttl, idempotency_key = options
     if type(history) is not int:
         raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
-    if history < 0 or (ttl is not None and not 0.001 <= ttl < 1e10):
-        raise ValueError(f"history={history!r}, ttl={ttl!r}: expected 0 or more messages, and more than 0 seconds")
+    # No stream is longer than _MAX_OFFSET, and Redis would reject it.
+    if not 0 <= history <= _MAX_OFFSET or (ttl is not None and not 0.001 <= ttl < 1e10):
+        raise ValueError(
+            f"history={safe_repr(history)}, ttl={ttl!r}: expected 0 to {_MAX_OFFSET} messages, and more than 0 seconds"
+        )
     channel = keys.channel(room)
     once = () if idempotency_key is None else (keys.published(room, _check_key(idempotency_key)),)
     if not history:
