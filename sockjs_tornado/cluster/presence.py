@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import operator
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from ..session.rooms import Rooms
 from .base import SLICE, batches, cancel, repeat
 from .commands import Commands
 from .envelope import RedisKeys
+from .presence_reading import count_command, decode_counts, decode_in_slices, read_command
 from .redis_connection import Args
 
 #: The default time in seconds after which the entries of a node expire if it does not refresh them.
@@ -26,49 +26,6 @@ LIFETIME: Final = 15.0
 
 #: The largest number of failed removals, and of rooms to be written again, that a node remembers.
 MAX_UNWRITTEN: Final = 10_000
-
-# The name of an entry: a node, after its first generation with a number, and the label of a session.
-_MEMBER: Final = re.compile(r"([A-Za-z0-9_-]{1,64})(?:\.[0-9]{1,10})?:([0-9]{1,20})")
-
-# Return the entries of live nodes, and delete those of dead ones.
-_READ: Final = """
-local alive, found = {}, {}
-local entries = redis.call('HGETALL', KEYS[1])
-for i = 1, #entries, 2 do
-    local node = string.match(entries[i], '^[^:]*')
-    if alive[node] == nil then
-        alive[node] = redis.call('EXISTS', ARGV[1] .. node) == 1
-    end
-    if alive[node] then
-        found[#found + 1] = entries[i]
-        found[#found + 1] = entries[i + 1]
-    else
-        redis.call('HDEL', KEYS[1], entries[i])
-    end
-end
-return found
-"""
-
-# Return the number of entries of each live name.
-_COUNT: Final = """
-local alive, counts = {}, {}
-local entries = redis.call('HGETALL', KEYS[1])
-for i = 1, #entries, 2 do
-    local node = string.match(entries[i], '^[^:]*')
-    if alive[node] == nil then
-        alive[node] = redis.call('EXISTS', ARGV[1] .. node) == 1
-    end
-    if alive[node] then
-        counts[node] = (counts[node] or 0) + 1
-    end
-end
-local found = {}
-for node, count in pairs(counts) do
-    found[#found + 1] = node
-    found[#found + 1] = count
-end
-return found
-"""
 
 
 class Presence:
@@ -166,19 +123,8 @@ class Presence:
 
     async def get(self, room: str) -> dict[str, Any]:
         """Return the values that a room's members have passed to ``join``, by node and label."""
-        reply = await self._commands.call("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
-        others: dict[str, Any] = {}
-        for start in range(0, len(reply), 2 * SLICE):
-            # Of a large room, other callbacks run in between.
-            if start:
-                await asyncio.sleep(0)
-            part = reply[start : start + 2 * SLICE]
-            for field, text in zip(part[::2], part[1::2], strict=True):
-                # Skip what no node has written. UnicodeDecodeError is a ValueError.
-                with contextlib.suppress(ValueError, RecursionError):
-                    found = _MEMBER.fullmatch(field.decode())
-                    if found and found[1] != self._node:
-                        others[f"{found[1]}:{found[2]}"] = json.loads(text)
+        reply = await self._commands.call(*read_command(self._keys, room, delete_expired=True))
+        others = await decode_in_slices(reply, except_node=self._node)
         # This node's own entries are taken from memory, which is always up to date.
         entries = self._rooms.presence_entries((room,))
         while part := list(itertools.islice(entries, SLICE)):
@@ -189,13 +135,8 @@ class Presence:
 
     async def count(self, room: str) -> int:
         """Return the number of a room's members that have a presence."""
-        reply = await self._commands.call("EVAL", _COUNT, 1, self._keys.presence(room), self._keys.alive(""))
-        counts: dict[bytes, int] = {}
-        for name, count in zip(reply[::2], reply[1::2], strict=True):
-            # While a node begins a new generation, its members have entries under two names.
-            node = name.partition(b".")[0]
-            counts[node] = max(count, counts.get(node, 0))
-        counts[self._node.encode()] = self._rooms.presence_count(room)
+        counts = decode_counts(await self._commands.call(*count_command(self._keys, room)))
+        counts[self._node] = self._rooms.presence_count(room)
         return sum(counts.values())
 
     async def _refresh(self) -> None:

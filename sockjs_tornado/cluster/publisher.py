@@ -8,9 +8,6 @@
 
 import asyncio
 import contextlib
-import itertools
-import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -19,20 +16,20 @@ from typing import Any, Final
 import redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
-from ..protocol import encode_message
 from ..session.control import Command, Selection, check_target
 from ..session.ports import Position, PublishOptions
-from ..session.rooms import check_room, check_rooms
+from ..session.rooms import check_room
 from .base import WaitForAll
 from .commands import Commands
 from .credentials import CredentialsFunction
-from .envelope import CONTROL, Channel, RedisKeys
+from .envelope import RedisKeys
 from .envelope_signing import EnvelopeSigner
-from .history import position_of, publish_command, publish_many_commands
+from .history import position_of
+from .presence_reading import count_command, decode_counts, decode_entries, decode_in_slices, read_command
+from .publisher_commands import Signers, control_command, room_command, room_commands, topic_command
 from .publisher_connection import create_client
 from .redis_connection import CONNECTION_ERRORS, Args, RedisURL, mask_user, translate_error
-from .secret import SecretOption, check_secret
-from .topics import encode_topic_message
+from .secret import SecretOption
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16
@@ -40,62 +37,6 @@ _PIPELINE_SIZE: Final = 16
 
 #: Seconds after which an unused connection of a ``Publisher`` is not used again.
 _MAX_IDLE: Final = 15.0
-
-
-def _command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, options: PublishOptions) -> Args:
-    check_room(room)
-    return publish_command(keys, room, signer.encode(room, 0, encode_message(message)), options)
-
-
-def _commands(keys: RedisKeys, signer: EnvelopeSigner, rooms: Iterable[str], message: Any) -> Iterator[Args]:
-    names = check_rooms(rooms)
-    for _, command in publish_many_commands(keys, names, signer, encode_message(message)):
-        yield command
-
-
-def _control_command(keys: RedisKeys, signer: EnvelopeSigner, command: Command) -> Args:
-    return "PUBLISH", keys.channel(CONTROL), signer.encode_command(CONTROL, 0, command)
-
-
-class _Signers:
-    """The signers of a publisher: one for each call that is running, so that each one signs in the order of Redis.
-
-    Each process has its own after a fork.
-    """
-
-    def __init__(self, keys: RedisKeys, secret: SecretOption | None) -> None:
-        self._keys = keys
-        self._secrets = None if secret is None else check_secret(secret)
-        self._name = f"publisher-{secrets.token_hex(8)}"
-        self._count = itertools.count()
-        self._process = os.getpid()
-        self._free: deque[EnvelopeSigner] = deque()
-
-    def create(self) -> EnvelopeSigner:
-        """Return another signer."""
-        # Without a secret, the sender does not matter.
-        node = "" if self._secrets is None else f"{self._name}-{os.getpid()}-{next(self._count)}"
-        return EnvelopeSigner(node, self._keys, self._secrets)
-
-    @contextlib.contextmanager
-    def borrow(self) -> Iterator[EnvelopeSigner]:
-        """Return a signer for the commands of one call."""
-        if self._process != os.getpid():
-            self._free.clear()
-            self._process = os.getpid()
-        try:
-            signer = self._free.pop()
-        except IndexError:
-            signer = self.create()
-        yield signer
-        # Not after an exception: Redis may still execute the command, and after those of the next call.
-        self._free.append(signer)
-
-
-def _topic_command(keys: RedisKeys, signer: EnvelopeSigner, topic: str, message: Any) -> Args:
-    channel = Channel("topic", topic)
-    text = encode_topic_message(topic, message)
-    return "PUBLISH", keys.channel(channel), signer.encode_topic(channel, text)
 
 
 @contextlib.contextmanager
@@ -136,7 +77,7 @@ class Publisher:
     ) -> None:
         redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
         self._keys = redis_url.keys
-        self._signers = _Signers(self._keys, secret)
+        self._signers = Signers(self._keys, secret)
         self._used_at = time.monotonic()
         self._client = create_client(redis_url)
 
@@ -173,17 +114,7 @@ class Publisher:
         self._close_if_idle()
         with _translated_errors(), self._signers.borrow() as signer:
             options = PublishOptions(history, ttl, idempotency_key)
-            command = _command(self._keys, signer, room, message, options)
-            try:
-                reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-            except redis.ResponseError as error:
-                # redis-py 5 has no class of its own for MOVED here.
-                moved = isinstance(error, redis.exceptions.MovedError) or str(error).startswith("MOVED ")
-                if not moved and not isinstance(error, redis.ReadOnlyError):
-                    raise
-                # Not executed: another server is the master now. Find it, and try once more.
-                self._client.connection_pool.disconnect(inuse_connections=False)
-                reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            reply = self._send(room_command(self._keys, signer, room, message, options))
         return position_of(reply)
 
     def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
@@ -205,7 +136,7 @@ class Publisher:
             self._signers.borrow() as signer,
             self._client.pipeline(transaction=False) as pipeline,
         ):
-            for command in _commands(self._keys, signer, rooms, message):
+            for command in room_commands(self._keys, signer, rooms, message):
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 if len(pipeline) >= _PIPELINE_SIZE:
                     pipeline.execute()
@@ -241,15 +172,55 @@ class Publisher:
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """
-        self._run(lambda keys, signer: _topic_command(keys, signer, topic, message))
+        self._run(lambda keys, signer: topic_command(keys, signer, topic, message))
+
+    def presence(self, room: str) -> dict[str, Any]:
+        """Return the presence of the members of a room, on all nodes, as ``router.presence`` does.
+
+        Args:
+            room: The name of the room.
+
+        Returns:
+            The presence that each member has passed to ``join``, by ``"node:connection id"``.
+
+        Raises:
+            TypeError: The name of the room is not a ``str``.
+            ClusterUnavailable: Redis is unavailable, or rejected the command.
+            ClusterError: Redis requires another user or password.
+        """
+        check_room(room)
+        return decode_entries(self._read(read_command(self._keys, room)))
+
+    def presence_count(self, room: str) -> int:
+        """Return the number of members of a room that have a presence; Redis counts them. See :meth:`presence`."""
+        check_room(room)
+        return sum(decode_counts(self._read(count_command(self._keys, room))).values())
+
+    def _read(self, command: Args) -> Any:
+        self._close_if_idle()
+        with _translated_errors():
+            return self._send(command)
 
     def _execute(self, command: Command) -> None:
-        self._run(lambda keys, signer: _control_command(keys, signer, command))
+        self._run(lambda keys, signer: control_command(keys, signer, command))
 
     def _run(self, command: Callable[[RedisKeys, EnvelopeSigner], Args]) -> None:
         self._close_if_idle()
         with _translated_errors(), self._signers.borrow() as signer:
-            self._client.execute_command(*command(self._keys, signer))  # type: ignore[no-untyped-call]
+            self._send(command(self._keys, signer))
+
+    def _send(self, command: Args) -> Any:
+        """Send a command, and return the reply."""
+        try:
+            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as error:
+            # redis-py 5 has no class of its own for MOVED here.
+            moved = isinstance(error, redis.exceptions.MovedError) or str(error).startswith("MOVED ")
+            if not moved and not isinstance(error, redis.ReadOnlyError):
+                raise
+            # Not executed: another server is the master now. Find it, and try once more.
+            self._client.connection_pool.disconnect(inuse_connections=False)
+            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def _close_if_idle(self) -> None:
         """Close connections that were not used for a while, so that the next command opens another one.
@@ -291,7 +262,7 @@ class AsyncPublisher:
     ) -> None:
         redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
         self._keys = redis_url.keys
-        self._signers = _Signers(self._keys, secret)
+        self._signers = Signers(self._keys, secret)
         self._signer = self._signers.create()
         self._commands = Commands(redis_url)
 
@@ -317,12 +288,12 @@ class AsyncPublisher:
     ) -> Position | None:
         """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
         options = PublishOptions(history, ttl, idempotency_key)
-        return position_of(await self._commands.call(*_command(self._keys, self._signer, room, message, options)))
+        return position_of(await self._commands.call(*room_command(self._keys, self._signer, room, message, options)))
 
     async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
         """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""
         replies: deque[asyncio.Future[Any]] = deque()
-        for command in _commands(self._keys, self._signer, rooms, message):
+        for command in room_commands(self._keys, self._signer, rooms, message):
             reply = self._commands.call(*command)
             # Only the first exception is raised. asyncio must not report the others.
             reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
@@ -340,10 +311,20 @@ class AsyncPublisher:
 
     async def publish_topic(self, topic: str, message: Any) -> None:
         """Send a message to the callbacks of a topic on all nodes; see :meth:`Publisher.publish_topic`."""
-        await self._commands.call(*_topic_command(self._keys, self._signer, topic, message))
+        await self._commands.call(*topic_command(self._keys, self._signer, topic, message))
+
+    async def presence(self, room: str) -> dict[str, Any]:
+        """Return the presence of the members of a room, on all nodes; see :meth:`Publisher.presence`."""
+        check_room(room)
+        return await decode_in_slices(await self._commands.call(*read_command(self._keys, room)))
+
+    async def presence_count(self, room: str) -> int:
+        """Return the number of members of a room that have a presence; see :meth:`Publisher.presence_count`."""
+        check_room(room)
+        return sum(decode_counts(await self._commands.call(*count_command(self._keys, room))).values())
 
     async def _execute(self, command: Command) -> None:
-        await self._commands.call(*_control_command(self._keys, self._signer, command))
+        await self._commands.call(*control_command(self._keys, self._signer, command))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -93,6 +93,40 @@ async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServe
         assert [turn for thread_, turn in received if thread_ == number] == list(range(20))
 
 
+async def test_presence_is_read_from_outside(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(), await node()
+    for made, name in ((here, "Ann"), (there, {"name": "\ud800 ☃"}), (there, None)):
+        await made.enter(ROOM, presence=name)
+    # The node of this member is not alive.
+    redis_server.command("HSET", f"sockjs:presence:{ROOM}", "gone:1", '"Zoe"')
+    monkeypatch.setattr("sockjs_tornado.cluster.presence_reading.SLICE", 1)
+    async with AsyncPublisher(redis_server.url) as asynchronous:
+        with Publisher(redis_server.unix_url) as blocking:
+            for publisher in (blocking, asynchronous):
+                call = asyncio.to_thread if publisher is blocking else lambda function, room: function(room)
+                present = await within(call(publisher.presence, ROOM))
+                assert await within(call(publisher.presence_count, ROOM)) == len(present) == 2
+                assert await within(call(publisher.presence, "empty")) == {}
+                assert await within(call(publisher.presence_count, "empty")) == 0
+                # It reads only.
+                assert redis_server.command("HLEN", f"sockjs:presence:{ROOM}") == 3
+                assert present == await within(here.router.presence(ROOM))
+                redis_server.command("HSET", f"sockjs:presence:{ROOM}", "gone:1", '"Zoe"')
+            for wrong in (blocking.presence, blocking.presence_count):
+                with pytest.raises(TypeError, match="the name of a room must be str, not int"):
+                    wrong(5)  # type: ignore[arg-type]
+            redis_server.command("DEL", f"sockjs:presence:{ROOM}")
+            redis_server.command("SET", f"sockjs:presence:{ROOM}", "of another type")
+            for read in (blocking.presence, blocking.presence_count):
+                with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
+                    await within(asyncio.to_thread(read, ROOM))
+            for ask in (asynchronous.presence, asynchronous.presence_count):
+                with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
+                    await within(ask(ROOM))
+
+
 async def test_publish_many(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     rooms = [f"user {number}" for number in range(20_000)]
@@ -181,7 +215,11 @@ def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServe
         for _ in range(2):
             with pytest.raises(ClusterUnavailable, match="does not respond"):
                 publisher.publish(ROOM, "x")
+        for read in (publisher.presence, publisher.presence_count):
+            with pytest.raises(ClusterUnavailable, match="does not respond"):
+                read(ROOM)
         redis_server.start()
+        assert publisher.presence(ROOM) == {}
         assert publisher.publish(ROOM, "x", history=1) is not None
         redis_server.command("SET", f"sockjs:history:{ROOM}", "x")
         with pytest.raises(ClusterUnavailable, match="Redis rejected the command: WRONGTYPE"):

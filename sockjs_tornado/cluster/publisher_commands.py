@@ -1,0 +1,80 @@
+"""What a publisher sends: signed messages, as commands for Redis."""
+
+import contextlib
+import itertools
+import os
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..protocol import encode_message
+from ..session.control import Command
+from ..session.ports import PublishOptions
+from ..session.rooms import check_room, check_rooms
+from .envelope import CONTROL, Channel, RedisKeys
+from .envelope_signing import EnvelopeSigner
+from .history import publish_command, publish_many_commands
+from .redis_connection import Args
+from .secret import SecretOption, check_secret
+from .topics import encode_topic_message
+
+
+class Signers:
+    """The signers of a publisher: one for each call that is running, so that each one signs in the order of Redis.
+
+    Each process has its own after a fork.
+    """
+
+    def __init__(self, keys: RedisKeys, secret: SecretOption | None) -> None:
+        self._keys = keys
+        self._secrets = None if secret is None else check_secret(secret)
+        self._name = f"publisher-{secrets.token_hex(8)}"
+        self._count = itertools.count()
+        self._process = os.getpid()
+        self._free: deque[EnvelopeSigner] = deque()
+
+    def create(self) -> EnvelopeSigner:
+        """Return another signer."""
+        # Without a secret, the sender does not matter.
+        node = "" if self._secrets is None else f"{self._name}-{os.getpid()}-{next(self._count)}"
+        return EnvelopeSigner(node, self._keys, self._secrets)
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[EnvelopeSigner]:
+        """Return a signer for the commands of one call."""
+        if self._process != os.getpid():
+            self._free.clear()
+            self._process = os.getpid()
+        try:
+            signer = self._free.pop()
+        except IndexError:
+            signer = self.create()
+        yield signer
+        # Not after an exception: Redis may still execute the command, and after those of the next call.
+        self._free.append(signer)
+
+
+def room_command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, options: PublishOptions) -> Args:
+    """Return the command that sends a message to a room, or raise an error if an argument is not valid."""
+    check_room(room)
+    return publish_command(keys, room, signer.encode(room, 0, encode_message(message)), options)
+
+
+def room_commands(keys: RedisKeys, signer: EnvelopeSigner, rooms: Iterable[str], message: Any) -> Iterator[Args]:
+    """Iterate over the commands that send a message to some rooms; see :func:`room_command`."""
+    names = check_rooms(rooms)
+    for _, command in publish_many_commands(keys, names, signer, encode_message(message)):
+        yield command
+
+
+def control_command(keys: RedisKeys, signer: EnvelopeSigner, command: Command) -> Args:
+    """Return the command that sends a command of a selection to all nodes."""
+    return "PUBLISH", keys.channel(CONTROL), signer.encode_command(CONTROL, 0, command)
+
+
+def topic_command(keys: RedisKeys, signer: EnvelopeSigner, topic: str, message: Any) -> Args:
+    """Return the command that sends a message to a topic, or raise an error if an argument is not valid."""
+    channel = Channel("topic", topic)
+    text = encode_topic_message(topic, message)
+    return "PUBLISH", keys.channel(channel), signer.encode_topic(channel, text)
