@@ -119,12 +119,10 @@ class _Subscriber:
         return self._task
 
     def close(self) -> "asyncio.Task[None] | None":
-        """Discard the messages that wait, cancel a running awaitable, and return its task."""
+        """Discard the messages that wait, and return the task of a running awaitable."""
         self._queue.clear()
         self._is_busy = False
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
         return task
 
 
@@ -181,11 +179,14 @@ class Topics:
                 subscriber.gap()
 
     async def close(self) -> None:
-        """Cancel what callbacks have started. The callbacks remain, for another start of the cluster."""
+        """Cancel what callbacks have started. The callbacks remain, for another start of the cluster.
+
+        If a callback closes the cluster, it is not cancelled itself.
+        """
         subscribers = [subscriber for each in self._subscribers.values() for subscriber in each]
-        tasks = [task for subscriber in subscribers if (task := subscriber.close()) is not None]
-        for task in tuple(self._ending):
+        started = (*(subscriber.close() for subscriber in subscribers), *self._ending)
+        tasks = [task for task in started if task is not None and task is not asyncio.current_task()]
+        for task in tasks:
             task.cancel()
-            tasks.append(task)
         if tasks:
             await asyncio.wait(tasks)

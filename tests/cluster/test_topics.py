@@ -281,6 +281,21 @@ async def test_closing_a_cluster_cancels_callbacks() -> None:
     assert cancelled == [1, 3]
 
 
+async def test_a_callback_may_close_the_cluster() -> None:
+    events: list[str] = []
+    cluster = LocalCluster()
+    await cluster.start()
+
+    async def callback(message: Any) -> None:
+        await cluster.close()
+        events.append("closed")
+
+    cluster.subscribe("shutdown", callback)
+    cluster.publish_topic("shutdown", None)
+    await until(lambda: events)
+    assert not cluster.available
+
+
 async def test_mistakes_are_errors_that_name_what_was_expected() -> None:
     async with LocalCluster() as cluster:
         wrong: Any = cluster
