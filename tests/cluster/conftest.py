@@ -46,7 +46,8 @@ async def node(redis_server: RedisServer, serve: Serve, join: Join) -> AsyncIter
     async def start(url: str = "", **options: Any) -> Node:
         gaps: list[frozenset[str]] = []
         cluster = RedisCluster(url or redis_server.url, **{"on_gap": gaps.append, **options})
-        made = Node(cluster, {"disconnect_delay": 60}, gaps=gaps)
+        # No heartbeat arrives between messages, however slow the machine is.
+        made = Node(cluster, {"disconnect_delay": 60, "heartbeat_delay": 3600}, gaps=gaps)
         nodes.append(made)
         await cluster.start()
         made.join, made.server = join, await serve(made.router)
