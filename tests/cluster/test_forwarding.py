@@ -18,6 +18,7 @@ from client import POLLING, RECEIVING, asking, first_frame, sending, unframe, un
 
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.forwarding import _ReadDeadline
+from sockjs_tornado.cluster.secret import Secrets
 
 from .conftest import Start
 
@@ -237,7 +238,7 @@ async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> 
 async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
     owner, other, _ = await start()
     signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
-    signer._secret = b"x" * 32
+    signer._secrets = Secrets(b"x" * 32)
     for _ in range(2):
         response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
         assert (response.status, "Retry-After" in response) == (503, True)
