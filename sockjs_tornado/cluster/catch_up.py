@@ -233,7 +233,8 @@ class CatchUp:
                 if self.held.get(room) is held:
                     if not missed.complete:
                         lost.append(room)
-                    if self.disconnects == disconnects:
+                    # After another disconnect, it is read again from its position, if it still has one.
+                    if self.disconnects == disconnects or room not in self.positions:
                         self._release(room)
             if lost:
                 self._on_lost(frozenset(lost))

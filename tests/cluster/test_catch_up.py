@@ -145,6 +145,32 @@ async def test_what_the_history_lacks_is_reported_after_the_rest_was_delivered(
     forget_reconnects(logged)
 
 
+async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_read(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    catch_up = here.cluster._catch_up
+    read = catch_up._read
+
+    async def read_and_disconnect(room: str, last: Position) -> Any:
+        monkeypatch.undo()
+        missed = await read(room, last)
+        await cut(here)
+        return missed
+
+    monkeypatch.setattr(catch_up, "_read", read_and_disconnect)
+    await cut(here)
+    redis_server.command("DEL", f"sockjs:history:{ROOM}")
+    await until(lambda: here.gaps)
+    await until_caught_up(here)
+    await publish(there, "1 again")
+    assert await peer.message() == [1, "1 again"]
+    forget_reconnects(logged)
+
+
 async def test_messages_of_a_run_whose_end_the_node_has_missed_may_be_incomplete(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
