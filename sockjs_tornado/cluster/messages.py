@@ -37,8 +37,9 @@ TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[An
 class _PendingMessage(NamedTuple):
     """A message of this node that is delivered to its own members when it is received back from Redis.
 
-    If it will not be received back, ``message`` is delivered instead. For a message with history, ``message`` is None:
-    it is delivered only when it is received back. A command waits as a message without history does.
+    If it will not be received back, ``message`` is delivered instead. For a message with history or an idempotency key,
+    ``message`` is None: it is delivered only when it is received back. A command waits as a message without history
+    does.
     """
 
     message: str | JSONValue | Command | None
@@ -102,8 +103,9 @@ class Messages:
 
     A message without history is delivered to this node's members at once, and ignored when it is received back (its tag
     is 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
-    history. While one is pending in a room, messages without history are delivered when they are received back, too, so
-    that this node's messages stay in order. So are commands, while one is pending in any room.
+    history. So is a message with an idempotency key, because only Redis knows whether it is new. While one is pending
+    in a room, other messages are delivered when they are received back, too, so that this node's messages stay in
+    order. So are commands, while one is pending in any room.
 
     ``transform_message`` is called for messages with history; with ``recovery``, they are sent as
     :mod:`~sockjs_tornado.recovery` describes. ``subscription`` returns the future of this node's
@@ -128,7 +130,9 @@ class Messages:
     def __post_init__(self) -> None:
         self._signer = EnvelopeSigner(self.node, self.keys, self.secrets)
         self._delivered_prefix = local_prefix(self.node, is_signed=self._signer.is_signing)
-        self._tags = itertools.count(1)
+        # The tags of messages that only Redis delivers are even, those of others are odd: these are delivered here if
+        # they are not received back in time, and must not be delivered again if they are received later.
+        self._tags = itertools.count(2, 2)
         # The messages that were not received back yet, by room and tag; the commands have the channel CONTROL.
         self._pending: dict[str | Channel, dict[int, _PendingMessage]] = {}
         # The exclusions of messages with history that will not be received back, but may be read from the history.
@@ -149,7 +153,7 @@ class Messages:
         """
         # Whether only Redis decides that the message is delivered.
         through_redis = options.history > 0 or options.idempotency_key is not None
-        tag = next(self._tags) if through_redis or self._must_wait(room) else 0
+        tag = next(self._tags) + (not through_redis) if through_redis or self._must_wait(room) else 0
         command = publish_command(self.keys, room, self._signer.encode(room, tag, message), options)
         self.stats.published += 1
         if not tag:
@@ -195,7 +199,7 @@ class Messages:
         """Execute a command for all sessions of its target; see ``router.select``."""
         subscribed = self.subscription(CONTROL)
         # A message that is published before a disconnect must be delivered before it.
-        tag = next(self._tags) if self._pending else 0
+        tag = next(self._tags) + 1 if self._pending else 0
         if not tag:
             execute(self.rooms, command, exclude)
         self.stats.published += 1
@@ -310,7 +314,7 @@ class Messages:
                 pending = self._pop_pending(room, tag)
                 if pending is not None:
                     exclude = pending.exclude
-                elif position is None:
+                elif tag % 2:
                     # _deliver_pending() has delivered it already.
                     return
                 else:

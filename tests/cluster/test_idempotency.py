@@ -76,6 +76,29 @@ async def test_if_redis_fails_nobody_receives_it_before_the_retry(
     logged.take("reconnecting")
 
 
+async def test_members_of_its_node_receive_it_if_only_the_reply_is_lost(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    commands: Any = here.cluster.commands
+    redis_server.freeze()
+    publishing = here.router.publish(ROOM, "once", idempotency_key="a")
+    await until(lambda: commands._in_flight)
+    # Redis reads the command before the end of the connection.
+    commands._connection._writer.close()
+    with pytest.raises(ClusterUnavailable):
+        await within(publishing)
+    redis_server.thaw()
+    assert await peer.message() == "once"
+    await until(lambda: here.cluster.available)
+    for key in ("a", "b"):
+        await within(here.router.publish(ROOM, key, idempotency_key=key))
+    assert await peer.message() == "b"
+    assert here.cluster._messages._pending == {}
+    logged.take("reconnecting")
+
+
 @pytest.mark.parametrize(
     ("key", "error"), [("", ValueError), ("x" * 201, ValueError), (b"a", TypeError), (7, TypeError)]
 )
