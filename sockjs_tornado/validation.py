@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, Self, TypeVar
 
 from .exceptions import ConfigurationError
@@ -161,6 +163,39 @@ def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
     if not (is_positive if positive else is_zero_or_more)(value):
         raise ConfigurationError(
             f"{name}: expected {SECONDS if positive else 'a number of seconds, 0 or more'}, got {safe_repr(value)}"
+        )
+
+
+def accepts(function: object, count: int) -> bool:
+    """Return whether a callable can be called with so many positional arguments; True if that cannot be known.
+
+    Not by inspect.signature, which evaluates annotations from Python 3.14 on.
+    """
+    if inspect.ismethod(function):
+        function, count = function.__func__, count + 1
+    if not isinstance(function, FunctionType):
+        return True
+    code = function.__code__
+    required = code.co_argcount - len(function.__defaults__ or ())
+    has_room = count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
+    return required <= count and has_room and code.co_kwonlyargcount == len(function.__kwdefaults__ or ())
+
+
+def parameters_of(function: FunctionType) -> str:
+    """Return the names of a function's positional parameters, for an error."""
+    return ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
+
+
+def check_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
+    """Raise ConfigurationError if a callback cannot be called with these parameters.
+
+    Otherwise, a callback that is called only after an outage would fail then, when it is needed.
+    """
+    if not accepts(function, len(parameters)):
+        plain: Any = function.__func__ if inspect.ismethod(function) else function
+        raise ConfigurationError(
+            f"{name}: expected a function that can be called as {name}({', '.join(parameters)}), got "
+            f"{function.__qualname__}({parameters_of(plain)})"
         )
 
 

@@ -13,6 +13,7 @@ from ..exceptions import ConfigurationError
 from ..validation import (
     SECONDS,
     Validated,
+    check_callback,
     is_count,
     is_flag,
     is_number,
@@ -24,6 +25,9 @@ from ..validation import (
 )
 from ..wire.fields import TOKEN
 from .proxies import Proxy, basic_auth, find_proxy
+
+#: The application's callbacks, each with its parameters.
+HOOK_PARAMETERS = {"on_reconnect": ("client",), "on_disconnect": ("client", "code", "reason")}
 
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
@@ -273,9 +277,12 @@ class Options(Validated):
             ):
                 if is_given:
                     raise ConfigurationError(f"{name}: cannot be combined with ssl_context, set it in the context")
-        for name, callback in (("on_reconnect", self.on_reconnect), ("on_disconnect", self.on_disconnect)):
-            if callback is not None and self.backoff is None:
-                raise ConfigurationError(f"{name}: it is never called without reconnect=True or a Backoff")
+        for name, parameters in HOOK_PARAMETERS.items():
+            callback = getattr(self, name)
+            if callback is not None:
+                if self.backoff is None:
+                    raise ConfigurationError(f"{name}: it is never called without reconnect=True or a Backoff")
+                check_callback(name, callback, parameters)
         for name, files in (("ca_file", self.ca_file), ("client_cert", self.client_cert)):
             if files is not None:
                 only: dict[str, Any] = {"ca_file": None, "client_cert": None, name: files}

@@ -29,12 +29,12 @@ from typing import Any, Self, Unpack
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..protocol import CloseCode
-from ..validation import check_seconds, warn_application
+from ..validation import check_callback, check_seconds, warn_application
 from . import SockJSClient as AsyncClient
 from . import connect as connect_async
 from .connection import is_normal_end
 from .loop_thread import LoopEnded, LoopThread
-from .options import TRANSPORTS, Backoff, ConnectOptions
+from .options import HOOK_PARAMETERS, TRANSPORTS, Backoff, ConnectOptions
 
 __all__ = [
     "TRANSPORTS",
@@ -94,6 +94,7 @@ class SockJSClient:
             if inspect.iscoroutinefunction(hook):
                 raise ConfigurationError(f"{name}: expected a plain function, got an async one")
             if callable(hook):
+                check_callback(name, hook, HOOK_PARAMETERS[name])
                 hooks[name] = _run_in_thread(weakref.ref(self), name, hook)
         connector = connect_async(url, **hooks, **options)
         self._close_timeout = connector.options.close_timeout

@@ -222,6 +222,7 @@ class BaseCluster(ABC):
 
         Raises:
             TypeError: The topic is not a ``str``, or an argument is not a function.
+            ConfigurationError: A function has other parameters than it is called with.
             RuntimeError: The cluster is running in another thread.
         """
         if not self._unusable_reason:

@@ -33,7 +33,7 @@ from ..protocol import JSONValue, PreparedMessage
 from ..recovery.messages import gap_message
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import check_seconds
+from ..validation import check_callback, check_seconds
 from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .catch_up import CatchUp
@@ -166,9 +166,14 @@ class RedisCluster(BaseCluster):
         super().__init__()
         for name, seconds in (("timeout", timeout), ("presence_lifetime", presence_lifetime)):
             check_seconds(name, seconds, positive=True)
-        for name, function in (("on_gap", on_gap), ("transform_message", transform_message)):
-            if function is not None and not callable(function):
-                raise ConfigurationError(f"{name}: got {function!r}, expected a function")
+        for name, function, parameters in (
+            ("on_gap", on_gap, ("rooms",)),
+            ("transform_message", transform_message, ("room", "message", "position")),
+        ):
+            if function is not None:
+                if not callable(function):
+                    raise ConfigurationError(f"{name}: got {function!r}, expected a function")
+                check_callback(name, function, parameters)
         if not isinstance(recovery, bool):
             raise ConfigurationError(f"recovery: got {recovery!r}, expected True or False")
         if recovery and transform_message is not None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from ..observe.logs import ThrottledLog
+from ..validation import check_callback
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +144,11 @@ class Topics:
     def subscribe(self, topic: str, callback: TopicCallback, on_gap: OnTopicGap | None) -> bool:
         """Add a callback, and return whether it is the topic's first one; see :meth:`BaseCluster.subscribe`."""
         check_topic(topic)
-        for name, function in (("callback", callback), ("on_gap", on_gap)):
-            if not callable(function) and (name == "callback" or function is not None):
-                raise TypeError(f"{name}: expected a function, got {function!r} ({type(function).__name__})")
+        for name, function, parameters in (("callback", callback, ("message",)), ("on_gap", on_gap, ())):
+            if name == "callback" or function is not None:
+                if not callable(function):
+                    raise TypeError(f"{name}: expected a function, got {function!r} ({type(function).__name__})")
+                check_callback(name, function, parameters)
         subscribers = self._subscribers.setdefault(topic, [])
         subscribers.append(_Subscriber(callback, on_gap, self._log))
         return len(subscribers) == 1

@@ -2,13 +2,12 @@
 
 import difflib
 import inspect
-from types import FunctionType
 from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
-from ..validation import warn_application
+from ..validation import accepts, parameters_of, warn_application
 
 #: The callbacks of a connection, each with its parameters.
 _CALLBACKS = {
@@ -54,27 +53,16 @@ def check_connection_class(kind: object) -> None:
             raise ConfigurationError(f"connection: {describe_generator(kind, name)}")
     for name, parameters in {"__init__": ("self", "session"), **_CALLBACKS}.items():
         function = inspect.getattr_static(kind, name, None)
-        if inspect.isfunction(function) and not _accepts(function, len(parameters)):
-            given = function.__code__.co_varnames[: function.__code__.co_argcount]
+        if inspect.isfunction(function) and not accepts(function, len(parameters)):
             raise ConfigurationError(
-                f"connection: expected {name}({', '.join(parameters)}), got {kind.__name__}.{name}({', '.join(given)})"
+                f"connection: expected {name}({', '.join(parameters)}), got {kind.__name__}.{name}"
+                f"({parameters_of(function)})"
             )
     if issubclass(kind, SockJSConnection):
         for name, meant in _misspelt_callbacks(kind):
             warn_application(
                 f"{kind.__name__}.{name} is never called by SockJS: rename it to {meant}, or define {meant}, too"
             )
-
-
-def _accepts(function: FunctionType, count: int) -> bool:
-    """Return whether a function can be called with so many positional arguments.
-
-    Not by inspect.signature, which evaluates annotations from Python 3.14 on.
-    """
-    code = function.__code__
-    required = code.co_argcount - len(function.__defaults__ or ())
-    has_room = count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
-    return required <= count and has_room and code.co_kwonlyargcount == len(function.__kwdefaults__ or ())
 
 
 def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:

@@ -146,6 +146,14 @@ def test_credentials_are_given_once() -> None:
         ({"final_codes": ["x"]}, "final_codes: expected a list of close codes, got list"),
         ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
         ({"on_disconnect": "f"}, "on_disconnect: expected a callable or None, got str"),
+        (
+            {"on_reconnect": lambda: None, "reconnect": True},
+            "on_reconnect: expected a function that can be called as on_reconnect(client), got <lambda>()",
+        ),
+        (
+            {"on_disconnect": lambda client: None, "reconnect": True},
+            "on_disconnect: expected a function that can be called as on_disconnect(client, code, reason), got",
+        ),
         ({"on_reconnect": print}, "on_reconnect: it is never called without reconnect=True or a Backoff"),
         ({"on_disconnect": print}, "on_disconnect: it is never called without reconnect=True or a Backoff"),
     ],

@@ -326,6 +326,8 @@ def test_an_async_callback_is_rejected(name: str) -> None:
         connect("http://127.0.0.1:1/", reconnect=True, **{name: hook})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=f"^{name}: expected a callable or None"):
         connect("http://127.0.0.1:1/", reconnect=True, **{name: 5})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=rf"^{name}: expected a function .*, got .*<lambda>\(\)$"):
+        connect("http://127.0.0.1:1/", reconnect=True, **{name: lambda: None})  # type: ignore[arg-type]
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -307,6 +307,10 @@ async def test_mistakes_are_errors_that_name_what_was_expected() -> None:
             wrong.subscribe("a", "x")
         with pytest.raises(TypeError, match="on_gap: expected a function"):
             wrong.subscribe("a", print, on_gap=5)
+        with pytest.raises(ConfigurationError, match=r"callback: expected .* as callback\(message\), got .*\(\)$"):
+            wrong.subscribe("a", lambda: None)
+        with pytest.raises(ConfigurationError, match=r"on_gap: expected .* as on_gap\(\), got .*\(rooms\)$"):
+            wrong.subscribe("a", print, on_gap=lambda rooms: None)
         with pytest.raises(TypeError, match="not JSON serializable"):
             wrong.publish_topic("a", {1, 2})
         router = SockJSRouter(Echo, "/echo", cluster=cluster)
