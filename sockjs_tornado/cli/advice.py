@@ -70,8 +70,10 @@ def explain_failure(url: str, failure: str) -> str:
 def explain_status(status: int, location: str, body: bytes, url: str, origin: str | None) -> str:
     """Return the advice for a response to ``/info`` that has another status than 200."""
     if 300 <= status < 400:
-        target = urlsplit(location)
-        if target.hostname not in (None, urlsplit(url).hostname) or _LOGIN.search(target.path):
+        target, requested = urlsplit(location), urlsplit(url)
+        # With the same path, it is the service under another name, such as www.example.com.
+        leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
+        if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
             return (
                 f"A login page ({location}) is in front of the service, and clients do not follow redirects. Test as "
                 "somebody who is logged in with --header 'Cookie: ...', or exempt the service's URLs from the login."
@@ -87,7 +89,13 @@ def explain_status(status: int, location: str, body: bytes, url: str, origin: st
     if status == 400 and _EXPECTS_TLS.search(body):
         return _PLAIN_REQUEST
     if status == 403 and origin:
-        return f"The server rejects pages of {origin} (allowed_origins)."
+        advice = f"The server rejects pages of {origin} (allowed_origins)."
+        if urlsplit(origin).hostname == urlsplit(url).hostname:
+            advice += (
+                ' If allowed_origins is "same-origin", the proxy must keep the Host field, with the port. nginx: '
+                "`proxy_set_header Host $http_host;`."
+            )
+        return advice
     if status == 421:
         return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
     if status in (502, 503, 504):
@@ -95,12 +103,23 @@ def explain_status(status: int, location: str, body: bytes, url: str, origin: st
     return _GENERAL.get(status) or (_FAILED if status >= 500 else _PREFIX)
 
 
-def explain_transport(status: int, location: str, url: str) -> str:
+def explain_transport(status: int, location: str, url: str, *, retry_after: str = "") -> str:
     """Return the advice for a response to a transport's request that has another status than 200, after ``/info``."""
     if status == 403:
         return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
     if 300 <= status < 400 or status in (401, 407):
         return explain_status(status, location, b"", url, None)
+    if status == 404:
+        return (
+            "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the "
+            "prefix to the server."
+        )
+    if status == 503 and retry_after:
+        # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
+        return (
+            "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis is "
+            "unavailable or full, or it is draining. Its log says why."
+        )
     if status in (502, 503, 504):
         return "A proxy cannot reach the server for this request, although /info works: check the proxy's log."
     return _GENERAL.get(status) or (_FAILED if status >= 500 else "")

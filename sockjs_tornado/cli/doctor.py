@@ -64,8 +64,10 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
             except OpenFailed as error:
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
             transports = await check_transports(prober, info, arguments.timeout)
-            findings += [*transports, *check_any_works(transports)]
-            findings += await check_stickiness(prober, arguments.timeout)
+            failures = check_any_works(transports)
+            findings += [*transports, *failures]
+            if not failures:
+                findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)
         return findings

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tornado.httpclient import HTTPClientError
+from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
@@ -27,7 +28,7 @@ _REQUESTS: Final = 3
 _MAX_STREAM_DELAY: Final = 0.15
 
 #: Statuses of servers and proxies that do not take the request for an upgrade.
-_NOT_UPGRADED: Final = (200, 400, 404, 426, 501)
+_NOT_UPGRADED: Final = (200, 400, 426, 501)
 
 #: Statuses of a successful xhr_send.
 _ACCEPTED: Final = (200, 204)
@@ -52,6 +53,10 @@ _TUNNEL_ADVICE = (
 _NO_TRANSPORT_ADVICE = (
     "Only /info works. If all transports have the same problem, check whether the proxy forwards all paths below the "
     "prefix, and base_url, if /info has one."
+)
+_SILENCE_ADVICE = (
+    "The server does not respond, or one of several behind the proxy: check whether a process is stopped, or a "
+    "callback blocks it. A proxy avoids such a process if its health check has a timeout (HAProxy: `timeout check`)."
 )
 _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
@@ -126,8 +131,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         return Finding(Level.BAD, name, "rejected (403)", explain_transport(403, "", prober.service.url))
     if response.status not in (0, 200):
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
-        advice = explain_transport(response.status, response.header("location"), prober.service.url)
-        return Finding(Level.BAD, name, text, advice)
+        return Finding(Level.BAD, name, text, _explain_response(prober, response))
     if failure:
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
@@ -135,7 +139,12 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if _HTTP[name].streaming:
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
-    return Finding(Level.BAD, name, f"no response in {seconds:g} s")
+    return Finding(Level.BAD, name, f"no response in {seconds:g} s", _SILENCE_ADVICE)
+
+
+def _explain_response(prober: Prober, response: Response) -> str:
+    location, retry_after = response.header("location"), response.header("retry-after")
+    return explain_transport(response.status, location, prober.service.url, retry_after=retry_after)
 
 
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
@@ -152,9 +161,11 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
         return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
     except HTTPClientError as error:
         text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
-        location = "" if error.response is None else error.response.headers.get("Location", "")
-        is_ignored = error.code in _NOT_UPGRADED
-        advice = _UPGRADE_ADVICE if is_ignored else explain_transport(error.code, location, prober.service.url)
+        fields = HTTPHeaders() if error.response is None else error.response.headers
+        location, retry_after = fields.get("Location", ""), fields.get("Retry-After", "")
+        advice = ""
+        if error.code not in _NOT_UPGRADED:
+            advice = explain_transport(error.code, location, prober.service.url, retry_after=retry_after)
         return Finding(Level.BAD, "websocket", text, advice or _UPGRADE_ADVICE)
     elapsed = time.monotonic() - started
     websocket.close()
@@ -176,15 +187,35 @@ async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClie
             raise
 
 
+class _NotOpenedError(Exception):
+    """No session could be opened; ``response`` is that of the request."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
 async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
     """Open polling sessions, and send empty requests to them on one new connection after another."""
+    try:
+        return await _check_sending(prober, seconds)
+    except _NotOpenedError as error:
+        response = error.response
+        if response.status == 404:
+            # The transport is disabled.
+            return []
+        text = "no open frame" if response.status in (0, 200) else f"status {response.status}"
+        advice = _explain_response(prober, response)
+        return [Finding(Level.BAD, "sending", f"no session could be opened to send messages: {text}", advice)]
+
+
+async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
     statuses = await _send_to_sessions(prober.without_cookies, seconds)
-    if not statuses:
-        return []
     others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
     if others:
         text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
-        return [Finding(Level.BAD, "sending", f"xhr_send: {text}", "Messages cannot be sent over HTTP.")]
+        advice = _SILENCE_ADVICE if 0 in others else "Messages cannot be sent over HTTP."
+        return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:
         return [Finding(Level.GOOD, "stickiness", text)]
@@ -196,12 +227,15 @@ async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
 
 
 async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
-    """Return the statuses of requests to several sessions, or an empty list if one cannot be opened.
+    """Return the statuses of requests to several sessions.
 
     No request but the first one may open a session: a poll that reached another process would open a second session
     with the same id there, and further requests would reach one or the other. So a stream opens it, and keeps it from
     timing out. If streams do not work, the session times out after some seconds; so there are several, each with few
     requests.
+
+    Raises:
+        _NotOpenedError: A session cannot be opened.
     """
     statuses = []
     has_streams = True
@@ -214,7 +248,7 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
                 session = create_session_path()
                 opening = await create_prober().fetch(f"{session}/xhr", seconds, body=b"")
                 if not _IS_OPEN["xhr"](bytes(opening.body)):
-                    return []
+                    raise _NotOpenedError(opening)
             for _ in range(_REQUESTS):
                 sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
                 statuses.append(sent.status)

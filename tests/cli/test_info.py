@@ -116,11 +116,14 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(302, "Location: /elsewhere"), {}, "status 302", "Use the target URL (/elsewhere)"),
         (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login?next=/) is in front of"),
         (reply(303, "Location: https://id.example/x"), {}, "status 303", "A login page (https://id.example/x) is in"),
+        (reply(301, "Location: https://www.example/echo/info"), {}, "status 301", "Use the target URL (https://www.ex"),
+        (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
         (reply(400), {}, "status 400", "including its prefix"),
         (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
         (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
         (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
+        (reply(403), {"origin": "http://127.0.0.1"}, "status 403", "must keep the Host field"),
         (
             reply(200, body='{"status": "ok"}'),
             {},
@@ -426,6 +429,7 @@ async def test_no_response_of_a_transport_is_found(scripted: Scripted) -> None:
         **dict.fromkeys(POLLS, "no response in 0.05 s"),
     }
     assert {finding.level for finding in findings.values()} == {Level.BAD}
+    assert "a process is stopped" in findings["xhr"].advice
 
 
 async def test_buffered_and_compressed_streams_are_found(scripted: Scripted) -> None:
@@ -470,11 +474,15 @@ async def test_a_rejected_or_failed_websocket_is_found(scripted: Scripted, respo
         (reply(429, "Content-Length: 0"), "limits the rate"),
         (reply(500, "Content-Length: 0"), "its log says why"),
         (reply(502, "Content-Length: 0"), "although /info works"),
+        (reply(503, "Content-Length: 0"), "although /info works"),
+        (reply(503, "Retry-After: 3", "Content-Length: 0"), "its Redis is unavailable or full"),
+        (reply(404, "Content-Length: 0"), "Forward all paths below the prefix"),
     ],
 )
 async def test_the_status_of_a_transport_is_explained(scripted: Scripted, response: Reply, advice: str) -> None:
     findings = by_subject(await check_transports(await scripted(response), {}, LONG))
-    for name in ("websocket",) if "upgrade" in advice else ("websocket", "xhr", "eventsource"):
+    is_of_websocket = "upgrade" in advice or "all paths" in advice
+    for name in ("websocket",) if is_of_websocket else ("websocket", "xhr", "eventsource"):
         assert findings[name].level is Level.BAD
         assert advice in findings[name].advice
 
@@ -485,6 +493,24 @@ def test_it_is_a_problem_if_no_transport_works() -> None:
     (finding,) = check_any_works([Finding(Level.NOTE, "websocket", "disabled (/info)"), disabled])
     assert finding[:3] == (Level.BAD, "transports", "none works: no client can connect")
     assert check_any_works([disabled, Finding(Level.GOOD, "websocket", "open after 1 ms")]) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "seconds", "texts"),
+    [
+        # The transport is disabled.
+        (reply(404), LONG, []),
+        # A proxy limits the rate of requests, or allows GET only, although the checks of transports had a response.
+        (reply(429), LONG, ["no session could be opened to send messages: status 429"]),
+        (SILENCE, 0.05, ["no session could be opened to send messages: no open frame"]),
+    ],
+)
+async def test_a_session_that_cannot_be_opened_to_send_messages_is_found(
+    scripted: Scripted, response: Reply, seconds: float, texts: list[str]
+) -> None:
+    findings = await check_stickiness(await scripted(response), seconds)
+    assert [finding[:3] for finding in findings] == [(Level.BAD, "sending", text) for text in texts]
+    assert all("limits the rate" in finding.advice for finding in findings if "429" in finding.text)
 
 
 async def test_one_send_without_a_response_is_enough(serve: Serve, probing: Callable[..., Prober]) -> None:
