@@ -25,8 +25,12 @@ CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transpor
 	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
 	rooms.py sending.py session.py) \
 	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py protocol.py router.py)
-# Those of them whose requests get the same response on every event loop.
-ON_ANY_LOOP := %_jsonp.py %_requester.py %_routes.py %_routing.py tests/transports/test_sending.py
+# Those of them whose requests get the same response on every event loop, and those of the data that nodes have in Redis,
+# since other tests use the same connections. Programs choose their own event loop.
+ON_ANY_LOOP := %_jsonp.py %_requester.py %_routes.py %_routing.py tests/transports/test_sending.py \
+	$(addprefix tests/cluster/test_,catch_up.py claim_format.py claims.py control.py credentials.py envelope.py \
+	envelope_signing.py history.py http_api.py idempotency.py presence.py recovery_connection.py redis_content.py \
+	secret.py sentinel.py serve_workers.py signing.py topics.py)
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py)) tests/session/test_grace.py \
 	$(addprefix tests/wire/test_,close_notify.py deflate.py handshake.py pending.py scanner.py tornado_internals.py)
