@@ -79,7 +79,12 @@ async def request_credentials(function: CredentialsFunction) -> Credentials:
             result = called() if is_async else await asyncio.to_thread(called)
             if inspect.isawaitable(result):
                 result = await result
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        # If this task was not cancelled, something was that the function has awaited. As CancelledError, it would end
+        # the task that reconnects.
         reason = f"raised {type(error).__name__}"
         if isinstance(error, TimeoutError):
             reason += f"; it may take {TIMEOUT:g} s"

@@ -200,6 +200,9 @@ class ReconnectingConnection(ABC):
                 # An operator must act: the password was changed, the user was revoked, or the server was replaced by
                 # one that cannot be used. ConfigurationError: the files of certificates are missing, for example.
                 self._log.write(logger, logging.WARNING, "refused", "Cannot reconnect to Redis: %s", error)
+            except Exception as error:
+                # Such as a UnicodeError of the hostname that a sentinel names. Another attempt may succeed.
+                self._log.write(logger, logging.ERROR, "refused", "Error while reconnecting to Redis", error=error)
 
 
 async def _run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:

@@ -27,9 +27,9 @@ TIMEOUT: Final = 2.0
 #: A command and its arguments. Text is encoded as UTF-8.
 Args = tuple[str | bytes | int, ...]
 
-# redis-py omits the code in some of its exceptions.
-# It adds the beginning of the command, which may have a message.
+# What redis-py adds to an error of a pipeline: the beginning of the command, which may have a message.
 _PIPELINE_PREFIX: Final = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+# redis-py omits the code in some of its exceptions.
 _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 
 #: The largest number of bytes to read at once.

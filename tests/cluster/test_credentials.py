@@ -171,6 +171,31 @@ async def test_a_function_that_fails(redis_server: RedisServer, monkeypatch: pyt
         await within(RedisCluster(redis_server.url, credentials=asyncio.Event().wait).start())  # type: ignore[arg-type]
 
 
+async def test_a_node_reconnects_after_any_error(node: StartNode, redis_server: RedisServer, logged: LogWatch) -> None:
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    is_failing = False
+
+    async def credentials() -> Credentials:
+        if is_failing:
+            await cancelled
+        return Credentials("", "")
+
+    here = await node(credentials=credentials)
+    url: Any = here.cluster._url
+    # A label of a hostname has at most 63 characters; Python raises UnicodeError.
+    known, url._known = url._known, [("a" * 64, 1)]
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: any("Error while reconnecting" in record.getMessage() for record in logged.records))
+    is_failing, url._known = True, known
+    await until(lambda: any("raised CancelledError" in record.getMessage() for record in logged.records))
+    is_failing = False
+    await until(lambda: here.cluster.available)
+    for text in ("Error while reconnecting", "raised CancelledError", "; reconnecting"):
+        logged.take(text)
+
+
 def test_invalid_arguments() -> None:
     for kind in (RedisCluster, Publisher, AsyncPublisher):
         with pytest.raises(ConfigurationError, match=r"^credentials: got tuple, expected a function"):
