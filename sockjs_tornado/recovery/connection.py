@@ -1,5 +1,6 @@
 """The server's part of the protocol for one client."""
 
+import difflib
 import inspect
 import json
 from collections.abc import Awaitable, Mapping
@@ -8,9 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..connection import SockJSConnection
 from ..exceptions import ClusterUnavailable, ConfigurationError
+from ..validation import warn_application
 
 if TYPE_CHECKING:
     from ..session.session import Session
+
+
+#: Similarity from which on a method is taken for a misspelt callback: "may_folow" has 0.94, "may_follow_room" 0.8.
+_SIMILARITY = 0.825
 
 
 class RecoveryConnection(SockJSConnection):
@@ -49,6 +55,28 @@ class RecoveryConnection(SockJSConnection):
                 f"{type(self).__name__} requires a cluster with histories: create the router with "
                 "SockJSRouter(cluster=RedisCluster(url, recovery=True))"
             )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Warn about mistakes after which clients get no messages, and the server logs nothing."""
+        super().__init_subclass__(**options)
+        # What another decorator than one with functools.wraps() calls is not known.
+        on_message = inspect.unwrap(vars(cls).get("on_message", RecoveryConnection.on_message))
+        is_replaced = getattr(on_message, "__qualname__", "") == f"{cls.__qualname__}.on_message"
+        if is_replaced and inspect.isfunction(on_message) and "on_message" not in on_message.__code__.co_names:
+            warn_application(
+                f"{cls.__name__}.on_message replaces that of RecoveryConnection, so that no client can follow a room: "
+                "rename it to on_other_message, or call super().on_message(message) in it"
+            )
+        missing = [
+            name
+            for name in ("may_follow", "on_other_message")
+            if getattr(cls, name) is getattr(RecoveryConnection, name)
+        ]
+        for name in vars(cls):
+            if hasattr(RecoveryConnection, name) or not inspect.isfunction(vars(cls)[name]):
+                continue
+            for meant in difflib.get_close_matches(name, missing, n=1, cutoff=_SIMILARITY):
+                warn_application(f"{cls.__name__}.{name} is never called: rename it to {meant}, or define {meant}, too")
 
     def may_follow(self, room: str) -> Awaitable[bool] | bool:
         """Return whether the client may follow a room. It may be ``async def``. The default returns False.

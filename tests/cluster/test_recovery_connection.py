@@ -31,6 +31,35 @@ class Feed(RecoveryConnection):
         self.send(["other", message])
 
 
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("may_folow", r"^Chat\.may_folow is never called: rename it to may_follow"),
+        ("on_other_mesage", r"^Chat\.on_other_mesage is never called: rename it to on_other_message"),
+        ("on_message", r"^Chat\.on_message replaces that of RecoveryConnection, .* rename it to on_other_message"),
+    ],
+)
+def test_a_mistake_that_stops_recovery_causes_a_warning(name: str, warning: str) -> None:
+    def method(self: RecoveryConnection, argument: Any) -> None:
+        pass
+
+    method.__qualname__ = f"Chat.{name}"
+    with pytest.warns(UserWarning, match=warning) as caught:
+        type("Chat", (RecoveryConnection,), {name: method})
+    assert [caught[0].filename, len(caught)] == [__file__, 1]
+
+
+def test_a_callback_that_calls_the_one_of_its_base_class_causes_no_warning() -> None:
+    class Logging(Feed):
+        def on_message(self, message: Any) -> Awaitable[object] | object:
+            return super().on_message(message)
+
+        def may_follow_room(self, room: str) -> bool:
+            return False
+
+    assert Logging.on_message is not Feed.on_message
+
+
 #: What the fixture ``router`` is.
 MakeRouter = Callable[..., Awaitable[SockJSRouter]]
 
