@@ -14,6 +14,7 @@ from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, Message, PreparedMessage
+from sockjs_tornado.session.callback_queue import WaitingCloses
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.session.states import RouterState
@@ -58,6 +59,7 @@ class FakeContainer:
         self.rooms = Rooms()
         # What takes how long depends on the machine.
         self.callback_budget = TimeBudget(math.inf)
+        self.waiting_closes = WaitingCloses()
 
     def now(self) -> float:
         return self.time

@@ -54,6 +54,22 @@ class _Event(str):
 
 _OPEN, _DROPPED, _CLOSE = map(_Event, ("on_open", "on_dropped", "on_close"))
 
+
+class WaitingCloses:
+    """The sessions of a router that an ``on_close`` has closed, whose own ``on_close`` runs when that one has returned.
+
+    Attributes:
+        queues: Their callbacks.
+        is_running: Whether an ``on_close`` is running.
+    """
+
+    __slots__ = ("is_running", "queues")
+
+    def __init__(self) -> None:
+        self.queues: deque[CallbackQueue] = deque()
+        self.is_running = False
+
+
 #: A callback's name and what it has returned. The name is empty if the callbacks wait for something else, such as the
 #: next iteration of the loop.
 Awaited = tuple[str, Awaitable[object]]
@@ -135,12 +151,26 @@ class CallbackQueue(CallbacksCore):
         """Run ``on_close``, after the current callback and, unless ``discard``, after the queued messages."""
         if discard:
             self.discard()
-        if self._state is IDLE:
-            self._state = RUNNING
-            self._start(self._run(_CLOSE) or self._run_due())
-        else:
+        if self._state is not IDLE:
             self._events = self._events or deque()
             self._events.append(_CLOSE)
+            return
+        self._state = RUNNING
+        waiting = self._session._container.waiting_closes
+        if waiting.is_running:
+            # An on_close closes others, whose on_close may close others in turn: nested calls would exhaust the stack.
+            self._events = deque((_CLOSE,))
+            waiting.queues.append(self)
+            return
+        # A carrier closes its channels, whose on_close runs at once.
+        waiting.is_running = not getattr(self.connection, "_is_carrier", False)
+        try:
+            self._start(self._run(_CLOSE) or self._run_due())
+            while waiting.queues:
+                queue = waiting.queues.popleft()
+                queue._start(queue._run_due())
+        finally:
+            waiting.is_running = False
 
     def discard(self) -> None:
         """Discard the queued messages."""

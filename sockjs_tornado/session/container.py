@@ -17,6 +17,7 @@ from ..settings import Settings
 from ..wire.connection import READ_BUDGET, READ_SIZE
 from ..wire.time_budget import TimeBudget
 from ..wire.write_queue import WriteQueue
+from .callback_queue import WaitingCloses
 from .deadlines import BATCH_SIZE, Deadlines
 from .ended import Ended, EndedSessions
 from .grace import timeout
@@ -59,6 +60,7 @@ class SessionContainer:
         labels: Unique numbers for the labels of sessions.
         stats: The router's counters.
         callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
+        waiting_closes: The sessions that an ``on_close`` has closed.
         state: The router's state, which only :meth:`advance` changes.
         restarting: Whether :meth:`drain` was called: requests get 503 instead of 404, since another process will serve.
         read_buffer: Buffer that all connections read into.
@@ -110,6 +112,7 @@ class SessionContainer:
         self.read_budget = TimeBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
         self.callback_budget = TimeBudget(CALLBACK_TIME, slow)
+        self.waiting_closes = WaitingCloses()
         self.on_removed: Callable[[str], None] | None = None
         self.state = RouterState.OPEN
         self.restarting = False

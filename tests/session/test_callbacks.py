@@ -573,6 +573,27 @@ async def test_an_http_error_after_on_open_is_logged(
 
 
 @any_way
+async def test_connections_that_close_each_other_in_on_close_do_not_exhaust_the_stack(
+    container: LoopContainer, way: Callable[[Act], Act]
+) -> None:
+    closed: list[str] = []
+
+    def close_the_next(conn: Notes) -> None:
+        closed.append(conn.id)
+        for following in sessions[sessions.index(conn.session) + 1 :][:1]:
+            following.close()
+            assert following.is_closed
+
+    sessions: list[Session] = [opened(container, on_close=way(close_the_next))[0] for _ in range(400)]
+    labels = [session.label for session in sessions]
+    sessions[0].close()
+    while container.tasks:
+        await container.settle()
+    assert closed == labels
+    assert all(session.is_closed for session in sessions)
+
+
+@any_way
 async def test_another_connection_that_closed_does_no_harm_to_this_one(
     container: LoopContainer, way: Callable[[Act], Act]
 ) -> None:
