@@ -41,6 +41,7 @@ class RedisServer:
         self._options = options
         self._password = options[options.index("--requirepass") + 1] if "--requirepass" in options else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._client: Any = None
         # Whether a test has interrupted or configured it.
         self._is_changed = False
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -81,6 +82,9 @@ class RedisServer:
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
         process, self._process = self._process, None
         if process is not None:
             os.kill(process.pid, number)
@@ -109,5 +113,7 @@ class RedisServer:
     def command(self, *args: str | bytes | int) -> Any:
         """Execute a command and return the reply, with text as bytes."""
         self._is_changed |= args[0] in ("ACL", "CONFIG")
-        with redis.Redis(port=self.port, host="127.0.0.1", password=self._password) as client:
-            return client.execute_command(*args)
+        # To create a client takes longer than a command. It reconnects if Redis has closed its connection.
+        if self._client is None:
+            self._client = redis.Redis(port=self.port, host="127.0.0.1", password=self._password)
+        return self._client.execute_command(*args)
