@@ -90,8 +90,8 @@ async def test_the_queue_is_limited_by_its_size(start_commands: StartCommands, m
 
 async def test_many_commands_of_one_turn_are_executed(start_commands: StartCommands) -> None:
     commands = await start_commands()
-    futures = [commands.submit("INCR", "n") for _ in range(50_000)]
-    assert await within(futures[-1]) == 50_000
+    futures = [commands.submit("INCR", "n") for _ in range(12_000)]
+    assert await within(futures[-1]) == 12_000
     assert all(future.exception() is None for future in futures)
 
 
@@ -118,7 +118,7 @@ async def test_deferred_commands_fail_if_they_are_dropped_cancelled_or_redis_is_
 ) -> None:
     monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 0)
     commands = await start_commands()
-    replies = [commands.defer("INCR", "n").reply for _ in range(100_000)]
+    replies = [commands.defer("INCR", "n").reply for _ in range(10_000)]
     assert len(commands._deferred) == 1
     for reply in (replies[0], replies[-1]):
         with pytest.raises(ClusterUnavailable, match="queue of commands"):

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConfigurationError
@@ -28,10 +28,11 @@ from sockjs_tornado.session.ports import Position
 
 #: Lone surrogates included.
 TEXT = st.text(st.characters(exclude_categories=()))
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda inner: st.lists(inner))
-MESSAGES = TEXT | st.lists(VALUES) | st.dictionaries(TEXT, VALUES)
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, st.lists, max_leaves=5)
+MESSAGES = TEXT | st.lists(VALUES, max_size=3) | st.dictionaries(TEXT, VALUES, max_size=3)
 
 
+@settings(max_examples=25)
 @given(message=MESSAGES, tag=st.integers(0))
 def test_encoded_messages_can_be_decoded(message: Any, tag: int) -> None:
     encoded = encode_message(message)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockjs_tornado.cluster import envelope_signing as module
@@ -62,6 +62,7 @@ def numbered(data: bytes) -> bytes:
     return data[:-1] + b',7,"epoch"]'
 
 
+@settings(max_examples=25)
 @given(
     message=st.text(st.characters(exclude_categories=())) | st.just(JSONValue('{"a": [1]}')),
     room=st.text(st.characters(exclude_categories=())),
