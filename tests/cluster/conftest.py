@@ -1,5 +1,7 @@
 """Fixtures: Redis servers, and nodes of a cluster with clients in their rooms."""
 
+import functools
+import importlib.metadata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,14 @@ from .redis_server import RedisServer
 #: Seconds of silence after which nodes ask Redis for a sign of life, in tests of a Redis that gives none. As short as a
 #: Redis that has only a part of a processor is never silent for.
 SILENCE = 0.5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cached_versions() -> Iterator[None]:
+    """Cache the versions of packages: redis-py reads its own from a file, in some milliseconds, for each connection."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -293,7 +293,7 @@ async def test_all_clients_of_a_process_that_hangs_are_served_by_others(redis: R
                             on_reconnect=lambda client: client.send("again"),
                         )
                     )
-                    for transport in ("websocket", "xhr_streaming", "eventsource", "xhr") * 6
+                    for transport in ("websocket", "xhr_streaming", "eventsource", "xhr") * 3
                 ]
                 for client in clients:
                     await client.send("before")
