@@ -179,6 +179,19 @@ class CatchUp:
             self.positions.setdefault(room, position)
         self._arriving.clear()
 
+    def is_delivered(self, room: str, position: Position | None) -> bool:
+        """Return whether the message at a position was delivered before, for example as read from the history.
+
+        The subscription and the read have different connections, so the message may arrive after the read.
+        """
+        last = self.positions.get(room)
+        return (
+            last is not None
+            and position is not None
+            and position.epoch == last.epoch
+            and position.offset <= last.offset
+        )
+
     def hold(self, room: str, message: Envelope, size: int) -> None:
         """Keep a message that has arrived in a held room. If too much is held, the room is released as incomplete."""
         held = self.held[room]
@@ -204,8 +217,7 @@ class CatchUp:
         # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
         held = self.held[room]
         for message in held.messages:
-            last, position = self.positions.get(room), message.position
-            if last is None or position is None or position.epoch != last.epoch or position.offset > last.offset:
+            if not self.is_delivered(room, message.position):
                 self._deliver(room, message)
         self._end(room)
 

@@ -302,7 +302,7 @@ class Messages:
             return
         if room in self.catch_up.held:
             self.catch_up.hold(room, envelope, len(data))
-        else:
+        elif not self.catch_up.is_delivered(room, envelope.position):
             self.deliver_envelope(room, envelope)
 
     def deliver_envelope(self, room: str, envelope: Envelope) -> None:

@@ -145,6 +145,35 @@ async def test_what_the_history_lacks_is_reported_after_the_rest_was_delivered(
     forget_reconnects(logged)
 
 
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_a_message_that_arrives_after_it_was_read_is_not_delivered_again(
+    node: StartNode, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, is_own: bool
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    bus, catch_up = here.cluster._bus, here.cluster._catch_up
+    deliver, read = bus._deliver, catch_up._read
+    late: list[Any] = []
+
+    async def publish_and_read(room: str, last: Position) -> Any:
+        await publish(here if is_own else there, "2")
+        return await read(room, last)
+
+    await cut(here)
+    monkeypatch.setattr(bus, "_deliver", lambda *message: late.append(message))
+    monkeypatch.setattr(catch_up, "_read", publish_and_read)
+    await until_caught_up(here)
+    await until(lambda: late)
+    monkeypatch.undo()
+    deliver(*late[0])
+    await publish(there, "3")
+    assert await receive(peer, 2) == [[2, "2"], [3, "3"]]
+    assert here.cluster._messages._pending == {}
+    forget_reconnects(logged)
+
+
 async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_read(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
