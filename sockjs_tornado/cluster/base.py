@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, 
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
-from ..exceptions import ClusterUnavailable
-from ..session.rooms import COMPLETED, Rooms
-from .topics import OnTopicGap, TopicCallback, Topics, encode_topic_message
+from ..exceptions import ClusterUnavailable, ConfigurationError
+from ..session.rooms import COMPLETED, PresenceEvent, Rooms, check_room
+from .presence_events import PresenceCallback, PresenceWatcher, encode_presence_event, presence_topic
+from .topics import OnTopicGap, TopicCallback, Topics, check_callbacks, check_topic, encode_topic_message
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -167,6 +168,12 @@ class BaseCluster(ABC):
         self._thread = 0
         self._topics = Topics()
 
+    def _set_presence_events(self, enabled: bool) -> None:
+        if not isinstance(enabled, bool):
+            raise ConfigurationError(f"presence_events: got {enabled!r}, expected True or False")
+        if enabled:
+            self.rooms.on_presence_change = self._send_presence_event
+
     def _set_running(self) -> None:
         self._unusable_reason = ""
         self._thread = get_ident()
@@ -209,7 +216,8 @@ class BaseCluster(ABC):
         It may be called before the cluster is started. The subscription lasts until :meth:`unsubscribe`.
 
         Args:
-            topic: The name of the topic, any text. Rooms of the same name are separate.
+            topic: The name of the topic, any text that does not begin with ``sockjs.presence:``. Rooms of the same name
+                are separate.
             callback: Called with the message: a JSON value of its own. It may be ``async def``; it is called with one
                 message at a time, in order. Its exceptions are logged. If more than 1,000 messages wait for it, others
                 are discarded, which is logged.
@@ -222,9 +230,15 @@ class BaseCluster(ABC):
 
         Raises:
             TypeError: The topic is not a ``str``, or an argument is not a function.
+            ValueError: The name of the topic is reserved.
             ConfigurationError: A function has other parameters than it is called with.
             RuntimeError: The cluster is running in another thread.
         """
+        check_topic(topic)
+        check_callbacks(callback, ("message",), on_gap)
+        return self._subscribe(topic, callback, on_gap)
+
+    def _subscribe(self, topic: str, callback: TopicCallback, on_gap: OnTopicGap | None) -> Awaitable[None]:
         if not self._unusable_reason:
             self._check_usable()
         is_new = self._topics.subscribe(topic, callback, on_gap)
@@ -237,6 +251,10 @@ class BaseCluster(ABC):
             topic: The name of the topic.
             callback: The function.
         """
+        check_topic(topic)
+        self._unsubscribe(topic, callback)
+
+    def _unsubscribe(self, topic: str, callback: TopicCallback) -> None:
         if not self._unusable_reason:
             self._check_usable()
         if self._topics.unsubscribe(topic, callback) and not self._unusable_reason:
@@ -257,7 +275,7 @@ class BaseCluster(ABC):
 
         Raises:
             TypeError: The topic is not a ``str``, or the message cannot be encoded as JSON.
-            ValueError: The message cannot be encoded as JSON.
+            ValueError: The message cannot be encoded as JSON, or the name of the topic is reserved.
             RuntimeError: The cluster was not started, or is running in another thread.
         """
         text = encode_topic_message(topic, message)
@@ -265,6 +283,74 @@ class BaseCluster(ABC):
         self.stats.published += 1
         self._topics.deliver(topic, text)
         return self._send_topic_message(topic, text)
+
+    def watch_presence(
+        self, room: str, callback: PresenceCallback, *, on_gap: OnTopicGap | None = None
+    ) -> Awaitable[None]:
+        """Call a function each time that a member with a presence joins or leaves a room, in any process.
+
+        It is called after the change, so that ``router.presence`` has it already. Each event is received once at most,
+        and those of one process in order. If a process dies, or another one loses its connection to Redis, no events
+        report the changes: compare with ``router.presence`` from time to time.
+
+        It may be called before the cluster is started. The watch lasts until :meth:`unwatch_presence`.
+
+        Args:
+            room: The name of the room.
+            callback: Called with the event, the member, and its presence. The event is ``"join"``, ``"leave"``, or
+                ``"update"`` if a member has joined again, perhaps with another presence. The member is
+                ``"node:connection id"``, as in ``router.presence``. For ``"leave"``, the presence is the last one.
+                The callback is called as that of :meth:`subscribe`, but never inside of ``join`` or ``leave``.
+            on_gap: Called without arguments when events may have been missed, as that of :meth:`subscribe`.
+
+        Returns:
+            An awaitable, as that of :meth:`subscribe`.
+
+        Raises:
+            TypeError: The name of the room is not a ``str``, or an argument is not a function.
+            ConfigurationError: The cluster was created without ``presence_events=True``, or a function has other
+                parameters than it is called with.
+            RuntimeError: The cluster is running in another thread.
+        """
+        check_room(room)
+        check_callbacks(callback, ("event", "member", "presence"), on_gap)
+        if self.rooms.on_presence_change is None:
+            raise ConfigurationError(
+                "watch_presence requires presence_events=True: pass it to the clusters of all processes"
+            )
+        return self._subscribe(presence_topic(room), PresenceWatcher(callback), on_gap)
+
+    def unwatch_presence(self, room: str, callback: PresenceCallback) -> None:
+        """Do not call a function for the events of a room any more. Does nothing if it does not watch the room.
+
+        Args:
+            room: The name of the room.
+            callback: The function.
+        """
+        check_room(room)
+        self._unsubscribe(presence_topic(room), PresenceWatcher(callback))
+
+    def _send_presence_event(self, event: PresenceEvent, room: str, label: str, text: str) -> None:
+        """Send a change of a member's presence to the watchers of its room. The rooms call this if it is enabled."""
+        if self._unusable_reason:
+            # Sessions may close after the cluster.
+            return
+        topic = presence_topic(room)
+        message = encode_presence_event(event, f"{self._node_name}:{label}", text)
+        self.stats.published += 1
+        self._send_topic_message(topic, message)
+        if topic in self._topics:
+            # Not at once: a callback may change the rooms, which are being changed.
+            asyncio.get_running_loop().call_soon(self._deliver_presence_event, topic, message)
+
+    def _deliver_presence_event(self, topic: str, message: str) -> None:
+        if not self._unusable_reason:
+            self._topics.deliver(topic, message)
+
+    @property
+    @abstractmethod
+    def _node_name(self) -> str:
+        """The name of this process in the ids of members."""
 
     def _topic_subscribed(self, topic: str, is_new: bool) -> Awaitable[None]:
         """Called after :meth:`subscribe` while the cluster is running."""

@@ -9,6 +9,8 @@ from ..session.control import execute
 from ..session.ports import PublishOptions
 from ..session.rooms import COMPLETED
 from .base import BaseCluster, CheckedRooms, ClusterStats
+from .presence_events import PresenceCallback
+from .topics import OnTopicGap
 
 if TYPE_CHECKING:
     from ..session.control import Command
@@ -20,7 +22,7 @@ class LocalCluster(BaseCluster):
 
         cluster = RedisCluster(url) if url else LocalCluster()
 
-    Rooms, ``router.select`` and topics work as in other clusters. History requires a RedisCluster.
+    Rooms, ``router.select``, topics and events of presence work as in other clusters. History requires a RedisCluster.
     """
 
     def __init__(self) -> None:
@@ -65,6 +67,17 @@ class LocalCluster(BaseCluster):
         self.stats.published += 1
         execute(self.rooms, command, exclude)
         return COMPLETED
+
+    def watch_presence(
+        self, room: str, callback: PresenceCallback, *, on_gap: OnTopicGap | None = None
+    ) -> Awaitable[None]:
+        """Call a function each time that a member with a presence joins or leaves; see ``RedisCluster``."""
+        self.rooms.on_presence_change = self._send_presence_event
+        return super().watch_presence(room, callback, on_gap=on_gap)
+
+    @property
+    def _node_name(self) -> str:
+        return "local"
 
     def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
         return COMPLETED

@@ -168,7 +168,7 @@ class Publisher:
 
         Raises:
             TypeError: The topic is not a ``str``, or the message cannot be encoded as JSON.
-            ValueError: The message cannot be encoded as JSON.
+            ValueError: The message cannot be encoded as JSON, or the name of the topic is reserved.
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """

@@ -131,6 +131,8 @@ class RedisCluster(BaseCluster):
             ``"reject"``, the default, responds 503. ``"local"`` opens the session on this node; use it only if the
             load balancer sends all requests of a session to one node, otherwise each node opens its own session.
         presence_lifetime: Seconds after which the members of a dead node are no longer present. Default 15.
+        presence_events: Whether this node reports its members to ``watch_presence``, on all nodes: one more command for
+            each ``join`` with a presence, and for the end of each. Default False.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -162,6 +164,7 @@ class RedisCluster(BaseCluster):
         on_redis_down: str = "reject",
         timeout: float = TIMEOUT,
         presence_lifetime: float = LIFETIME,
+        presence_events: bool = False,
     ) -> None:
         super().__init__()
         for name, seconds in (("timeout", timeout), ("presence_lifetime", presence_lifetime)):
@@ -181,6 +184,7 @@ class RedisCluster(BaseCluster):
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
         self.rooms: SharedRooms = SharedRooms(self)
+        self._set_presence_events(presence_events)
         self._make_url = partial(RedisURL, url, namespace, credentials=credentials)
         self._client_name = client_name
         self._on_gap = on_gap
@@ -412,6 +416,10 @@ class RedisCluster(BaseCluster):
 
     def _topic_unsubscribed(self, topic: str) -> None:
         self._bus.unsubscribe(Channel("topic", topic))
+
+    @property
+    def _node_name(self) -> str:
+        return self.node_id
 
     def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
         return self._messages.publish_topic(topic, text)

@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..observe.logs import ThrottledLog
@@ -22,14 +22,34 @@ OnTopicGap = Callable[[], Awaitable[object] | object]
 #: The largest number of messages that wait for one callback.
 MAX_QUEUED: Final = 1000
 
+#: The names of topics for events of presence begin with it.
+RESERVED_PREFIX: Final = "sockjs.presence:"
+
 # In place of a message: messages may have been missed.
 _GAP: Final = object()
 
 
 def check_topic(topic: object) -> None:
-    """Raise TypeError if the name of a topic is not a ``str``."""
+    """Raise TypeError if the name of a topic is not a ``str``, and ValueError if it is reserved."""
     if not isinstance(topic, str):
         raise TypeError(f"the name of a topic must be str, not {type(topic).__name__}")
+    if topic.startswith(RESERVED_PREFIX):
+        raise ValueError(f"the name of a topic must not begin with {RESERVED_PREFIX!r}; use watch_presence for a room")
+
+
+def check_callbacks(callback: object, parameters: Sequence[str], on_gap: object) -> None:
+    """Raise TypeError if the arguments are not functions, and ConfigurationError if their parameters are wrong.
+
+    Args:
+        callback: The function for messages.
+        parameters: What it is called with.
+        on_gap: The function for gaps, or None.
+    """
+    for name, function, expected in (("callback", callback, parameters), ("on_gap", on_gap, ())):
+        if name == "callback" or function is not None:
+            if not callable(function):
+                raise TypeError(f"{name}: expected a function, got {function!r} ({type(function).__name__})")
+            check_callback(name, function, expected)
 
 
 def encode_topic_message(topic: object, message: Any) -> str:
@@ -141,21 +161,17 @@ class Topics:
         """The topics that have callbacks."""
         return list(self._subscribers)
 
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._subscribers
+
     def subscribe(self, topic: str, callback: TopicCallback, on_gap: OnTopicGap | None) -> bool:
         """Add a callback, and return whether it is the topic's first one; see :meth:`BaseCluster.subscribe`."""
-        check_topic(topic)
-        for name, function, parameters in (("callback", callback, ("message",)), ("on_gap", on_gap, ())):
-            if name == "callback" or function is not None:
-                if not callable(function):
-                    raise TypeError(f"{name}: expected a function, got {function!r} ({type(function).__name__})")
-                check_callback(name, function, parameters)
         subscribers = self._subscribers.setdefault(topic, [])
         subscribers.append(_Subscriber(callback, on_gap, self._log))
         return len(subscribers) == 1
 
     def unsubscribe(self, topic: str, callback: TopicCallback) -> bool:
         """Remove a callback, and return whether it was the topic's last one."""
-        check_topic(topic)
         subscribers = self._subscribers.get(topic, [])
         for subscriber in subscribers:
             if subscriber.callback == callback:

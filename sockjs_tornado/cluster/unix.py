@@ -39,12 +39,15 @@ class UnixCluster(BaseCluster):
             a process that can open the sockets can impersonate any client.
         workers: The number of workers.
         worker: The index of this worker, from 0.
+        presence_events: Whether this worker reports its members to ``watch_presence``, in all workers. Default False.
 
     Raises:
-        ConfigurationError: The directory or a number is not valid.
+        ConfigurationError: The directory, a number or an option is not valid.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], workers: int, worker: int) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], workers: int, worker: int, *, presence_events: bool = False
+    ) -> None:
         super().__init__()
         if not all(type(number) is int for number in (workers, worker)) or not 0 <= worker < workers:
             raise ConfigurationError(
@@ -58,6 +61,7 @@ class UnixCluster(BaseCluster):
         # The descriptor of the locked file while the cluster is running.
         self._lock: int | None = None
         self.rooms = CheckedRooms(self._check_usable)
+        self._set_presence_events(presence_events)
         self.stats = ClusterStats()
         _create_private_directory(self._directory)
         secret = _load_or_create_secret(self._directory)
@@ -89,6 +93,10 @@ class UnixCluster(BaseCluster):
         """Execute a command for all sessions of its target, in every process; ``router.select`` calls this."""
         self._check_usable()
         return self._peers.execute(command, exclude)
+
+    @property
+    def _node_name(self) -> str:
+        return self._node.owner.node
 
     def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
         return self._peers.publish_topic(topic, text)

@@ -3,14 +3,18 @@
 import heapq
 import json
 import secrets
-from collections.abc import Awaitable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..protocol import PreparedMessage
 from ..validation import safe_repr
 
 if TYPE_CHECKING:
     from .session import Session
+
+
+#: What has changed the presence of a member: it has joined, joined again, or left.
+PresenceEvent = Literal["join", "update", "leave"]
 
 
 class _Completed:
@@ -67,9 +71,11 @@ class Rooms:
     Attributes:
         tags: The tags and ids of the sessions, as rooms that only ``session.control`` uses; None before the first one.
         process_id: A random id, different after each start of a process; ``""`` before the first tag.
+        on_presence_change: Called with the event, the room, and the label and presence (as JSON) of the member, after
+            each change of a presence; None if nobody needs the events.
     """
 
-    __slots__ = ("_members", "_names", "_presence", "process_id", "tags")
+    __slots__ = ("_members", "_names", "_presence", "on_presence_change", "process_id", "tags")
 
     def __init__(self) -> None:
         # Dicts, because they keep the order in which sessions have joined.
@@ -79,6 +85,7 @@ class Rooms:
         self._presence: dict[str, dict[Session, str]] = {}
         self.tags: Rooms | None = None
         self.process_id = ""
+        self.on_presence_change: Callable[[PresenceEvent, str, str, str], None] | None = None
 
     def create_tags(self) -> "Rooms":
         """Return :attr:`tags`, which are created if there are none yet: not before a process may have been forked."""
@@ -122,8 +129,13 @@ class Rooms:
         else:
             members[session] = None
         if text is not None:
-            self._presence.setdefault(room, {})[session] = text
+            present = self._presence.setdefault(room, {})
+            notify = self.on_presence_change
+            is_update = notify is not None and session in present
+            present[session] = text
             self.presence_set(room, session.label, text)
+            if notify is not None:
+                notify("update" if is_update else "join", room, session.label, text)
         return COMPLETED
 
     def leave(self, session: "Session", room: str) -> None:
@@ -154,10 +166,12 @@ class Rooms:
             return
         members.pop(session, None)
         present = self._presence.get(room)
-        if present is not None and present.pop(session, None) is not None:
+        if present is not None and (text := present.pop(session, None)) is not None:
             if not present:
                 del self._presence[room]
             self.presence_removed(room, session.label)
+            if self.on_presence_change is not None:
+                self.on_presence_change("leave", room, session.label, text)
         if not members:
             del self._members[room]
             self.room_deleted(room)

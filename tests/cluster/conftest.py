@@ -10,11 +10,11 @@ import pytest
 from application import Serve
 from client import Join, until, within
 
-from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.cluster import LocalCluster, RedisCluster, UnixCluster
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisURL
 
-from .node import Node, start_workers
+from .node import SECRET, Node, start_workers
 from .redis_server import RedisServer
 
 #: Seconds of silence after which nodes ask Redis for a sign of life, in tests of a Redis that gives none. As short as a
@@ -106,3 +106,19 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
         await within(node.cluster.close())
     for node in nodes:
         await until(lambda node: not node.upstreams.all, node)
+
+
+@pytest.fixture(params=["redis", "unix", "local"])
+async def make_clusters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Any, Any]]:
+    """Return two nodes of a cluster that are not started; the second is the first one if there is one process."""
+    clusters: list[Any]
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_server").url
+        clusters = [RedisCluster(url, secret=SECRET, presence_events=True) for _ in range(2)]
+    elif request.param == "unix":
+        clusters = [UnixCluster(tmp_path / "workers", 2, number, presence_events=True) for number in range(2)]
+    else:
+        clusters = [LocalCluster()] * 2
+    yield clusters[0], clusters[1]
+    for cluster in clusters:
+        await within(cluster.close())

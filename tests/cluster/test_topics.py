@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,28 +9,12 @@ from application import Echo, Journal, LogWatch, Serve
 from client import Join, until, within
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
-from sockjs_tornado.cluster import AsyncPublisher, LocalCluster, Publisher, RedisCluster, UnixCluster, topics
+from sockjs_tornado.cluster import AsyncPublisher, LocalCluster, Publisher, RedisCluster, topics
 from sockjs_tornado.cluster.topics import Topics
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .node import SECRET
 from .redis_server import RedisServer
-
-
-@pytest.fixture(params=["redis", "unix", "local"])
-async def make_clusters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Any, Any]]:
-    """Return two nodes of a cluster that are not started; the second is the first one if there is one process."""
-    clusters: list[Any]
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_server").url
-        clusters = [RedisCluster(url, secret=SECRET) for _ in range(2)]
-    elif request.param == "unix":
-        clusters = [UnixCluster(tmp_path / "workers", 2, number) for number in range(2)]
-    else:
-        clusters = [LocalCluster()] * 2
-    yield clusters[0], clusters[1]
-    for cluster in clusters:
-        await within(cluster.close())
 
 
 async def test_callbacks_of_all_processes_receive_the_messages_in_order(make_clusters: tuple[Any, Any]) -> None:
