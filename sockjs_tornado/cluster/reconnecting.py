@@ -8,6 +8,7 @@ connection each, with one task that reconnects.
 import asyncio
 import logging
 import random
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
@@ -182,7 +183,9 @@ class ReconnectingConnection(ABC):
             if time.monotonic() - began > _STABLE_AFTER:
                 delay, _ = BACKOFF
             connection, delay = await self._reconnect(delay)
-            logger.info("Reconnected to Redis at %s", describe(connection.address))
+            # If Redis rejects the subscriptions, it closes each connection soon, so that there are many reconnects.
+            kind = "reconnected", type(self).__name__
+            self._log.write(logger, logging.INFO, kind, "Reconnected to Redis at %s", describe(connection.address))
 
     async def _reconnect(self, delay: float) -> tuple[RedisConnection, float]:
         """Return a new connection, and the last delay."""
@@ -195,7 +198,11 @@ class ReconnectingConnection(ABC):
             try:
                 return await self._url.connect(protocol=self._protocol), delay
             except ClusterUnavailable as error:
-                logger.debug("Cannot reconnect: %s", error)
+                if isinstance(error.__cause__, ssl.SSLError):
+                    # An operator must act here, too: a certificate has expired, or was replaced by another one.
+                    self._log.write(logger, logging.WARNING, "refused", "Cannot reconnect to Redis: %s", error)
+                else:
+                    logger.debug("Cannot reconnect: %s", error)
             except (ClusterError, ConfigurationError) as error:
                 # An operator must act: the password was changed, the user was revoked, or the server was replaced by
                 # one that cannot be used. ConfigurationError: the files of certificates are missing, for example.

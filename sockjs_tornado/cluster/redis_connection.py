@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -274,6 +275,11 @@ def translate_error(error: Exception, address: str) -> ClusterError:
         return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")
     if isinstance(error, redis.ResponseError):
         return ClusterError(f"Redis at {address} cannot be used: {error}")
+    if isinstance(error, ssl.SSLError):
+        return ClusterUnavailable(
+            f"The TLS connection to Redis at {address} failed: {error}. Check that Redis uses TLS at this port, and "
+            "check the certificates of both sides"
+        )
     return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}")
 
 

@@ -105,7 +105,7 @@ class ParsedURL:
         It is a new object each time, so that a reconnect reads the files of certificates again.
 
         Raises:
-            ConfigurationError: An option is not valid.
+            ConfigurationError: An option is not valid, or a file cannot be read.
         """
         if not self.uses_tls:
             return None
@@ -114,6 +114,11 @@ class ParsedURL:
             context: ssl.SSLContext = connection.ssl_context.get()
         except (TypeError, ValueError, redis.RedisError, ssl.SSLError):
             raise ConfigurationError(f"url: {_INVALID_OPTION}; {EXPECTED_URL}") from None
+        except OSError as error:
+            raise ConfigurationError(
+                "url: cannot read a file of certificates; check that the paths in the options ssl_ca_certs, "
+                f"ssl_certfile and ssl_keyfile exist, and that this user may read them: {error.strerror}"
+            ) from None
         return context
 
 

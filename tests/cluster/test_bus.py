@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -257,6 +258,25 @@ async def test_without_subscriptions_there_is_no_gap(
     await until(lambda: recorder.bus.available)
     await recorder.subscribe("a")
     assert recorder.gaps == []
+    logged.take("reconnecting")
+
+
+async def test_many_reconnects_in_a_row_are_one_record(
+    start_bus: Any,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    logged: LogWatch,
+) -> None:
+    """Such as those of a user without permission for the channels: Redis closes each connection."""
+    monkeypatch.setattr("sockjs_tornado.observe.logs.INTERVAL", 1e9)
+    caplog.set_level(logging.INFO, "sockjs_tornado.cluster.reconnecting")
+    recorder = await start_bus()
+    await recorder.subscribe("room")
+    for number in range(1, 4):
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda wanted=number: len(recorder.gaps) == wanted)
+    assert sum("Reconnected" in record.getMessage() for record in caplog.records) == 1
     logged.take("reconnecting")
 
 

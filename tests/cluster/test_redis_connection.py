@@ -13,10 +13,13 @@ from unittest.mock import Mock
 
 import pytest
 import redis
+from application import LogWatch
 from client import until, within
 from free_ports import reserve_port
+from programs import create_certificate
 
 from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
+from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, pack_command
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 
@@ -259,8 +262,35 @@ async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str
             login = f"&ssl_certfile={cert}&ssl_keyfile={key}" if required == "yes" else ""
             await ping(f"rediss://localhost:{port}/0?ssl_ca_certs={cert}{login}")
             text = await connecting(f"rediss://localhost:{port}/0")
-            assert text.startswith(f"ClusterUnavailable: Redis at localhost:{port} does not respond: ")
+            assert text.startswith(f"ClusterUnavailable: The TLS connection to Redis at localhost:{port} failed: ")
             assert "certificate verify failed" in text
+
+
+async def test_a_certificate_that_is_no_longer_accepted_is_logged(
+    tmp_path: Path, certificate: tuple[Path, Path], logged: LogWatch
+) -> None:
+    cert, key = map(str, certificate)
+    accepted = tmp_path / "accepted.pem"
+    accepted.write_bytes(certificate[0].read_bytes())
+    with reserve_port() as reserved:
+        port = reserved.getsockname()[1]
+        files = ("--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
+        with RedisServer(tmp_path, "--tls-port", str(port), "--tls-ca-cert-file", cert, *files) as server:
+            commands = Commands(RedisURL(f"rediss://localhost:{port}/0?ssl_ca_certs={accepted}"))
+            await commands.start()
+            # Another authority is accepted from now on.
+            accepted.write_bytes(create_certificate(tmp_path)[0].read_bytes())
+            server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await until(lambda: any("Cannot reconnect" in record.getMessage() for record in logged.records))
+            text = logged.take("Cannot reconnect").getMessage()
+            logged.take("reconnecting")
+            assert text.startswith(
+                f"Cannot reconnect to Redis: The TLS connection to Redis at localhost:{port} failed: "
+            )
+            assert "certificate verify failed" in text
+            accepted.write_bytes(certificate[0].read_bytes())
+            await within(commands.wait_available())
+            await within(commands.close())
 
 
 @pytest.mark.parametrize("received", [b"", b"$5\r\nab", b"?\r\n"])
@@ -359,5 +389,5 @@ async def test_unknown_options_of_tls_and_invalid_values_are_rejected(option: st
 
 
 async def test_a_missing_file_of_certificates(tmp_path: Path) -> None:
-    text = await connecting(f"rediss://localhost?ssl_ca_certs={tmp_path}/missing.pem")
-    assert text.startswith("ClusterUnavailable: Redis at localhost:6379 does not respond: ")
+    with pytest.raises(ConfigurationError, match=r"^url: cannot read a file of certificates; .*: No such file"):
+        await RedisURL(f"rediss://localhost?ssl_ca_certs={tmp_path}/missing.pem").connect()
