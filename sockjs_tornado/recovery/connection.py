@@ -81,6 +81,8 @@ class RecoveryConnection(SockJSConnection):
     def may_follow(self, room: str) -> Awaitable[bool] | bool:
         """Return whether the client may follow a room. It may be ``async def``. The default returns False.
 
+        It is called for each request, so also after a gap. If it then returns False, the client leaves the room.
+
         Args:
             room: The name of the room, which the client has chosen.
         """
@@ -120,6 +122,10 @@ class RecoveryConnection(SockJSConnection):
         if inspect.isawaitable(permitted):
             permitted = await permitted
         if not permitted or (room not in self._followed and len(self._followed) >= self.max_followed_rooms):
+            if room in self._followed:
+                # The client was permitted to follow it before.
+                self._followed.discard(room)
+                self.leave(room)
             self.send({"type": "refused", **response})
             return
         self._followed.add(room)

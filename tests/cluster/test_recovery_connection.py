@@ -92,6 +92,24 @@ async def follow(client: MemoryClient, number: int, *position: Any, room: str = 
     return response
 
 
+async def test_a_client_that_may_follow_a_room_no_longer_leaves_it(router: MakeRouter) -> None:
+    class Revoked(Feed):
+        permitted = True
+
+        async def may_follow(self, room: str) -> bool:
+            return self.permitted
+
+    feed = await router(Revoked)
+    async with connect_in_memory(feed) as client:
+        assert (await follow(client, 1))["type"] == "caught up"
+        Revoked.permitted = False
+        assert await follow(client, 2) == {"type": "refused"}
+        await within(feed.publish(ROOM, "secret", history=5))
+        await client.send_json("hello")
+        assert await client.recv() == ["other", json.dumps("hello")]
+    assert not feed.container.rooms.members(ROOM)
+
+
 async def test_a_client_receives_what_it_has_missed_and_what_is_published_later(router: MakeRouter) -> None:
     feed = await router()
     first: Any = await within(feed.publish(ROOM, "1", history=5))
