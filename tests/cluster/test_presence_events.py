@@ -10,6 +10,7 @@ from client import until, within
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import LocalCluster, RedisCluster, UnixCluster
+from sockjs_tornado.session.rooms import Rooms
 
 from .conftest import StartNode
 from .redis_server import RedisServer
@@ -96,6 +97,25 @@ async def test_the_presence_is_that_after_the_event(node: StartNode) -> None:
     peer.vanish()
     await until(lambda: len(present) == 2)
     assert present == [("join", {f"{here.cluster.node_id}:{ann.id}": "Ann"}), ("leave", {})]
+
+
+def test_an_event_follows_the_change_that_it_reports() -> None:
+    """So that the commands for Redis are sent in this order, too."""
+    calls: list[Any] = []
+
+    class NotedRooms(Rooms):
+        def presence_set(self, room: str, label: str, text: str) -> None:
+            calls.append("set")
+
+        def presence_removed(self, room: str, label: str) -> None:
+            calls.append("removed")
+
+    rooms = NotedRooms()
+    rooms.on_presence_change = lambda event, *_: calls.append((event, rooms.presence(ROOM)))
+    ann: Any = Person("1")
+    rooms.join(ann, ROOM, "Ann")
+    rooms.leave(ann, ROOM)
+    assert calls == ["set", ("join", {"1": "Ann"}), "removed", ("leave", {})]
 
 
 async def test_a_callback_may_change_the_room() -> None:
