@@ -168,7 +168,7 @@ async def serve(
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
-        TypeError: The code is not an ``int``, or the reason is not a ``str``.
+        TypeError: The code, the reason, the routers or the sockets are of another type.
         ValueError: The code is not within 0-65535, a number of seconds is invalid, or there are no sockets.
         ClusterError: A cluster cannot be started.
     """
@@ -178,7 +178,14 @@ async def serve(
     if not sockets and on_start is None:
         # on_start may call add_sockets().
         raise ValueError("sockets: expected at least one, such as bind_sockets(8080), got none")
+    if isinstance(sockets, socket.socket | int | str):
+        raise TypeError(
+            f"sockets: expected a list of listening sockets, such as bind_sockets(8080), got {type(sockets).__name__}"
+        )
     routers = list(routers)
+    for given in routers:
+        if not isinstance(given, SockJSRouter):
+            raise TypeError(f"routers: expected a list of routers, [router], got {type(given).__name__} in it")
     served = routers_of(application)
     for router in served:
         if router not in routers:

@@ -478,6 +478,9 @@ async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, joi
     ):
         await asyncio.to_thread(router.broadcast, router.connections, "x")
     router.connections[0].join("lobby")
+    router.connections[0].tag("user:42")
+    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.select\(...\).send, ...\)$"):
+        await asyncio.to_thread(router.select(tag="user:42").send, "x")
     with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
         await asyncio.to_thread(router.publish, "lobby", "x")
     with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):

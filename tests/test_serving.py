@@ -203,6 +203,20 @@ async def test_without_sockets_nothing_would_be_served() -> None:
         await serve(Application(router.urls), [router], [])
 
 
+async def test_other_arguments_are_rejected_at_once() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    application: Any = Application(router.urls)
+    wrong: Any = 8080
+    with pytest.raises(TypeError, match=r"^sockets: expected .*, such as bind_sockets\(8080\), got int$"):
+        await serve(application, [router], wrong)
+    wrong = router.urls
+    sockets = bind_sockets(0, "127.0.0.1")
+    with pytest.raises(TypeError, match=r"^routers: expected a list of routers, \[router\], got .*URL in it$"):
+        await serve(application, wrong, sockets)
+    for sock in sockets:
+        sock.close()
+
+
 async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
     sockets = bind_sockets(0, "127.0.0.1")

@@ -120,7 +120,7 @@ class Commands(ReconnectingConnection):
         # Set when a command is queued, and when _in_flight is empty.
         self._wake = asyncio.Event()
         self._batch_done = asyncio.Event()
-        self._reason = "is not connected yet"
+        self._reason = "is not connected yet: call start() first, or use `async with`"
 
     async def close(self) -> None:
         """Wait for the replies to all submitted commands, at most twice the timeout, and close the connection."""
@@ -129,7 +129,7 @@ class Commands(ReconnectingConnection):
                 await asyncio.wait([asyncio.ensure_future(self.wait_idle())], timeout=2 * self._timeout)
         finally:
             await super().close()
-        self._reason = "is not connected any more"
+        self._reason = "is not connected any more: close() was called"
 
     def submit(self, *args: str | bytes | int, after: "asyncio.Future[Any] | None" = None) -> "asyncio.Future[Any]":
         """Send a command with the next batch.

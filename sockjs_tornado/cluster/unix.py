@@ -132,7 +132,9 @@ class UnixCluster(BaseCluster):
                     f"another process listens on {self._path}; every worker needs its own number"
                 ) from None
             except OSError as error:
-                raise ClusterError(f"cannot listen on {self._path}: {error}") from None
+                # The socket module reports a path that is too long without an error number.
+                reason = error.strerror if error.errno else "the path is too long, use a directory with a shorter one"
+                raise ClusterError(f"cannot listen on {self._path}: {reason}") from None
             await self._node.start([sock])
             stack.pop_all()
         self._lock = lock

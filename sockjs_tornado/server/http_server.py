@@ -73,7 +73,13 @@ class HTTPServer(AcceptingServer):
         is_router = hasattr(callback, "urls") and hasattr(callback, "endpoints")
         if not isinstance(callback, HTTPServerConnectionDelegate) and (is_router or not callable(callback)):
             hint = "; pass Application(router.urls)" if hasattr(callback, "urls") else ""
-            raise TypeError(f"HTTPServer: expected an Application, got {callback!r}{hint}")
+            if isinstance(callback, list | tuple):
+                # Their text is that of all URL specs.
+                hint = "; pass Application(router.urls)"
+                callback = type(callback).__name__
+            else:
+                callback = repr(callback)
+            raise TypeError(f"HTTPServer: expected an Application, got {callback}{hint}")
         params = self.conn_params
         self.idle_timeout: float = kwargs.get("idle_connection_timeout") or IDLE_TIMEOUT
         self.body_timeout: float = params.body_timeout or BODY_TIMEOUT

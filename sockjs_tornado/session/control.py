@@ -234,7 +234,7 @@ def execute(rooms: Rooms, command: Command, exclude: "Iterable[Session]" = ()) -
     excluded = set(exclude)
     sessions = [session for session in find(rooms, command.target) if session not in excluded]
     for session in sessions:
-        session._check_thread("loop.call_soon_threadsafe(router.select(...).disconnect)")
+        session._check_thread(f"loop.call_soon_threadsafe(router.select(...).{command.action}, ...)")
         break
     match command.action:
         case "disconnect":

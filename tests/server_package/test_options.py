@@ -298,9 +298,10 @@ async def test_a_delegate_of_connections(listen: Listen) -> None:
     ("target", "text"),
     [
         (sockjs_tornado.SockJSRouter(sockjs_tornado.SockJSConnection), r".*; pass Application\(router\.urls\)"),
+        (sockjs_tornado.SockJSRouter(sockjs_tornado.SockJSConnection).urls, r"list; pass Application\(router\.urls\)"),
         (5, "5"),
     ],
-    ids=["a router", "a number"],
+    ids=["a router", "its URLs", "a number"],
 )
 def test_what_cannot_be_served_is_rejected_at_once(target: Any, text: str) -> None:
     with pytest.raises(TypeError, match=rf"^HTTPServer: expected an Application, got {text}$"):
