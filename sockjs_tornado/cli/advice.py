@@ -118,7 +118,7 @@ def explain_transport(status: int, location: str, url: str, *, retry_after: str 
         # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
         return (
             "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis is "
-            "unavailable or full, or it is draining. Its log says why."
+            "unavailable or full, it is draining, or the nodes have different secrets. Its log says why."
         )
     if status in (502, 503, 504):
         return "A proxy cannot reach the server for this request, although /info works: check the proxy's log."

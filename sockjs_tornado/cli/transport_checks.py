@@ -58,6 +58,7 @@ _SILENCE_ADVICE = (
     "The server does not respond, or one of several behind the proxy: check whether a process is stopped, or a "
     "callback blocks it. A proxy avoids such a process if its health check has a timeout (HAProxy: `timeout check`)."
 )
+_SENDING_ADVICE = "Messages cannot be sent over HTTP. The log of the server, or of the proxy, says why."
 _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
     "or by the cookie JSESSIONID, or enable only websockets."
@@ -214,7 +215,7 @@ async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
     others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
     if others:
         text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
-        advice = _SILENCE_ADVICE if 0 in others else "Messages cannot be sent over HTTP."
+        advice = _SILENCE_ADVICE if 0 in others else _SENDING_ADVICE
         return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:
