@@ -85,8 +85,9 @@ class HTTPServer(AcceptingServer):
         self.body_timeout: float = params.body_timeout or BODY_TIMEOUT
         #: Whether each connection is closed after one request.
         self.no_keep_alive: bool = params.no_keep_alive
-        #: The timeout of ``set_user_timeout`` that connections inherit from all listening sockets; 0 for none.
-        self.inherited_timeout = 0.0
+        #: The timeout of ``set_user_timeout`` that connections inherit from all listening sockets; 0 for none, None if
+        #: their creator has not decided it.
+        self.inherited_timeout: float | None = None
         #: The timeout of ``set_keepalive`` that they inherit.
         self.inherited_keepalive = 0.0
         self.max_header_size: int = params.max_header_size
@@ -120,7 +121,7 @@ class HTTPServer(AcceptingServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets, such as those of ``tornado.netutil.bind_sockets``."""
         on_accept = self.serve_stream if self.uses_streams else self.handle_socket
-        if not self._listeners and not self.inherited_timeout:
+        if not self._listeners and self.inherited_timeout is None:
             self.inherited_keepalive = self.routes.network_timeout()
         for sock in sockets:
             if self.inherited_keepalive:
