@@ -17,10 +17,13 @@ from sockjs_tornado.exceptions import (
 
 
 def tree(error: type[Exception], depth: int = 0) -> Iterator[tuple[int, str]]:
-    """Yield an error and those derived from it in this package, each with its depth."""
+    """Yield an error and those derived from it in this package, each with its depth.
+
+    The cluster's own ones are left out: applications see them as ClusterUnavailable.
+    """
     yield depth, error.__name__
     for derived in error.__subclasses__():
-        if derived.__module__.startswith("sockjs_tornado."):
+        if derived.__module__.startswith("sockjs_tornado.") and ".cluster." not in derived.__module__:
             yield from tree(derived, depth + 1)
 
 

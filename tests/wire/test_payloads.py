@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -285,15 +286,18 @@ def test_no_payload_takes_more_memory_than_three_of_its_kind(name: str, decode: 
     payload, wanted = LARGE[name]
     # What the messages that may be read take, however short they are: an object of 64 bytes for each, in a list.
     least = (LIMIT + 1) * 80
-    tracemalloc.start()
-    try:
-        found = outcome(decode, payload)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peaks: list[int] = []
+    # Other threads of the process may allocate memory at the same time, but hardly each time.
+    while len(peaks) < 3 and min(peaks, default=math.inf) >= 2 * len(payload) + least:
+        tracemalloc.start()
+        try:
+            found = outcome(decode, payload)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
     assert (found if isinstance(found, str) else len(found)) == wanted
     # The payload itself is there already.
-    assert peak < 2 * len(payload) + least
+    assert min(peaks) < 2 * len(payload) + least
 
 
 @pytest.mark.parametrize("name", LARGE)
