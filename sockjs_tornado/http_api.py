@@ -75,7 +75,7 @@ def _is_token(token: object) -> bool:
 
 
 class _Refused(HTTPError):
-    """A request is refused; ``reason`` is for the client, and is not logged."""
+    """A request is refused; ``text`` is for the client, and is not logged."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(status)
@@ -147,7 +147,7 @@ class _Handler(RequestHandler):
         return values
 
     async def run(self, operation: Any) -> Any:
-        """Await an operation of the router, and refuse the request if it fails because of its arguments or of Redis."""
+        """Await an operation of the router, and refuse the request if it fails because of the cluster."""
         try:
             return await operation
         except ClusterUnavailable:
