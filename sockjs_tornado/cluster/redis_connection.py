@@ -1,6 +1,7 @@
 """Connections to Redis, opened from a URL. redis-py parses the URL and its options of TLS, hiredis the replies."""
 
 import asyncio
+import contextlib
 import re
 import ssl
 import time
@@ -131,15 +132,14 @@ class RedisURL:
             ConfigurationError: An option in the URL is not valid.
         """
         credentials = await self.request_credentials()
-        parsed = self.parsed
+        log_in = partial(self._log_in, credentials=credentials, probes=probes, rules=rules, protocol=protocol)
+        if self.parsed.master:
+            return await self._open_master(log_in)
         candidates = deque(self._known)
-        if parsed.master:
-            candidates = deque(await find_masters(parsed.addresses, self._ask_sentinel))
         failure: ClusterUnavailable | None = None
         redirects = 0
         while candidates:
             address = candidates.popleft()
-            log_in = partial(self._log_in, credentials=credentials, probes=probes, rules=rules, protocol=protocol)
             try:
                 return await self._open(address, log_in)
             except SlotMoved as moved:
@@ -152,6 +152,18 @@ class RedisURL:
                 if address in self._known:
                     # The next connect tries the others first.
                     self._known = [*(known for known in self._known if known != address), address]
+        assert failure is not None
+        raise failure
+
+    async def _open_master(self, log_in: "Callable[[RedisConnection], Awaitable[object]]") -> "RedisConnection":
+        """Open a connection to the first server that sentinels name and that is a master; see :meth:`_open`."""
+        failure: ClusterUnavailable | None = None
+        async with contextlib.aclosing(find_masters(self.parsed.addresses, self._ask_sentinel)) as masters:
+            async for address in masters:
+                try:
+                    return await self._open(address, log_in)
+                except ClusterUnavailable as error:
+                    failure = failure or error
         assert failure is not None
         raise failure
 

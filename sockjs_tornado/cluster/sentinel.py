@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from ..exceptions import ClusterError, ClusterUnavailable
 from .redis_url import Address, describe
@@ -13,12 +13,13 @@ logger = logging.getLogger(__name__)
 
 async def find_masters(
     sentinels: Sequence[Address], ask: Callable[[Address], Awaitable[Address | None]]
-) -> list[Address]:
-    """Ask all sentinels at once, and return the addresses that they name, the most frequent first.
+) -> AsyncGenerator[Address, None]:
+    """Ask all sentinels at once, and iterate over the addresses that they name, the most frequent first.
 
-    While they fail over, sentinels name different servers, and one that is cut off names the old master. So the answers
-    are awaited until most of the sentinels name one server, or all have answered or failed. The caller has to check
-    that the server is a master, and otherwise to try the next.
+    While they fail over, sentinels name different servers, and one that is cut off names the old master. So the first
+    address is the one that most of the sentinels name. The others follow when all have answered or failed: right after
+    a failover, most of them may still name the old master. The caller has to check that the server is a master, and
+    otherwise to try the next.
 
     Args:
         sentinels: The addresses of the sentinels.
@@ -31,6 +32,7 @@ async def find_masters(
     """
     named: Counter[Address] = Counter()
     errors: list[ClusterError] = []
+    majority: Address | None = None
     tasks = [asyncio.ensure_future(ask(sentinel)) for sentinel in sentinels]
     try:
         for answer in asyncio.as_completed(tasks):
@@ -42,14 +44,18 @@ async def find_masters(
                 continue
             if address is not None:
                 named[address] += 1
-                if named[address] > len(tasks) // 2:
-                    break
+                if majority is None and named[address] > len(tasks) // 2:
+                    majority = address
+                    yield address
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     if named:
-        return [address for address, _ in named.most_common()]
+        for address, _ in named.most_common():
+            if address != majority:
+                yield address
+        return
     for error in errors:
         if not isinstance(error, ClusterUnavailable):
             raise error

@@ -79,9 +79,20 @@ class SentinelGroup(contextlib.ExitStack):
         await until(lambda: self.replica.command("INFO", "replication")["master_link_status"] == "up")
         await until(lambda: self.ask(0, "REPLICAS"))
 
-    def fail_over(self) -> None:
+    async def fail_over(self) -> None:
         """Let the first sentinel promote the replica."""
-        self.ask(0, "FAILOVER")
+
+        def is_accepted() -> bool:
+            try:
+                self.ask(0, "FAILOVER")
+            except redis.ResponseError as error:
+                # It is not connected to the replica yet.
+                if not str(error).startswith("NOGOODSLAVE"):
+                    raise
+                return False
+            return True
+
+        await until(is_accepted)
 
 
 # Otherwise a master waits for more replicas for five seconds.
