@@ -66,8 +66,16 @@ help: ## print this list
 # --- commands ----------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
-	@# Not with apt-get, which would take longer than everything else.
+demo: demo-downloads $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
+	@echo "Starting the examples. Stop them with Ctrl-C."
+	@$(PY) examples/demo.py --port $(PORT)
+
+.PHONY: demo-downloads
+demo-downloads: $(VENV)/.created # at the same time, before the package is built, which copies the files of npm
+	@printf '%s\n' $(VENV)/.tornado demo-scripts | xargs -P 2 -I {} $(MAKE) -s --no-print-directory {}
+
+.PHONY: demo-scripts
+demo-scripts: # not with apt-get, which would take longer than everything else
 	@if ! command -v npm >/dev/null; then \
 		echo "npm is missing: the pages load sockjs-client from a CDN, and the dashboard is not available. To change"; \
 		echo "that: scripts/system-packages node"; \
@@ -76,8 +84,6 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 		$(MAKE) -s --no-print-directory $(NODE_MODULES) >/dev/null || \
 			echo "npm has failed: the pages load sockjs-client from a CDN, and the dashboard is not available."; \
 	fi
-	@echo "Starting the examples. Stop them with Ctrl-C."
-	@$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
@@ -175,12 +181,18 @@ dist-system: # the same
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
 	@echo "Creating a virtual environment in $(VENV) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
+	@# If $(PYTHON) has pip, it installs pip in a third of the time that ensurepip takes.
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(PY) install --quiet --no-input --disable-pip-version-check --retries 0 --no-compile pip \
+		2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.demo: requirements/demo.txt setup.py $(SPEEDUPS) | $(VENV)/.created
+$(VENV)/.tornado: requirements/demo.txt | $(VENV)/.created
 	@echo "Installing Tornado ..."
-	@$(PIP) install --no-deps -r requirements/demo.txt
+	@$(PIP) install --no-deps --no-compile -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.demo: setup.py $(SPEEDUPS) $(VENV)/.tornado
 	@echo "Building the package ..."
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
