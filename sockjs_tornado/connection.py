@@ -300,11 +300,11 @@ class SockJSConnection:
         in between is not missed.
 
         Args:
-            name: The tag, at most 1,000 characters. A connection can have 100 tags.
+            name: The tag, of 1 to 1,000 characters. A connection can have 100 tags.
 
         Raises:
             TypeError: If the tag is not a ``str``.
-            ValueError: If it is too long, or if the connection has too many.
+            ValueError: If it is empty or too long, or if the connection has too many.
             RuntimeError: If called from a thread other than the event loop's.
         """
         session = self.session

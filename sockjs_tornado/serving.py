@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from tornado.netutil import bind_sockets
+from tornado import netutil
 from tornado.web import Application
 
 from .http.application_rules import routers_of
@@ -53,6 +53,24 @@ def describe_address(address: Any) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
+def bind_sockets(port: int, address: str | None = None, **options: Any) -> list[socket.socket]:
+    """Return listening sockets, as ``tornado.netutil.bind_sockets`` does, which has more options.
+
+    Args:
+        port: The port; 0 for a free one.
+        address: An IP address or a hostname. None for all interfaces.
+        options: The other options.
+
+    Raises:
+        ValueError: The port is not within 0-65535.
+        OSError: The port is in use, or the address is not one of this computer.
+    """
+    # Systems may use another port, such as this one modulo 65536.
+    if not 0 <= int(port) <= 65535:
+        raise ValueError(f"port: expected 0-65535, got {port}")
+    return netutil.bind_sockets(port, address, **options)
+
+
 @contextlib.asynccontextmanager
 async def http_server(
     application: Application,
@@ -69,7 +87,7 @@ async def http_server(
 
     Args:
         application: The application.
-        sockets: Listening sockets, as returned by ``tornado.netutil.bind_sockets``. The server takes ownership: the
+        sockets: Listening sockets, as returned by :func:`bind_sockets`. The server takes ownership: the
             passed objects are detached, and the server closes the sockets.
         network_timeout: Seconds after which a connection is aborted if the peer acknowledges no data. The routers'
             setting of the same name applies to websockets and streams, this one to every connection, including polls.
@@ -154,7 +172,7 @@ async def serve(
     Args:
         application: The application, whose routes include the routers' URL specs.
         routers: The routers to drain.
-        sockets: Listening sockets, as returned by ``tornado.netutil.bind_sockets``. The server takes ownership and
+        sockets: Listening sockets, as returned by :func:`bind_sockets`. The server takes ownership and
             closes them at the end; see :func:`http_server`.
         drain_time: Seconds over which the closing of the sessions is spread. Default 5.
         deadline: Maximum seconds between the signal and the end of draining. Default 30.

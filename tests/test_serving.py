@@ -203,6 +203,12 @@ async def test_without_sockets_nothing_would_be_served() -> None:
         await serve(Application(router.urls), [router], [])
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_does_not_exist_is_rejected(port: int) -> None:
+    with pytest.raises(ValueError, match=f"^port: expected 0-65535, got {port}$"):
+        bind_sockets(port, "127.0.0.1")
+
+
 async def test_other_arguments_are_rejected_at_once() -> None:
     router = SockJSRouter(Echo, "/echo")
     application: Any = Application(router.urls)

@@ -165,27 +165,36 @@ class ReconnectingConnection(ABC):
 
     async def _keep_connected(self, connection: RedisConnection) -> NoReturn:
         delay, _ = BACKOFF
+        # If Redis rejects the subscriptions, it closes each connection soon, so that there are many reconnects.
+        reconnected = "reconnected", type(self).__name__
         while True:
             address = describe(connection.address)
             began = time.monotonic()
             try:
                 await self._use(connection)
-            except CONNECTION_ERRORS as error:
-                # The same key for both connections of a cluster, so that an outage is logged once.
-                self._log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, address))
             except Exception as error:
-                # A bug here or in a callback: without this handler the node would never reconnect.
-                self._log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
+                if time.monotonic() - began > _STABLE_AFTER:
+                    delay, _ = BACKOFF
+                    # It is another outage, unless the other connection has just logged it.
+                    self._log.allow("lost", began)
+                    self._log.allow(reconnected, began)
+                self._log_disconnect(error, address)
             finally:
                 connection.close()
                 self._connected.clear()
                 await self._on_disconnect()
-            if time.monotonic() - began > _STABLE_AFTER:
-                delay, _ = BACKOFF
             connection, delay = await self._reconnect(delay)
-            # If Redis rejects the subscriptions, it closes each connection soon, so that there are many reconnects.
-            kind = "reconnected", type(self).__name__
-            self._log.write(logger, logging.INFO, kind, "Reconnected to Redis at %s", describe(connection.address))
+            self._log.write(
+                logger, logging.INFO, reconnected, "Reconnected to Redis at %s", describe(connection.address)
+            )
+
+    def _log_disconnect(self, error: Exception, address: str) -> None:
+        # The same key for both connections of a cluster, so that an outage is logged once.
+        if isinstance(error, CONNECTION_ERRORS):
+            self._log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, address))
+        else:
+            # A bug here or in a callback: without this handler the node would never reconnect.
+            self._log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
 
     async def _reconnect(self, delay: float) -> tuple[RedisConnection, float]:
         """Return a new connection, and the last delay."""

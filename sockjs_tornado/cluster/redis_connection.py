@@ -186,11 +186,23 @@ class RedisURL:
             if isinstance(error, CONNECTION_ERRORS):
                 # The event loop closes the socket in its next turn.
                 await asyncio.sleep(0)
-                translated = translate_error(error, describe(address))
+                translated = translate_error(error, describe(address), self._scheme_hint(address, connection, error))
                 if translated is not error:
                     raise translated from error
             raise
         return connection
+
+    def _scheme_hint(self, address: Address, connection: "RedisConnection | None", error: Exception) -> str:
+        """Return what to check in the URL, if perhaps only one side uses TLS."""
+        if self.parsed.uses_tls:
+            # Redis without TLS takes the handshake for the beginning of a command, and waits for the rest.
+            is_possible = connection is None and isinstance(error, TimeoutError)
+            return (
+                ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster" * is_possible
+            )
+        is_closed = isinstance(error, ConnectionError) and connection is not None and not connection.bytes_received
+        is_possible = is_closed and not isinstance(address, str)
+        return ". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters" * is_possible
 
     async def _ask_sentinel(self, address: Address) -> Address | None:
         """Return the address of the master as a sentinel names it, or None if it does not know its name."""
@@ -278,8 +290,8 @@ def mask_user(reply: str) -> str:
     return _USER_IN_REPLY.sub(r"\1User *** has no", _PIPELINE_PREFIX.sub("", reply))
 
 
-def translate_error(error: Exception, address: str) -> ClusterError:
-    """Return the exception of this package for an error of a connection to Redis."""
+def translate_error(error: Exception, address: str, hint: str = "") -> ClusterError:
+    """Return the exception of this package for an error; ``hint`` is what to check if the server does not respond."""
     if isinstance(error, ClusterError):
         return error
     is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
@@ -292,7 +304,7 @@ def translate_error(error: Exception, address: str) -> ClusterError:
             f"The TLS connection to Redis at {address} failed: {error}. Check that Redis uses TLS at this port, and "
             "check the certificates of both sides"
         )
-    return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}")
+    return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}{hint}")
 
 
 class RedisConnection:

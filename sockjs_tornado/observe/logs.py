@@ -96,6 +96,12 @@ class ThrottledLog:
             args = (*args, suppressed)
         logger.log(level, message, *args, exc_info=error, extra=extra)
 
+    def allow(self, kind: object, since: float) -> None:
+        """Do not suppress the next record of a kind if the last one was written before the time ``since``."""
+        last, suppressed = self._kinds.get(kind, (since, 0))
+        if last < since:
+            self._kinds[kind] = -INTERVAL, suppressed
+
     def write_once(self, logger: logging.Logger, level: int, kind: object, message: str, *args: object) -> None:
         """Write a record, unless there was one of the same kind before."""
         if kind not in self._kinds:

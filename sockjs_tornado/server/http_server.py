@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable
 from typing import Any, Final
@@ -103,7 +104,10 @@ class HTTPServer(AcceptingServer):
         self.is_logging = functools.partial(logs_success, self.application)
         self.routes = Routes(self.request_callback)
         self.read_buffer = bytearray(READ_SIZE)
-        options = self.ssl_options
+        options: Any = self.ssl_options
+        if not isinstance(options, ssl.SSLContext | dict | None):
+            got = type(options).__name__
+            raise TypeError(f"ssl_options: expected an SSLContext or a dict with certfile and keyfile, got {got}")
         self._tls = None if options is None else ssl_options_to_context(options, server_side=True)
         self._listeners: list[Listener] = []
         self.connections: set[ConnectionIO] = set()

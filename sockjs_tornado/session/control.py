@@ -185,6 +185,8 @@ def add_tag(rooms: Rooms, session: "Session", tag: object) -> None:
     """Tag a session; see :meth:`SockJSConnection.tag`."""
     if not isinstance(tag, str):
         raise TypeError(f"a tag must be str, not {type(tag).__name__}")
+    if not tag:
+        raise ValueError("a tag must not be empty")
     if len(tag) > MAX_TAG_LENGTH:
         raise ValueError(f"a tag must have at most {MAX_TAG_LENGTH} characters, got {len(tag)}")
     tags = tags_of(rooms, session)

@@ -264,6 +264,14 @@ async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str
             text = await connecting(f"rediss://localhost:{port}/0")
             assert text.startswith(f"ClusterUnavailable: The TLS connection to Redis at localhost:{port} failed: ")
             assert "certificate verify failed" in text
+            text = await connecting(f"redis://localhost:{port}")
+            assert text.endswith(". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters")
+
+
+async def test_tls_to_a_port_without_tls(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection.TIMEOUT", 0.05)
+    text = await connecting(redis_server.url.replace("redis:", "rediss:"))
+    assert "does not respond: TimeoutError. If Redis does not use TLS at this port, the URL begins with " in text
 
 
 async def test_a_certificate_that_is_no_longer_accepted_is_logged(

@@ -80,6 +80,14 @@ def test_one_of_a_kind_is_written_in_ten_seconds_and_the_others_are_counted(logg
     time += INTERVAL
     write("this")
     assert logged.take("this").getMessage() == "this happened"
+    log.allow("other", time)
+    log.allow("this", time)
+    write("this")
+    assert logged.records == []
+    time += 1
+    log.allow("this", time)
+    write("this")
+    assert logged.take("this").getMessage() == "this happened (1 similar records suppressed since the last one)"
 
 
 def test_errors_that_a_library_raises_for_different_callers_are_of_different_kinds(logged: LogWatch) -> None:

@@ -306,3 +306,8 @@ async def test_a_delegate_of_connections(listen: Listen) -> None:
 def test_what_cannot_be_served_is_rejected_at_once(target: Any, text: str) -> None:
     with pytest.raises(TypeError, match=rf"^HTTPServer: expected an Application, got {text}$"):
         sockjs_tornado.HTTPServer(target)
+
+
+def test_ssl_options_of_another_type_are_rejected() -> None:
+    with pytest.raises(TypeError, match=r"^ssl_options: expected an SSLContext or a dict .*, got str$"):
+        sockjs_tornado.HTTPServer(print, ssl_options="cert.pem")

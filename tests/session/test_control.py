@@ -169,6 +169,7 @@ async def test_mistakes_are_errors_that_name_what_was_expected(house: House) -> 
         lobby.send(b"x")
     for tag, error, text in (
         (42, TypeError, "a tag must be str, not int"),
+        ("", ValueError, "a tag must not be empty"),
         ("x" * 1001, ValueError, "at most 1000 characters, got 1001"),
     ):
         with pytest.raises(error, match=text):
