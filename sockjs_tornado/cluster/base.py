@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 #: outage, however many there are. A turn takes some milliseconds.
 SLICE: Final = 250
 
+#: Seconds for which messages are delivered before other callbacks of the event loop run.
+MAX_TURN: Final = 0.005
+
 
 class WaitForAll:
     """Awaits futures in their order, and raises the exception of the first one that failed.

@@ -5,14 +5,14 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final, NoReturn
 
 from redis import ResponseError
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from .base import SLICE, fail, fail_all
+from .base import MAX_TURN, SLICE, fail, fail_all
 from .credentials import Credentials
 from .envelope import Channel, RedisKeys
 from .permissions import acl_rules, subscription_probes
@@ -21,9 +21,6 @@ from .redis_connection import RedisConnection, RedisURL, pack_command
 from .redis_url import describe
 
 logger = logging.getLogger(__name__)
-
-#: Seconds for which received messages are delivered before other callbacks of the event loop run.
-_MAX_TURN: Final = 0.005
 
 _UNAVAILABLE: Final = "Redis is unavailable; the room is subscribed to after the reconnect"
 
@@ -51,7 +48,7 @@ class Bus(ReconnectingConnection):
         keys: RedisKeys,
         deliver: Callable[[str | Channel, bytes], object],
         on_unsubscribed: Callable[..., object],
-        on_gap: Callable[[frozenset[str | Channel]], object],
+        on_gap: Callable[[Set[str | Channel]], object],
         log: ThrottledLog,
         timeout: float,
         on_ping: Callable[[], object] = lambda: None,
@@ -216,7 +213,7 @@ class Bus(ReconnectingConnection):
             # receive() does not yield to the event loop while data is buffered.
             if time.monotonic() > until:
                 await asyncio.sleep(0)
-                until = time.monotonic() + _MAX_TURN
+                until = time.monotonic() + MAX_TURN
 
     def _subscribed(self, room: str | Channel) -> None:
         # The count is larger than 1 if the room was unsubscribed and subscribed again before the reply.
@@ -236,9 +233,8 @@ class Bus(ReconnectingConnection):
 
     def _maybe_end_gap(self) -> None:
         if self._gap_rooms and self.available and not self._resubscribing:
-            rooms = frozenset(self._gap_rooms)
-            self._gap_rooms.clear()
-            self._on_gap(rooms)
+            rooms, self._gap_rooms = self._gap_rooms, {}
+            self._on_gap(rooms.keys())
 
     async def _on_disconnect(self) -> None:
         pending = [future for future in self._confirmations.values() if not future.done()]

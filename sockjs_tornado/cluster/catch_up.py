@@ -14,22 +14,20 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..session.ports import Position
-from .base import cancel
+from .base import MAX_TURN, cancel
 from .commands import Commands
-from .envelope import Envelope, RedisKeys
+from .envelope import Channel, Envelope, RedisKeys
 from .history import RUN
 from .message_decoder import MessageDecoder
 
 #: The number of rooms that are read at the same time. Each result may be a whole history.
 _BATCH_SIZE: Final = 20
-
-#: Seconds for which missed messages are delivered before other callbacks of the event loop run.
-_MAX_TURN: Final = 0.005
 
 #: The limit in bytes of the messages that wait, in all rooms, and what each counts in addition to its size.
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
@@ -91,7 +89,8 @@ class CatchUp:
 
     Attributes:
         positions: The position of the last delivered message, by room.
-        held: The held rooms.
+        held: The held rooms, each with what was held or read, None if nothing was yet: to create an object for each
+            room at once would take too long.
         disconnects: The number of disconnects. A history that was read before the last one may lack messages.
     """
 
@@ -101,7 +100,7 @@ class CatchUp:
         keys: RedisKeys,
         decoder: MessageDecoder,
         deliver: Callable[[str, Envelope], object],
-        on_lost: Callable[[frozenset[str]], object],
+        on_lost: Callable[[Iterable[str]], object],
         on_end: Callable[[str], object],
     ) -> None:
         self._commands = commands
@@ -111,10 +110,10 @@ class CatchUp:
         self._on_lost = on_lost
         self._on_end = on_end
         self.positions: dict[str, Position] = {}
-        self.held: dict[str, _Held] = {}
+        self.held: dict[str, _Held | None] = {}
         self._held_bytes = 0
-        # The held rooms whose histories are to be read.
-        self._unread: set[str] = set()
+        # The rooms whose histories are to be read, unless they are not held any more.
+        self._unread: deque[str] = deque()
         self.disconnects = 0
         # The positions of unknown rooms whose histories were read for members: since the last PING was sent, and
         # before. The messages up to there may still be on their way, until the reply to a later PING has arrived.
@@ -137,11 +136,10 @@ class CatchUp:
         self._arriving.clear()
         self._pings = 0
         for held in self.held.values():
-            # Those with history will be read again.
-            held.messages = [message for message in held.messages if message.position is None]
-        for room in self.positions:
-            if room not in self.held:
-                self.held[room] = _Held()
+            if held is not None:
+                # Those with history will be read again.
+                held.messages = [message for message in held.messages if message.position is None]
+        self.held = {**dict.fromkeys(self.positions), **self.held}
 
     def unsubscribed(self, room: str) -> None:
         """Called when the last member has left a room."""
@@ -150,13 +148,14 @@ class CatchUp:
         self._arriving.pop(room, None)
         self._end(room)
 
-    def subscribed(self, rooms: frozenset[str]) -> frozenset[str]:
+    def subscribed(self, names: Iterable[str | Channel]) -> list[str]:
         """Called when all rooms are subscribed to again; return those whose missed messages cannot be read."""
-        self._unread = set(self.held)
+        self._unread = deque(self.held)
         # With eager tasks, the task may already be done when create_task() returns.
         if self._unread and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._read_all())
-        return rooms - self.held.keys()
+        # A list, which 100,000 rooms are added to faster than to a set.
+        return [name for name in names if name not in self.held and isinstance(name, str)]
 
     def recovered(self, room: str, position: Position) -> None:
         """Called after the history of a room was read for a member, while the room was subscribed to.
@@ -194,29 +193,33 @@ class CatchUp:
 
     def hold(self, room: str, message: Envelope, size: int) -> None:
         """Keep a message that has arrived in a held room. If too much is held, the room is released as incomplete."""
-        held = self.held[room]
+        held = self._create_held(room)
         held.messages.append(message)
         held.size += size + _OVERHEAD
         self._held_bytes += size + _OVERHEAD
         if self._held_bytes > MAX_HELD_BYTES:
             self._release(room)
-            self._on_lost(frozenset([room]))
+            self._on_lost([room])
 
-    def _end(self, room: str) -> list[Envelope]:
-        """Hold a room no longer, if it is held; return its messages that wait."""
-        held = self.held.pop(room, None)
+    def _create_held(self, room: str) -> _Held:
+        """Return what is held of a held room."""
+        held = self.held[room]
         if held is None:
-            return []
-        self._unread.discard(room)
-        self._held_bytes -= held.size
-        self._on_end(room)
-        return held.messages
+            held = self.held[room] = _Held()
+        return held
+
+    def _end(self, room: str) -> None:
+        """Hold a room no longer, if it is held."""
+        if room in self.held:
+            held = self.held.pop(room)
+            if held is not None:
+                self._held_bytes -= held.size
+            self._on_end(room)
 
     def _release(self, room: str) -> None:
         """Hold a room no longer, and deliver what waits, apart from what was read from its history."""
         # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
-        held = self.held[room]
-        for message in held.messages:
+        for message in self._create_held(room).messages:
             if not self.is_delivered(room, message.position):
                 self._deliver(room, message)
         self._end(room)
@@ -226,8 +229,11 @@ class CatchUp:
         while self._unread:
             await self._commands.wait_available()
             disconnects = self.disconnects
-            batch = [(room, self.held[room]) for room in list(self._unread)[:_BATCH_SIZE]]
-            self._unread.difference_update(room for room, _ in batch)
+            batch: list[tuple[str, _Held]] = []
+            while self._unread and len(batch) < _BATCH_SIZE:
+                room = self._unread.popleft()
+                if room in self.held:
+                    batch.append((room, self._create_held(room)))
             reads = [self._read(room, self.positions[room]) for room, _ in batch]
             lost = []
             for (room, held), missed in zip(batch, await asyncio.gather(*reads), strict=True):
@@ -238,7 +244,7 @@ class CatchUp:
                     held.attempts += self._commands.available
                     if held.attempts < _ATTEMPTS:
                         if self.disconnects == disconnects:
-                            self._unread.add(room)
+                            self._unread.append(room)
                         continue
                     missed = _Missed([], False, None)
                 await self._deliver_missed(room, held, missed)
@@ -249,10 +255,10 @@ class CatchUp:
                     if self.disconnects == disconnects or room not in self.positions:
                         self._release(room)
             if lost:
-                self._on_lost(frozenset(lost))
+                self._on_lost(lost)
 
     async def _deliver_missed(self, room: str, held: _Held, missed: _Missed) -> None:
-        until = time.monotonic() + _MAX_TURN
+        until = time.monotonic() + MAX_TURN
         for message in missed.messages:
             if self.held.get(room) is not held:
                 return
@@ -263,7 +269,7 @@ class CatchUp:
             self._deliver(room, message)
             if time.monotonic() > until:
                 await asyncio.sleep(0)
-                until = time.monotonic() + _MAX_TURN
+                until = time.monotonic() + MAX_TURN
         if not missed.complete and self.held.get(room) is held:
             # What follows is relative to this position, whether messages before it are lost or not.
             if missed.position is None:

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from ..observe.logs import ThrottledLog
 from .commands import Commands
@@ -28,7 +28,7 @@ class GapReports:
         self._log = log
         self._functions = functions
         # The rooms for the next call, None if there is none to be made, and the task that calls.
-        self._rooms: frozenset[str] | None = None
+        self._rooms: set[str] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
@@ -36,10 +36,12 @@ class GapReports:
         if self._task is not None:
             self._task.cancel()
 
-    def add(self, rooms: frozenset[str]) -> None:
+    def add(self, rooms: Iterable[str]) -> None:
         """Report rooms, or no room, with the next call if one is running."""
         if self._functions:
-            self._rooms = (self._rooms or frozenset()) | rooms
+            if self._rooms is None:
+                self._rooms = set()
+            self._rooms.update(rooms)
             # With eager tasks, the task may already be done when create_task() returns.
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._report())
@@ -48,11 +50,15 @@ class GapReports:
         while self._rooms is not None:
             # The functions may call recover(), which needs the other connection.
             await self._commands.wait_available()
-            rooms, self._rooms = self._rooms, None
+            rooms, self._rooms = frozenset(self._rooms), None
             for function in self._functions:
                 try:
                     result = function(rooms)
                     if inspect.isawaitable(result):
                         await result
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as error:
+                    # If this task was not cancelled, something was that the function has awaited.
+                    task = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                        raise
                     self._log.write(logger, logging.ERROR, "on_gap", "on_gap raised an exception", error=error)

@@ -22,7 +22,8 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from ..recovery.messages import gap_message
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
 from ..validation import check_callback, check_seconds
-from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
+from .base import MAX_TURN, BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .catch_up import CatchUp
 from .commands import Commands
@@ -372,18 +373,22 @@ class RedisCluster(BaseCluster):
         if not names:
             self._catch_up.disconnected()
 
-    def _gap_ended(self, names: frozenset[str | Channel]) -> None:
+    def _gap_ended(self, names: Set[str | Channel]) -> None:
         self.stats.gaps += 1
-        lost = self._catch_up.subscribed(frozenset(name for name in names if isinstance(name, str)))
-        self._topics.gap(name.name for name in names if isinstance(name, Channel) and name != CONTROL)
+        lost = self._catch_up.subscribed(names)
+        self._topics.gap(channel.name for channel in self._topic_channels() if channel in names)
         # With tags, commands of router.select may have been missed, too.
         if lost or self.rooms.tags is not None:
             self._gap_reports.add(lost)
 
-    def _send_gap_messages(self, rooms: frozenset[str]) -> None:
+    async def _send_gap_messages(self, rooms: frozenset[str]) -> None:
+        until = time.monotonic() + MAX_TURN
         for room in rooms:
             members = len(self.rooms.members(room))
             self.rooms.publish(room, PreparedMessage(gap_message(room, members)))
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + MAX_TURN
 
     # Rooms.
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class RecordingBus:
 
     def __init__(self, url: str, timeout: float) -> None:
         self.received: list[tuple[str | Channel, bytes]] = []
-        self.gaps: list[frozenset[str | Channel]] = []
+        self.gaps: list[Set[str | Channel]] = []
         self.bus = Bus(
             RedisURL(url),
             KEYS,

@@ -7,11 +7,12 @@ import pytest
 from application import LogWatch
 from client import Peer, until, within
 
-from sockjs_tornado.cluster import Position
+from sockjs_tornado.cluster import Position, catch_up, redis
 
 from .conftest import StartNode
 from .node import SECRET, Node
 from .redis_server import RedisServer
+from .turns import count_calls
 
 ROOM = "lobby"
 
@@ -82,6 +83,24 @@ async def test_missed_messages_are_read_once_a_room_and_delivered_in_order(
     assert reads(redis_server) == before + 2
     assert here.gaps == [{"plain"}]
     assert here.cluster.stats.gaps == 1
+    forget_reconnects(logged)
+
+
+async def test_many_rooms_are_held_read_and_reported_in_slices(
+    node: StartNode, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node(recovery=True)
+    rooms = [f"room {number}" for number in range(50)]
+    await here.enter(*rooms)
+    here.cluster._catch_up.positions.update({room: Position(1, "0-0") for room in rooms})
+    monkeypatch.setattr(redis, "MAX_TURN", -1)
+    held = count_calls(monkeypatch, catch_up, "_Held")
+    messages = count_calls(monkeypatch, redis, "gap_message")
+    await cut(here)
+    assert held == []
+    await until(lambda: sum(map(len, here.gaps)) == len(rooms))
+    assert held == [20, 20, 10]
+    assert messages == [1] * len(rooms)
     forget_reconnects(logged)
 
 
@@ -241,7 +260,6 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     await publish(there, "1")
     assert await peer.message() == await author.message() == [1, "1"]
     gate = Gate(here, monkeypatch)
-    held = here.cluster._catch_up.held
     await cut(here)
     await publish(there, "2")
     # This node's own message, which its author must not receive from the history either.
@@ -256,7 +274,7 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     await cut(here)
     await until(lambda: here.cluster._bus.available and not here.cluster._bus._resubscribing)
     await publish(here, "5", exclude=connection)
-    await until(lambda: len(held[ROOM].messages) == 2)
+    await until(lambda: len(here.cluster._catch_up.held[ROOM].messages) == 2)
     gate.open.set()
     await until_caught_up(here)
     await publish(there, "6")
