@@ -16,13 +16,14 @@ documentation lists the fields and the responses, with examples for curl.
 header field ``Authorization: Bearer TOKEN`` (RFC 6750, section 2.1).
 """
 
+import contextlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from tornado.routing import URLSpec
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from .protocol import CloseCode
@@ -82,12 +83,19 @@ class _Refused(HTTPError):
         self.text = text
 
 
+@stream_request_body
 class _Handler(RequestHandler):
-    """Base class of the handlers: checks the token, decodes the fields, and responds with JSON."""
+    """Base class of the handlers: checks the token, decodes the fields, and responds with JSON.
+
+    The token and the length of the body are checked before the body arrives.
+    """
 
     def initialize(self, router: SockJSRouter, tokens: list[bytes]) -> None:
         self.router = router
         self._tokens = tokens
+        self._body = bytearray()
+        # The bytes of the body that have arrived, also of one that is too long.
+        self._body_size = 0
 
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "no-store")
@@ -105,6 +113,18 @@ class _Handler(RequestHandler):
         matches = [hmac.compare_digest(given.strip().encode(), token) for token in self._tokens]
         if scheme.lower() != "bearer" or not any(matches):
             raise _Refused(401, "expected the header field `Authorization: Bearer TOKEN` with a valid token")
+        # If it is invalid, the HTTP server refuses the request.
+        with contextlib.suppress(ValueError):
+            self._check_size(int(self.request.headers.get("Content-Length", "0").partition(",")[0]))
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_BODY_SIZE:
+            raise _Refused(413, f"the body has {size} bytes; the maximum is {MAX_BODY_SIZE}")
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body_size += len(chunk)
+        if self._body_size <= MAX_BODY_SIZE:
+            self._body += chunk
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
@@ -128,11 +148,10 @@ class _Handler(RequestHandler):
         Args:
             defaults: The fields that may be there, with their defaults; ``_REQUIRED`` for those that must be.
         """
-        body = self.request.body
-        if len(body) > MAX_BODY_SIZE:
-            raise _Refused(413, f"the body has {len(body)} bytes; the maximum is {MAX_BODY_SIZE}")
+        # The length of a chunked or compressed body was not known before.
+        self._check_size(self._body_size)
         try:
-            found = json.loads(body)
+            found = json.loads(self._body)
         except (RecursionError, ValueError):
             found = None
         if not isinstance(found, dict):
@@ -146,13 +165,22 @@ class _Handler(RequestHandler):
                 raise _Refused(400, f"{name}: required")
         return values
 
-    async def run(self, operation: Any) -> Any:
-        """Await an operation of the router, and refuse the request if it fails because of the cluster."""
+    async def run(self, operation: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call and await an operation of the router, and refuse the request if it fails."""
         try:
-            return await operation
+            try:
+                result = operation(*args, **options)
+            except (TypeError, ValueError) as error:
+                raise _Refused(400, str(error)) from None
+            return await result
         except ClusterUnavailable:
             raise _Refused(503, "Redis is unavailable, or did not execute the operation: try again") from None
         except ClusterError as error:
+            raise _Refused(503, str(error)) from None
+        except RuntimeError as error:
+            if self.router.cluster is None or self.router.cluster.available:
+                raise
+            # It was closed, or not started.
             raise _Refused(503, str(error)) from None
 
 
@@ -164,18 +192,14 @@ class _Publish(_Handler):
             raise _Refused(400, "room, rooms: expected one of them")
         if not isinstance(message, str | dict | list):
             raise _Refused(400, "message: expected a string, an object or an array")
-        try:
-            if rooms is None:
-                publishing: Any = self.router.publish(room, message, **fields)
-            elif not isinstance(rooms, list):
-                raise TypeError("rooms: expected an array of strings")
-            elif any(fields.values()):
-                raise ValueError(f"{', '.join(fields)}: only with room, not with rooms")
-            else:
-                publishing = self.router.publish_many(rooms, message)
-        except (TypeError, ValueError) as error:
-            raise _Refused(400, str(error)) from None
-        position = await self.run(publishing)
+        if rooms is None:
+            position = await self.run(self.router.publish, room, message, **fields)
+        elif not isinstance(rooms, list):
+            raise _Refused(400, "rooms: expected an array of strings")
+        elif any(fields.values()):
+            raise _Refused(400, f"{', '.join(fields)}: only with room, not with rooms")
+        else:
+            position = await self.run(self.router.publish_many, rooms, message)
         self.finish({"position": None if position is None else position._asdict()})
 
 
@@ -185,11 +209,7 @@ class _Disconnect(_Handler):
         target: Mapping[str, Any] = {name: fields[name] for name in ("room", "tag", "id")}
         if sum(name is not None for name in target.values()) != 1:
             raise _Refused(400, "room, tag, id: expected one of them")
-        try:
-            closing = self.router.select(**target).disconnect(fields["code"], fields["reason"])
-        except (TypeError, ValueError) as error:
-            raise _Refused(400, str(error)) from None
-        await self.run(closing)
+        await self.run(lambda: self.router.select(**target).disconnect(fields["code"], fields["reason"]))
         self.finish({})
 
 
@@ -198,5 +218,5 @@ class _Presence(_Handler):
         room = self.get_query_argument("room", None, strip=False)
         if room is None:
             raise _Refused(400, "room: required, as in /presence?room=NAME")
-        members = await self.run(self.router.presence(room))
+        members = await self.run(self.router.presence, room)
         self.finish({"count": len(members), "members": members})

@@ -215,7 +215,7 @@ def publish_many_commands(
 
 def position_of(reply: Any) -> Position | None:
     """Return the position in a reply to :func:`publish_command`, or None without history."""
-    return Position(reply[0], reply[1].decode()) if isinstance(reply, list) else None
+    return Position(reply[0], reply[1].decode(errors="replace")) if isinstance(reply, list) else None
 
 
 class Recoveries:

@@ -33,14 +33,14 @@ end
 return found
 """
 
-# Return the number of entries of each live name.
+# Return the number of entries of each live name, without those that no node has written. Values are not checked.
 _COUNT: Final = """
 local alive, counts = {}, {}
 local entries = redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
-    local node = string.match(entries[i], '^[^:]*')
+    local node = string.match(entries[i], '^([%w_-]+%.?%d*):%d+$') or ''
     if alive[node] == nil then
-        alive[node] = redis.call('EXISTS', ARGV[1] .. node) == 1
+        alive[node] = node ~= '' and redis.call('EXISTS', ARGV[1] .. node) == 1
     end
     if alive[node] then
         counts[node] = (counts[node] or 0) + 1

@@ -33,6 +33,10 @@ async def test_it_controls_the_sessions_of_all_nodes(
         refused = await api.ask("GET", "/presence?room=desk")
         assert (refused.status, refused["Retry-After"]) == (503, "1")
         assert "Redis is unavailable" in refused.text
+        await here.cluster.close()
+        for path, fields in (("/publish", {"room": "news", "message": "x"}), ("/disconnect", {"tag": "user:42"})):
+            assert await api.post(path, **fields) == (503, {"error": "the cluster is closed; create another one"})
+        assert (await api.ask("GET", "/presence?room=desk")).status == 503
     await until(lambda: not here.is_connected and not there.is_connected)
     for _ in (here, there):
         logged.take("reconnecting")

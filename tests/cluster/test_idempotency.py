@@ -44,6 +44,9 @@ async def test_a_message_is_delivered_once_however_it_is_published(
     assert 0 < redis_server.command("PTTL", key) <= 1000 * IDEMPOTENCY_TTL
     if history:
         assert redis_server.command("XLEN", f"sockjs:history:{ROOM}") == 3
+        # What no node has written is a position in no history.
+        redis_server.command("SET", key, b"7 \xff")
+        assert await within(here.router.publish(ROOM, "once", **publish)) == (7, "\ufffd")
 
 
 async def test_its_author_is_excluded_and_later_messages_wait_for_it(node: StartNode) -> None:

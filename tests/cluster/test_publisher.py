@@ -99,8 +99,9 @@ async def test_presence_is_read_from_outside(
     here, there = await node(), await node()
     for made, name in ((here, "Ann"), (there, {"name": "\ud800 ☃"}), (there, None)):
         await made.enter(ROOM, presence=name)
-    # The node of this member is not alive.
-    redis_server.command("HSET", f"sockjs:presence:{ROOM}", "gone:1", '"Zoe"')
+    # The node of this member is not alive, and no node has written the other entry.
+    others = "gone:1", '"Zoe"', f"{here.cluster.node_id}:forged", '"Eve"'
+    redis_server.command("HSET", f"sockjs:presence:{ROOM}", *others)
     monkeypatch.setattr("sockjs_tornado.cluster.presence_reading.SLICE", 1)
     async with AsyncPublisher(redis_server.url) as asynchronous:
         with Publisher(redis_server.unix_url) as blocking:
@@ -111,9 +112,9 @@ async def test_presence_is_read_from_outside(
                 assert await within(call(publisher.presence, "empty")) == {}
                 assert await within(call(publisher.presence_count, "empty")) == 0
                 # It reads only.
-                assert redis_server.command("HLEN", f"sockjs:presence:{ROOM}") == 3
+                assert redis_server.command("HLEN", f"sockjs:presence:{ROOM}") == 4
                 assert present == await within(here.router.presence(ROOM))
-                redis_server.command("HSET", f"sockjs:presence:{ROOM}", "gone:1", '"Zoe"')
+                redis_server.command("HSET", f"sockjs:presence:{ROOM}", *others)
             for wrong in (blocking.presence, blocking.presence_count):
                 with pytest.raises(TypeError, match="the name of a room must be str, not int"):
                     wrong(5)  # type: ignore[arg-type]
