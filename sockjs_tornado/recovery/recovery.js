@@ -81,6 +81,7 @@ export class RecoverySocket {
   connect() {
     this.#disconnect();
     this.#state("connecting", "Connecting …");
+    if (this.#isClosed) return;
     this.#receivedAt = Date.now();
     const socket = (this.#socket = this.create());
     socket.onopen = () => {
@@ -98,14 +99,16 @@ export class RecoverySocket {
     if (this.#isClosed) return;
     this.#disconnect();
     this.#attempts += 1;
-    this.#state("waiting", `Not connected (${reason}), reconnecting in ${Math.ceil(wait / 1000)} s`);
+    // The handler may close the connection, which clears the timer.
     this.#retryTimer = setTimeout(() => this.connect(), wait);
+    this.#state("waiting", `Not connected (${reason}), reconnecting in ${Math.ceil(wait / 1000)} s`);
   }
 
-  // Close the connection for good.
+  // Close the connection for good, and unfollow all rooms.
   close() {
     this.#isClosed = true;
     this.#disconnect();
+    for (const room of this.#rooms.values()) room.unfollow();
     clearInterval(this.#watchTimer);
     removeEventListener("online", this.#online);
   }
@@ -234,12 +237,14 @@ class Room {
   #catchUp({ messages, lost, offset, epoch }) {
     const source = this.position ? "recovered" : "history";
     const buffered = this.#buffer;
+    const requestId = this.#requestId;
     this.#buffer = null;
     this.position = { offset, epoch };
     if (lost) call(this.handlers.lost);
     for (const [number, data] of messages) call(this.handlers.message, data, number, source);
-    // After a message that does not follow the last one, the rest is in the next response.
-    if (!buffered.every((message) => this.#process(message))) this.follow();
+    // After a message that does not follow the last one, the rest is in the next response. There is none if a handler
+    // has unfollowed the room, or closed the connection or opened it again.
+    if (!buffered.every((message) => this.#process(message)) && this.#requestId === requestId) this.follow();
   }
 
   // Process a message unless it was processed before; return false if messages before it are missing.

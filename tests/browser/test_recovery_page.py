@@ -74,6 +74,40 @@ function note(text) {
 }
 """
 
+# Handlers that unfollow their room, close the socket or connect again, and those of a state that close it. A class of
+# the page stands for the connections; returns what each of them has sent, and messages that arrive nevertheless.
+HANDLERS_THAT_CLOSE = """
+const { RecoverySocket } = await import("/recovery/sockjs/recovery.js");
+const seen = [];
+class SockJS {
+  readyState = 1;
+  sent = [];
+  constructor() { seen.push(this.sent); SockJS.last = this; }
+  send(text) { this.sent.push(JSON.parse(text).type); }
+  close() { this.readyState = 3; }
+  receive(data) { this.onmessage({ data: { room: "ticks", ...data } }); }
+}
+const actions = [(socket, room) => room.unfollow(), (socket) => socket.close(), (socket) => socket.connect()];
+for (const act of actions) {
+  const socket = new RecoverySocket("/", { SockJS });
+  const connection = SockJS.last;
+  const room = socket.follow("ticks", { message: (data) => data === "first" ? act(socket, room) : seen.push(data) });
+  // A message is missing between this one and the response.
+  connection.receive({ type: "message", offset: 5, epoch: "e", continues: "e", data: "later" });
+  const messages = [[1, "first"], [2, "second"]];
+  connection.receive({ type: "caught up", id: 1, messages, lost: false, offset: 2, epoch: "e" });
+  socket.close();
+}
+for (const closing of ["connecting", "waiting"]) {
+  let socket = null;
+  socket = new RecoverySocket("/", { SockJS, state: (state) => state === closing && socket?.close() });
+  socket.reconnect("test", 0);
+  if (closing === "connecting") socket.connect();
+}
+await new Promise((resolve) => setTimeout(resolve, 10));
+return seen;
+"""
+
 
 def tick(publisher: Publisher, *numbers: int) -> None:
     """Publish ticks."""
@@ -137,6 +171,9 @@ def test_a_page_follows_several_rooms_over_one_connection(chromium: Chromium, pa
     seen = chromium.driver.execute_async_script(f"(async () => {{{SEVERAL_ROOMS}}}).apply(null, arguments)")
     seen.remove("refused")
     assert seen == ["first 1 history", "first 2 history", "already", "other error", "second 2 recovered 2"]
+    seen = chromium.driver.execute_script(f"return (async () => {{{HANDLERS_THAT_CLOSE}}})()")
+    # The connection that was opened again receives what it has missed.
+    assert seen == [["follow", "unfollow"], ["follow"], ["follow"], [], "second", [], []]
     assert chromium.complaints() == []
     chromium.close_windows([window])
 
