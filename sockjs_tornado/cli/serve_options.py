@@ -141,6 +141,13 @@ class ServeOptions:
         "sessions; requires --redis, and SOCKJS_SECRET in the environment",
         "URL",
     )
+    node_certfile: str | None = _option(
+        TEXT, None, "file with the certificate chain of this server for an https address in --advertise", "FILE"
+    )
+    node_keyfile: str | None = _option(TEXT, None, "file with its private key, if not in the same file", "FILE")
+    node_cafile: str | None = _option(
+        TEXT, None, "file with the authorities that issue the certificates of all servers", "FILE"
+    )
     metrics_port: int | None = _option(
         _whole(0, 65535), None, "port for /metrics, /healthz and /readyz (requires the extra `metrics`)", "PORT"
     )
@@ -251,6 +258,12 @@ def _check_combinations(options: ServeOptions) -> None:
         raise ConfigurationError("--keyfile: requires --certfile")
     if options.advertise is not None and options.redis is None:
         raise ConfigurationError("--advertise: requires --redis")
+    is_https = (options.advertise or "").startswith("https:")
+    if is_https and options.node_certfile is None:
+        raise ConfigurationError("--advertise: https requires --node-certfile")
+    for name in ("node_certfile", "node_keyfile", "node_cafile"):
+        if getattr(options, name) is not None and not is_https:
+            raise ConfigurationError(f"{_flag(name)}: requires --advertise with an https address")
     if (
         options.metrics_port
         and options.uds is None

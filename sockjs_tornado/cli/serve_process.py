@@ -72,7 +72,14 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
             # The address is valid: the parent process has checked that of the first worker.
             host, _, port = address.rstrip("/").rpartition(":")
             address = f"{host}:{int(port) + worker}"
-        return RedisCluster(options.redis, advertise=address, secret=secret)
+        return RedisCluster(
+            options.redis,
+            advertise=address,
+            secret=secret,
+            tls_certificate=options.node_certfile,
+            tls_key=options.node_keyfile,
+            tls_ca=options.node_cafile,
+        )
     if directory is None:
         return None
     from ..cluster.unix import UnixCluster

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import functools
 import importlib
@@ -197,6 +198,8 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("--set", "transports=5"), "transports: expected None for all, or a list of"),
         (("--workers", "0"), "--workers: expected 1 or more, got '0'"),
         (("--advertise", "http://10.0.0.1:80"), "--advertise: requires --redis"),
+        (("--redis", "redis://a", "--advertise", "https://a:80"), "--advertise: https requires --node-certfile"),
+        (("--node-cafile", "ca.pem"), "--node-cafile: requires --advertise with an https address"),
         (("--workers", "2", "--redis", "redis://a"), "--workers: with --redis, requires --advertise"),
         (
             ("--workers", "2", "--metrics-port", "65535"),
@@ -449,14 +452,16 @@ def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -
     made: list[Any] = []
     monkeypatch.setattr("sockjs_tornado.cluster.RedisCluster", lambda *url, **more: made.append((*url, more)))
     monkeypatch.setenv("SOCKJS_SECRET", "0123456789abcdef, the secret before")
-    options = ServeOptions(redis="redis://a", advertise="http://[::1]:9080/", workers=3)
+    options = ServeOptions(redis="redis://a", advertise="https://[::1]:9080/", workers=3)
+    options = dataclasses.replace(options, node_certfile="a.pem", node_keyfile="a.key", node_cafile="ca.pem")
     create_cluster(options)
     create_cluster(options, 2, "directory")
     create_cluster(ServeOptions(redis="redis://a"))
     secret = {"secret": ["0123456789abcdef", "the secret before"]}
+    tls = {"tls_certificate": "a.pem", "tls_key": "a.key", "tls_ca": "ca.pem"}
     assert made == [
-        ("redis://a", {"advertise": "http://[::1]:9080/", **secret}),
-        ("redis://a", {"advertise": "http://[::1]:9082", **secret}),
+        ("redis://a", {"advertise": "https://[::1]:9080/", **secret, **tls}),
+        ("redis://a", {"advertise": "https://[::1]:9082", **secret, **tls}),
         ("redis://a", secret),
     ]
 

@@ -31,7 +31,10 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "drain_time": ("2.5", "2.5", 2.5),
     "workers": ("4", "4", 4),
     "redis": ("redis://a", '"redis://a"', "redis://a"),
-    "advertise": ("http://a:80", '"http://a:80"', "http://a:80"),
+    "advertise": ("https://a:80", '"https://a:80"', "https://a:80"),
+    "node_certfile": ("a.pem", '"a.pem"', "a.pem"),
+    "node_keyfile": ("b.pem", '"b.pem"', "b.pem"),
+    "node_cafile": ("c.pem", '"c.pem"', "c.pem"),
     "metrics_port": ("9100", "9100", 9100),
     "metrics_host": ("::1", '"::1"', "::1"),
     "log_level": ("Debug", '"debug"', "debug"),
@@ -39,8 +42,14 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "access_log": ("true", "true", True),
     "uvloop": ("ON", "true", True),
 }
-#: Options that are given with another one, which it requires.
-WITH = {"keyfile": "certfile", "advertise": "redis"}
+#: Options that are given with others, which they require.
+WITH = {
+    "keyfile": ["certfile"],
+    "advertise": ["redis", "node_certfile"],
+    "node_certfile": ["redis", "advertise"],
+    "node_keyfile": ["redis", "advertise", "node_certfile"],
+    "node_cafile": ["redis", "advertise", "node_certfile"],
+}
 
 
 def read(
@@ -71,7 +80,7 @@ def test_without_any_option_the_defaults_apply() -> None:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_an_option_can_be_given_in_three_places(name: str, tmp_path: Path) -> None:
-    names = [name, *filter(None, [WITH.get(name)])]
+    names = [name, *WITH.get(name, [])]
     arguments = [part for each in names for part in on_command_line(each)]
     variables = {f"SOCKJS_{each.upper()}": VALUES[each][0] for each in names}
     lines = "\n".join(f"{each} = {VALUES[each][1]}" for each in names)

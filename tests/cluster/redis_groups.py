@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ SENTINEL_PASSWORD = "9pwdz"
 
 #: The name by which the sentinels know the master.
 MASTER = "main"
+
+
+@contextlib.contextmanager
+def running_sentinel(config: Path, lines: list[str]) -> Iterator[None]:
+    """Run a sentinel with a configuration file of these lines, which monitors a master."""
+    config.write_text("\n".join(lines))
+    process = subprocess.Popen([find_program(), str(config), "--sentinel"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        # Redis ignores that its log is closed afterwards.
+        with process.stdout as log:
+            assert any(b"+monitor" in line for line in log)
+        yield
+    finally:
+        process.kill()
+        process.wait(TIMEOUT)
 
 
 class SentinelGroup(contextlib.ExitStack):
@@ -48,7 +65,6 @@ class SentinelGroup(contextlib.ExitStack):
 
     def _start_sentinel(self, number: int, down_after: int) -> int:
         port = free_port()
-        config = self._directory / f"sentinel{number}.conf"
         lines = [
             f"port {port}",
             "bind 127.0.0.1",
@@ -59,14 +75,7 @@ class SentinelGroup(contextlib.ExitStack):
             f"requirepass {SENTINEL_PASSWORD}",
             f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
         ]
-        config.write_text("\n".join(lines))
-        process = subprocess.Popen([find_program(), str(config), "--sentinel"], stdout=subprocess.PIPE)
-        self.callback(process.wait, TIMEOUT)
-        self.callback(process.kill)
-        assert process.stdout is not None
-        # Redis ignores that its log is closed afterwards.
-        with process.stdout as log:
-            assert any(b"+monitor" in line for line in log)
+        self.enter_context(running_sentinel(self._directory / f"sentinel{number}.conf", lines))
         return port
 
     def ask(self, number: int, command: str, *args: str) -> Any:

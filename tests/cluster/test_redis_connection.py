@@ -15,7 +15,7 @@ import pytest
 import redis
 from application import LogWatch
 from client import until, within
-from free_ports import reserve_port
+from free_ports import free_port, reserve_port
 from programs import create_certificate
 
 from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
@@ -23,6 +23,7 @@ from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, pack_command
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 
+from .redis_groups import running_sentinel
 from .redis_server import RedisServer
 
 URLS = [
@@ -266,6 +267,21 @@ async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str
             assert "certificate verify failed" in text
             text = await connecting(f"redis://localhost:{port}")
             assert text.endswith(". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters")
+            if required == "no":
+                sentinel = free_port()
+                lines = [
+                    "port 0",
+                    f"tls-port {sentinel}",
+                    "bind 127.0.0.1",
+                    "tls-replication yes",
+                    "tls-auth-clients no",
+                ]
+                lines += [f"tls-cert-file {cert}", f"tls-key-file {key}", f"tls-ca-cert-file {cert}"]
+                # The certificate is for the name.
+                lines += ["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"]
+                lines.append(f"sentinel monitor main localhost {port} 1")
+                with running_sentinel(tmp_path / "sentinel.conf", lines):
+                    await ping(f"sentinels://localhost:{sentinel}/main?ssl_ca_certs={cert}")
 
 
 async def test_tls_to_a_port_without_tls(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
