@@ -374,5 +374,6 @@ prepare_http(void)
     mark("ABCDEFabcdef", HEX);
     mark("!#$%&'*+-.^_`|~", TOKEN);
     mark("-._~!$&'()*+;=:[]", HOST);
+    prepare_handshake();
     return prepare_methods();
 }

@@ -41,6 +41,9 @@ PyObject *call_twin(PyObject *name, PyObject *const *args, Py_ssize_t count);
 
 /* --- in handshake.c --- */
 
+/* Compute what all handshakes share. */
+void prepare_handshake(void);
+
 /* Return the value of Sec-WebSocket-Accept for that of Sec-WebSocket-Key, or None if the key is invalid. */
 PyObject *accept_key(struct text key);
 
