@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from socket import socket
 from typing import Any, Self, final
 from weakref import ReferenceType
@@ -97,6 +97,10 @@ class RequestHead:
     def fields(self) -> list[tuple[str, str]]: ...
 
 def accept_socket(sock: socket, /) -> tuple[socket, Any]: ...
+def enter_bucket(
+    buckets: dict[int, set[Any]], resolution: float, on_new: Callable[[int], None], owner: Any, /
+) -> None: ...
+def leave_bucket(buckets: dict[int, set[Any]], owner: Any, /) -> None: ...
 def format_response(status_and_common: str, fields: list[tuple[str, str]], body: bytes, /) -> bytes: ...
 def parse_head(
     data: bytes | bytearray | memoryview, start: int, end: int, max_size: int, max_fields: int, /

@@ -35,7 +35,7 @@ from sockjs_tornado.protocol import JSONValue, PreparedMessage
 from sockjs_tornado.server import repeated
 from sockjs_tornado.server.connection import HTTPConnection
 from sockjs_tornado.server.repeated import RepeatedRequest
-from sockjs_tornado.session import outbox, states
+from sockjs_tornado.session import deadlines, outbox, states
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session
@@ -685,7 +685,7 @@ def contract() -> dict[str, dict[str, str]]:
             rows[name] = twin
     for name in re.findall(r"\b_\w+", table):
         places = (Session, Callbacks, WebSocketReceiver, StreamReceiver, HTTPConnection, RepeatedRequest, http_parser)
-        assert any(hasattr(place, name) for place in (*places, sockets, websocket)), name
+        assert any(hasattr(place, name) for place in (*places, deadlines, sockets, websocket)), name
     return twins
 
 

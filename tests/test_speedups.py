@@ -22,6 +22,7 @@ from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, messages_frame
+from sockjs_tornado.session import deadlines
 from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import http_parser, payloads, write_queue
 from sockjs_tornado.wire import websocket as wire
@@ -57,6 +58,8 @@ def test_they_are_in_use() -> None:
         "format_response": http_parser,
         "parse_head": http_parser,
         "RequestHead": http_parser,
+        "enter_bucket": deadlines,
+        "leave_bucket": deadlines,
     }.items():
         assert getattr(module, name) is getattr(_speedups, name)
     assert payloads._decode_fast is not payloads._decode_in_python
@@ -808,3 +811,58 @@ class TestFormatResponse:
         for other in ([*fields, ("a", "b")], [("a", "\r")], [("\n", "b")], [("a", "\0")], [("a", "\xe4")]):
             with pytest.raises(AttributeError, match="_format_response_python"):
                 _speedups.format_response("x", other, b"")
+
+
+class TestBuckets:
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.none() | st.floats(-1, 5) | st.integers(0, 5) | st.sampled_from([1e15, 1.1e15, float("inf")]),
+            ),
+            max_size=30,
+        )
+    )
+    def test_owners_are_where_python_keeps_them(self, calls: list[tuple[int, float | None]]) -> None:
+        found = []
+        for enter, leave in (
+            (_speedups.enter_bucket, _speedups.leave_bucket),
+            (deadlines._enter_bucket_python, deadlines._leave_bucket_python),
+        ):
+            buckets: dict[int, set[Any]] = {}
+            created: list[int] = []
+            owners: list[Any] = [type("Owner", (), {"bucket": None})() for _ in range(3)]
+            for number, due in calls:
+                if due is None:
+                    leave(buckets, owners[number])
+                else:
+                    owners[number].due = due
+                    enter(buckets, 0.1, created.append, owners[number])
+            numbered = {key: {owners.index(owner) for owner in members} for key, members in buckets.items()}
+            found.append((numbered, created, [owner.bucket for owner in owners]))
+        assert found[0] == found[1]
+
+    @pytest.mark.parametrize(
+        ("owner", "error"),
+        [
+            (SimpleNamespace(due="x", bucket=None), TypeError),
+            (SimpleNamespace(due=1.0, bucket="x"), TypeError),
+            (SimpleNamespace(due=1.0), AttributeError),
+            # It has no hash.
+            (SimpleNamespace(due=1.0, bucket=None), TypeError),
+            (SimpleNamespace(bucket=None), AttributeError),
+        ],
+    )
+    def test_an_owner_that_cannot_be_kept_is_an_error(self, owner: Any, error: type[Exception]) -> None:
+        for enter in (_speedups.enter_bucket, deadlines._enter_bucket_python):
+            buckets: dict[int, set[Any]] = {}
+            with pytest.raises(error):
+                enter(buckets, 1.0, lambda number: None, SimpleNamespace(**vars(owner)))
+            assert not buckets
+
+    def test_an_error_of_the_timer_is_raised(self) -> None:
+        owner: Any = type("Owner", (), {"due": 1.0, "bucket": None})()
+        for enter in (_speedups.enter_bucket, deadlines._enter_bucket_python):
+            owner.bucket = None
+            with pytest.raises(IndexError):
+                enter({}, 1.0, [].pop, owner)

@@ -264,7 +264,9 @@ static PyMethodDef functions[] = {
 #ifdef __linux__
     {"accept_socket", accept_socket, METH_O, "accept_socket(sock, /)\n--\n\n"},
 #endif
+    {"enter_bucket", FASTCALL(enter_bucket), "enter_bucket(buckets, resolution, on_new, owner, /)\n--\n\n"},
     {"format_response", FASTCALL(format_response), "format_response(status_and_common, fields, body, /)\n--\n\n"},
+    {"leave_bucket", FASTCALL(leave_bucket), "leave_bucket(buckets, owner, /)\n--\n\n"},
     {"parse_head", FASTCALL(parse_head), "parse_head(data, start, end, max_size, max_fields, /)\n--\n\n"},
     {"read_messages", FASTCALL(read_messages), "read_messages(memory, size, max_size, messages, /)\n--\n\n"},
     {"read_text_frames", FASTCALL(read_text_frames), "read_text_frames(data, position, max_size, events, /)\n--\n\n"},

@@ -70,6 +70,8 @@
  *   read_messages      FrameParser              the same, if they are arrays of strings     the list
  *   write_messages     messages_frame           str without surrogates                      nothing
  *   accept_socket      _accept_socket_python    everything, on Linux                        nothing
+ *   enter_bucket       _enter_bucket_python     everything                                  bucket, dict and sets
+ *   leave_bucket       _leave_bucket_python     everything                                  bucket, dict and sets
  *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
  *   parse_head         _parse_head_python       valid heads with at most MAX_HEAD_FIELDS    nothing
  *                                               fields, and what they begin with
@@ -98,11 +100,12 @@
     EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_finish_post) EACH(_flush) \
     EACH(_format_response_python) EACH(_parse_head_python) EACH(_process_data) EACH(_process_read) EACH(_receive) \
     EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_message_fallback) EACH(_send_messages) \
-    EACH(_send_prepared_fallback) EACH(_send_rest) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
-    EACH(_write_prepared) EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) \
-    EACH(is_logging) EACH(is_stopped) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
-    EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) \
-    EACH(response_finished) EACH(run) EACH(schedule) EACH(send_messages) EACH(send_prepared) EACH(state) EACH(waiting)
+    EACH(_send_prepared_fallback) EACH(_send_rest) EACH(_wake_outbox_waiters) EACH(_write_lines) \
+    EACH(_write_messages) EACH(_write_prepared) EACH(bucket) EACH(charge) EACH(continue_delivery) EACH(due) \
+    EACH(finish_delivery) EACH(handle_error) EACH(is_logging) EACH(is_stopped) EACH(max_inbound_rate) \
+    EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
+    EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) EACH(response_finished) EACH(run) EACH(schedule) \
+    EACH(send_messages) EACH(send_prepared) EACH(state) EACH(waiting)
 
 /* Numbers that Python has, too. The module exports them. */
 enum {
@@ -234,6 +237,11 @@ is_plain_socket(PyObject *object)
 
     return type != NULL && (type == ipv4_type || type == socket_type || type == ipv6_type);
 }
+
+/* --- in buckets.c --- */
+
+PyObject *enter_bucket(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *leave_bucket(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- in write_buffered.c --- */
 

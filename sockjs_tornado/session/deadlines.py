@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -35,6 +36,55 @@ class Deadline(Protocol):
         """Called when the deadline has passed. Before it treats a peer as late, it calls :meth:`Deadlines.postpone`."""
 
 
+Buckets = dict[int, set[Deadline]]
+
+
+def _enter_bucket_python(
+    buckets: Buckets, resolution: float, on_new: Callable[[int], None], owner: Deadline, /
+) -> None:
+    """Move ``owner`` to the bucket of its deadline, if it is in none, or in a later one.
+
+    Args:
+        buckets: The buckets by their numbers.
+        resolution: Span of a bucket in seconds.
+        on_new: Called with the number of a bucket that was created.
+        owner: The object that has the deadline.
+    """
+    if owner.due > _NEVER:
+        return
+    # The bucket is due when all of its span has passed.
+    bucket = int(max(owner.due, 0.0) / resolution) + 1
+    if owner.bucket is not None:
+        if owner.bucket <= bucket:
+            return
+        _leave_bucket_python(buckets, owner)
+    owner.bucket = bucket
+    members = buckets.get(bucket)
+    if members is None:
+        buckets[bucket] = {owner}
+        on_new(bucket)
+    else:
+        members.add(owner)
+
+
+def _leave_bucket_python(buckets: Buckets, owner: Deadline, /) -> None:
+    """Remove ``owner`` from its bucket, if it is in one, and delete the bucket if it is empty."""
+    bucket = owner.bucket
+    if bucket is not None:
+        owner.bucket = None
+        members = buckets.get(bucket)
+        if members is not None:
+            members.discard(owner)
+            if not members:
+                del buckets[bucket]
+
+
+try:
+    from .._speedups import enter_bucket, leave_bucket
+except ImportError:  # the C module was not built
+    enter_bucket, leave_bucket = _enter_bucket_python, _leave_bucket_python
+
+
 class Deadlines:
     """Check many deadlines with one timer.
 
@@ -46,6 +96,10 @@ class Deadlines:
         interval: Maximum time in seconds between two runs of the timer. If the event loop is blocked for longer, that
             is detected.
         alarm: Reports that the timer runs late; None for no reports.
+
+    Attributes:
+        schedule: Called with an owner; calls ``owner.check`` when ``owner.due`` has passed.
+        cancel: Called with an owner; removes its deadline.
     """
 
     def __init__(
@@ -64,40 +118,14 @@ class Deadlines:
         self._log = log
         self._stats = stats
         self._grace = Grace(interval)
-        self._buckets: dict[int, set[Deadline]] = {}
+        self._buckets: Buckets = {}
+        # Without functions in Python: opening and closing a websocket schedules three deadlines and cancels two.
+        self.schedule = partial(enter_bucket, self._buckets, resolution, self._set_timer)
+        self.cancel = partial(leave_bucket, self._buckets)
         # It may run once more after the last deadline was removed.
         self._timer: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer_due = 0.0
-
-    def schedule(self, owner: Deadline) -> None:
-        """Call ``owner.check`` when ``owner.due`` has passed."""
-        if owner.due > _NEVER:
-            return
-        # The bucket is due when all of its span has passed.
-        bucket = int(owner.due / self._resolution) + 1
-        if owner.bucket is not None:
-            if owner.bucket <= bucket:
-                return
-            self.cancel(owner)
-        owner.bucket = bucket
-        members = self._buckets.get(bucket)
-        if members is None:
-            self._buckets[bucket] = {owner}
-            self._set_timer(bucket)
-        else:
-            members.add(owner)
-
-    def cancel(self, owner: Deadline) -> None:
-        """Remove the deadline of ``owner``."""
-        bucket = owner.bucket
-        if bucket is not None:
-            owner.bucket = None
-            members = self._buckets.get(bucket)
-            if members is not None:
-                members.discard(owner)
-                if not members:
-                    del self._buckets[bucket]
 
     def postpone(self, owner: Deadline, now: float) -> bool:
         """Postpone a deadline to the end of the grace period; return False if there is none.
