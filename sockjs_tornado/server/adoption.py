@@ -82,8 +82,7 @@ class Adopter(HTTPServer):
         connection = AdoptedConnection(self, sock, address, server, claim_slot(stream))
         connection.first_data = data + read_unread(stream)
         stream.close()
-        loop = asyncio.get_running_loop()
-        self._connect(loop.connect_accepted_socket(lambda: connection, sock), connection, sock)
+        self._connect(connection, connection, sock)
         return True
 
     def log_request(self, application: Application, exchange: NativeExchange, status: int) -> None:

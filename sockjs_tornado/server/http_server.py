@@ -147,31 +147,25 @@ class HTTPServer(AcceptingServer):
         else:
             connection = SecureConnection(self, sock, address, release_slot)
             protocol = connection.new_transport(self._tls)
-        loop = asyncio.get_running_loop()
-        self._connect(loop.connect_accepted_socket(lambda: protocol, sock), connection, sock)
+        self._connect(protocol, connection, sock)
 
-    def _connect(
-        self,
-        connecting: Coroutine[Any, Any, Any],
-        connection: HTTPConnection,
-        sock: socket.socket,
-        awaited: "asyncio.Future[Any] | None" = None,
-    ) -> None:
-        """Run the coroutine that creates the transport, until it awaits the next future.
+    def _connect(self, protocol: asyncio.BufferedProtocol, connection: ConnectionIO, sock: socket.socket) -> None:
+        """Create the transport of a connection.
 
-        Running it as a task would take 4 % of the time to open and close a websocket, and another iteration of the
-        event loop.
+        The coroutine is not run as a task, which would take 4 % of the time to open and close a websocket, and another
+        iteration of the event loop.
         """
+        connecting = asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock).__await__()
         try:
-            future = connecting.send(None)
-        except StopIteration:
-            return
+            connected = next(connecting, None)
         except OSError:
             # The client has reset the connection.
             sock.close()
             connection.connection_lost(None)
         else:
-            future.add_done_callback(functools.partial(self._connect, connecting, connection, sock))
+            if connected is not None:
+                # Called with the future, which is also what next() returns when the coroutine has ended.
+                connected.add_done_callback(functools.partial(next, connecting))
 
     def create_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine, which handles its own errors, in a task."""
