@@ -30,6 +30,13 @@ _MAX_CODES: Final = 64
 _KNOWN: Final = frozenset(map(int, CloseCode))
 
 
+class _Counts(Counter[Any]):
+    """A Counter whose items are set in half the time, with the methods of ``dict``, which are written in C."""
+
+    __setitem__ = dict.__setitem__
+    __delitem__ = dict.__delitem__
+
+
 class Stats(CountersCore):
     """Counters of one router. There is no background task.
 
@@ -60,9 +67,9 @@ class Stats(CountersCore):
     def __init__(self, sessions: Callable[[], Iterable[Any]], now: Callable[[], float] = time.monotonic) -> None:
         self._all_sessions = sessions
         self._now = now
-        self.sessions: Counter[str] = Counter()
-        self.opened: Counter[str] = Counter()
-        self.closed: Counter[int | str] = Counter()
+        self.sessions: Counter[str] = _Counts()
+        self.opened: Counter[str] = _Counts()
+        self.closed: Counter[int | str] = _Counts()
         self.connections = 0
         self.messages_sent = 0
         self.messages_received = 0

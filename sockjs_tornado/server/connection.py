@@ -197,7 +197,7 @@ class HTTPConnection(MovableConnection):
             self._wait_for_request()
             if self._is_congested:
                 self.pause_reading()
-        else:
+        elif self._data:
             self.limit_pipeline()
 
     def _find_endpoint(self, head: RequestHead, target: str) -> tuple[Endpoint, str] | None:

@@ -257,7 +257,8 @@ class CallbackQueue(CallbacksCore):
                 result = self.connection.on_message(event)
         except CAUGHT as error:
             handle_failure(self._session, name, error)
-        self._check_time(name, slow_at)
+        if monotonic() >= slow_at:
+            self._check_time(name, slow_at)
         awaited = None
         if result is not None:
             if not isawaitable(result):

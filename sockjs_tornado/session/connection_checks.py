@@ -87,13 +87,12 @@ def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
 
 def check_connection(connection: Any) -> None:
     """Raise ConfigurationError if an object that was created for a session is no connection."""
-    name = type(connection).__name__
     if isinstance(connection, SockJSConnection):
         if not hasattr(connection, "session"):
-            raise ConfigurationError(f"{name}.__init__ must call super().__init__(session)")
+            raise ConfigurationError(f"{type(connection).__name__}.__init__ must call super().__init__(session)")
     elif not hasattr(connection, "on_message"):
         raise ConfigurationError(
-            f"connection: expected a SockJSConnection for the session, got {connection!r} ({name})"
+            f"connection: expected a SockJSConnection for the session, got {connection!r} ({type(connection).__name__})"
         )
 
 

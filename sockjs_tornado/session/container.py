@@ -166,7 +166,8 @@ class SessionContainer:
                 self._ended.add(session.session_id, ended)
             if self.on_removed is not None:
                 self.on_removed(session.session_id)
-        self._check_empty()
+        if self.state >= _ROUTER_CLOSING:
+            self._check_empty()
 
     def forget(self, session: Session) -> None:
         """Forget a removed session or channel, because its last callback has ended or will never be called."""
@@ -269,11 +270,12 @@ class SessionContainer:
         """Stop counting a connection, because it is closed."""
         # 0 if it is one of a previous event loop that runs again.
         self._connections = max(0, self._connections - 1)
-        self._check_empty()
+        if self.state >= _ROUTER_CLOSING:
+            self._check_empty()
 
     def _check_empty(self) -> None:
-        # Only close() waits for it.
-        if self.state >= _ROUTER_CLOSING and not self._all and not self._connections:
+        """Wake :meth:`close` if nothing is left."""
+        if not self._all and not self._connections:
             self._emptied.set()
 
     def advance(self, state: RouterState) -> None:

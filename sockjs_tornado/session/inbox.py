@@ -56,8 +56,9 @@ class Inbox(Outbox):
     def __init__(self, settings: Settings, stats: Stats, container: "SessionContainer") -> None:
         Outbox.__init__(self, settings, stats, container)
         self._inbox_waiters: tuple[Callable[[], None], ...] = ()
-        rate = settings.inbound_rate
-        self._rate_limit = RateLimit(*rate, container.now()) if rate else None
+        self._rate_limit: RateLimit | None = None
+        if settings.max_inbound_rate is not None and (rate := settings.inbound_rate):
+            self._rate_limit = RateLimit(*rate, container.now())
 
     @property
     def backlog(self) -> int:

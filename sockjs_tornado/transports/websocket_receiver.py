@@ -84,6 +84,13 @@ class WebSocketReceiver(KeepaliveConnection):
     buffer_updated = Connection.process_read  # type: ignore[assignment]
 
     def _process_read(self, nbytes: int) -> None:
+        if nbytes <= 8 and self._parser is None and not self._unread:
+            code = read_close_frame(self._buffer, nbytes)
+            if code:
+                self._stats.bytes_received += nbytes
+                if not self._closing:
+                    self._client_closed(code, "")
+                return
         self._decode_read(nbytes)
         if nbytes == len(self._buffer):
             self._end_turn()
@@ -93,13 +100,6 @@ class WebSocketReceiver(KeepaliveConnection):
         start = 0
         parser = self._parser
         settings = self._settings
-        if parser is None and nbytes <= 8 and not self._unread:
-            code = read_close_frame(self._buffer, nbytes)
-            if code:
-                self._stats.bytes_received += nbytes
-                if not self._closing:
-                    self._client_closed(code, "")
-                return
         if (parser is None or parser.at_boundary) and not self._unread:
             # Fast path: most reads contain only short, uncompressed text frames.
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)

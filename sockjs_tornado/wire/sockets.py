@@ -32,6 +32,8 @@ EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, 
 # Offset of tcpi_bytes_acked in Linux's struct tcp_info.
 _BYTES_ACKED = 120
 
+_HAS_USER_TIMEOUT = hasattr(socket, "TCP_USER_TIMEOUT")
+
 # Limits of Linux: seconds of TCP_KEEPIDLE (MAX_TCP_KEEPIDLE) and milliseconds of TCP_USER_TIMEOUT.
 _MAX_KEEPALIVE = 32767
 _MAX_USER_TIMEOUT = 2**31 - 1
@@ -74,8 +76,7 @@ def set_user_timeout(sock: socket.socket, seconds: float, *, keepalive: bool = T
     too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge; not if
     ``keepalive`` is False, because the connection has inherited it.
     """
-    options = _timeout_options(seconds)
-    _set_options(sock, options if keepalive else options[:1])
+    _set_options(sock, _timeout_options(seconds) if keepalive else _timeout_options(seconds)[:1])
 
 
 def set_keepalive(sock: socket.socket, seconds: float) -> None:
@@ -87,7 +88,7 @@ def set_keepalive(sock: socket.socket, seconds: float) -> None:
 
 
 def _set_options(sock: socket.socket, options: tuple[tuple[int, int, int], ...]) -> None:
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # pragma: no branch - Linux
+    if _HAS_USER_TIMEOUT:  # pragma: no branch - Linux
         try:
             for level, option, value in options:
                 sock.setsockopt(level, option, value)
