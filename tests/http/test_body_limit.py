@@ -531,18 +531,21 @@ async def test_nothing_is_left_of_a_client_that_leaves_half_way(
     gc.collect()
     gc.disable()
     tracemalloc.start()
+    left = []
     try:
-        before, _ = tracemalloc.get_traced_memory()
         for _ in range(2):
+            before, _ = tracemalloc.get_traced_memory()
             await come_and_go()
-        await settle(connect, server)
-        after, _ = tracemalloc.get_traced_memory()
+            await settle(connect, server)
+            after, _ = tracemalloc.get_traced_memory()
+            left.append(after - before)
     finally:
         tracemalloc.stop()
         gc.enable()
     assert router.body_budget.used == 0
+    # In one of the rounds, a table of the interpreter may grow, such as that of interned strings: by 2 MB at once.
     # What a connection leaves on the client's side, and on asyncio's.
-    assert (after - before) / (2 * count) < 20_000
+    assert min(left) / count < 20_000
 
 
 async def test_a_held_request_keeps_nothing_of_its_body(
