@@ -41,6 +41,9 @@ ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/trans
 	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py) \
 	$(addprefix tests/test_,bad_requests.py security.py)
 
+# Those that run without C, too: only then does coverage trace them, which takes as long as the tests themselves.
+WITHOUT_C := $(filter-out $(NOT_IN_C),$(CONFORMANCE)) $(ON_BOTH_SERVERS)
+
 # Tests of requests that Tornado's handlers serve if its connections are not adopted.
 BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
 
@@ -90,7 +93,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	@# At the same time: each of them uses one core, or waits for downloads.
 	@printf '%s\n' $(APPLICATIONS) types $(BYTECODE) docs lint | xargs -P 5 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
-	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0 --untraced "$(WITHOUT_C) tests/test_core.py" $(ARGS)
 	@# Tornado does not notice that a client leaves while a request of it waits behind another one.
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted \
 		-k "not behind_a_held_poll" $(BY_HANDLERS)
@@ -99,7 +102,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	PYTHONPATH=tests $(PYTEST) --quiet --loop uvloop -p native \
 		$(filter-out $(ON_ANY_LOOP),$(filter $(ON_BOTH_SERVERS),$(CONFORMANCE)))
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
-		$(filter-out $(NOT_IN_C) $(ON_BOTH_SERVERS),$(CONFORMANCE))
+		$(filter-out $(ON_BOTH_SERVERS),$(WITHOUT_C))
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS) $(WHOLE_SERVERS)
 
 .PHONY: soak

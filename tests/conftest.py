@@ -57,8 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option ``--loop uvloop``."""
+    """Add the options ``--loop uvloop`` and ``--untraced "FILE ..."``."""
     parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="the event loop of the tests")
+    parser.addoption("--untraced", default="", metavar="FILES", help="test files that coverage does not trace")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
