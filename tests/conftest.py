@@ -1,6 +1,5 @@
 """Fixtures of all tests: servers and clients on free ports, and checks of the log."""
 
-import asyncio
 import contextlib
 import faulthandler
 import functools
@@ -21,9 +20,9 @@ import pytest_asyncio
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-import uvloop
 from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve, close_router
 from client import Client, Connect, Join, Peer, peer, session_ids
+from event_loops import LOOPS
 from http_proxies import HttpProxy, running_proxy
 
 from sockjs_tornado import SockJSRouter
@@ -58,14 +57,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options ``--loop uvloop`` and ``--untraced "FILE ..."``."""
-    parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="the event loop of the tests")
+    parser.addoption("--loop", default="asyncio", choices=LOOPS, help="the event loop of the tests")
     parser.addoption("--untraced", default="", metavar="FILES", help="test files that coverage does not trace")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
     """Return the factory of the tests' event loops, by its name."""
     loop = config.getoption("--loop")
-    return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
+    return {loop: LOOPS[loop]}
 
 
 #: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine. Each of their
@@ -123,16 +122,6 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _frozen() -> None:
-    """Exempt objects that exist before a module's tests from garbage collection, which runs after each of them.
-
-    pytest keeps reports of the tests that ran. After 5,000 of them, one collection would take 60 ms.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def _unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the time limits of callbacks and decoding, which would make tests depend on the machine.
@@ -161,6 +150,10 @@ def logged() -> Iterator[LogWatch]:
     handler = Handler(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
+    # Collect what the test before has left. What stays, such as reports of pytest, is exempt from later collections;
+    # otherwise each would take 60 ms after 5,000 tests.
+    gc.collect()
+    gc.freeze()
     yield watch
     gc.collect()
     root.removeHandler(handler)

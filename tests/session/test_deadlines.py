@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from application import LogWatch, exception_of
 from client import within
+from event_loops import LOOPS
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from wire.conftest import LOOPS
 
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats

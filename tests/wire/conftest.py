@@ -1,34 +1,12 @@
-"""What is asynchronous here runs on every event loop that the package is offered for."""
+"""Fixtures of servers on TCP, Unix sockets and TLS."""
 
-import asyncio
-import gc
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from programs import create_certificate, join_files
 
 from .server import Site, serving
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-if sys.platform != "win32":
-    import uvloop
-
-    LOOPS["uvloop"] = uvloop.new_event_loop
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tell pytest-asyncio."""
-    return LOOPS
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Spare the garbage collector, which the ``logged`` fixture calls after each test, what was there before any."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

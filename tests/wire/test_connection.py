@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from application import LogWatch, exception_of
 from client import TIMEOUT
+from event_loops import LOOPS
 
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
@@ -23,7 +24,6 @@ from sockjs_tornado.wire.budget import ByteBudget
 from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
 
-from .conftest import LOOPS
 from .server import (
     FLOOD,
     HEAD,
