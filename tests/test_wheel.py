@@ -130,7 +130,7 @@ def test_without_npm_the_wheel_has_no_scripts_and_pages_load_them_from_a_cdn(tmp
         assert not [name for name in archive.namelist() if "/static/" in name]
     assert metadata(wheel)["License-Expression"] == "MIT"
     environment = Environment(tmp_path / "environment")
-    environment.pip("install", "--no-index", str(wheel))
+    environment.install(wheel)
     output = environment.run("from sockjs_tornado import Settings; print(Settings().sockjs_url)")
     assert output == "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js\n"
 
@@ -200,6 +200,10 @@ class Environment:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
+    def install(self, wheel: Path) -> None:
+        """Install a wheel; byte code is compiled when it is imported."""
+        self.pip("install", "--no-index", "--no-compile", str(wheel))
+
     def run(self, program: str) -> str:
         """Run a program in Python, with all warnings, and return its output."""
         command = [str(self.python), "-W", "always", "-c", program]
@@ -236,7 +240,7 @@ def test_an_application_for_1_0_runs_after_the_update(wheel: Path, tmp_path: Pat
     for path in OLD.glob("sockjs*"):
         (shutil.copytree if path.is_dir() else shutil.copy)(path, packages / path.name)
     assert "sockjs-tornado==1.0.7" in environment.pip("freeze")
-    environment.pip("install", "--no-index", str(wheel))
+    environment.install(wheel)
     assert environment.run(OLD_PROGRAM) == OLD_OUTPUT
     # Nothing is left of 1.0.
     assert [path.name for path in packages.glob("*nspkg.pth")] == []
@@ -251,7 +255,7 @@ def test_the_old_name_is_available_beside_another_package_that_owns_sockjs(wheel
     # As the distribution `sockjs`, for aiohttp, has it.
     (package / "__init__.py").write_text("from .session import Session\n")
     (package / "session.py").write_text("class Session: pass\n")
-    environment.pip("install", "--no-index", str(wheel))
+    environment.install(wheel)
     assert environment.run(OLD_PROGRAM) == OLD_OUTPUT
     assert environment.run("import sockjs; print(sockjs.Session)") == "<class 'sockjs.session.Session'>\n"
     environment.pip("uninstall", "--yes", "sockjs-tornado")
@@ -262,7 +266,7 @@ def test_the_wheel_works_with_nothing_but_tornado(wheel: Path, tmp_path: Path) -
     environment = tmp_path / "environment"
     made = Environment(environment)
     python = made.python
-    made.pip("install", "--no-index", str(wheel))
+    made.install(wheel)
     made.pip("check")
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 from client import RECEIVING, Client, new_session
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
@@ -22,12 +21,9 @@ async def open_session(node: NodeProcess) -> str:
     return session
 
 
-@pytest.mark.parametrize("last", ["--no-uvloop", "--uvloop"])
-async def test_sessions_of_other_nodes_are_not_affected(
-    circle: Circle, tmp_path: Path, visit: Visit, last: str
-) -> None:
+async def test_sessions_of_other_nodes_are_not_affected(circle: Circle, tmp_path: Path, visit: Visit) -> None:
     """Under load, behind HAProxy, which sends each request to the next node that does not drain."""
-    own = Circle(circle.redis, circle.secret, *circle.arguments, "--namespace", f"leaving{last}")
+    own = Circle(circle.redis, circle.secret, *circle.arguments, "--namespace", "leaving")
     half, draining, enough, over = (asyncio.Event() for _ in range(4))
     talking = gone_on = 0
 
@@ -68,7 +64,7 @@ async def test_sessions_of_other_nodes_are_not_affected(
         await node.gone()
         over.set()
 
-    async with nodes(own, first=[last] if last == "--uvloop" else []) as servers:
+    async with nodes(own, first=["--uvloop"]) as servers:
         ending, *others = servers
         with front(servers, tmp_path, checks=True) as proxy:
             visitors = []
