@@ -17,10 +17,12 @@ BYTECODE := $(VENV)/.bytecode
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
-# Tests whose result may depend on the event loop or on C. Processes that tests start choose their own event loop. Tests
-# of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
-CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transports.py %_on_nodes.py %_origins.py \
-	%_pages.py %_payloads.py %_recovery.py %_tornado_suite.py,$(wildcard \
+# Tests of responses that depend only on the header fields of one request, and of modules that do not depend on the rest.
+ONCE := %_budget.py %_endpoint.py %_forms.py %_http_transports.py %_on_nodes.py %_origins.py %_pages.py %_payloads.py \
+	%_recovery.py %_tornado_suite.py
+
+# Tests whose result may depend on the event loop or on C. Processes that tests start choose their own event loop.
+CONFORMANCE := $(filter-out $(ONCE),$(wildcard \
 	$(addsuffix /test_*.py,tests/cluster tests/server_package tests/transports tests/wire))) tests/http/test_handover.py \
 	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
 	rooms.py sending.py session.py) \
@@ -45,7 +47,7 @@ ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/trans
 WITHOUT_C := $(filter-out $(NOT_IN_C),$(CONFORMANCE)) $(ON_BOTH_SERVERS)
 
 # Tests of requests that Tornado's handlers serve if its connections are not adopted.
-BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
+BY_HANDLERS := $(filter-out $(ONCE),$(wildcard tests/http/test_*.py tests/transports/test_*.py))
 
 # Tests of whole servers, behind proxies and with clients of other packages, that depend on how a server ends connections
 # and on what it does after a stall. They run on both servers, too.
