@@ -211,7 +211,7 @@ $(VENV)/.test: requirements/test.txt setup.py $(SPEEDUPS) | $(VENV)/.created
 
 $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
 	$(PIP) install --no-deps -r requirements/docs.txt
-	$(PIP) install --no-deps --no-build-isolation -e .
+	test -e $(VENV)/.test || $(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	@touch $@
 
