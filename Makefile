@@ -43,8 +43,10 @@ ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/trans
 	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py) \
 	$(addprefix tests/test_,bad_requests.py security.py)
 
-# Those that run without C, too: only then does coverage trace them, which takes as long as the tests themselves.
+# Those that run without C, too.
 WITHOUT_C := $(filter-out $(NOT_IN_C),$(CONFORMANCE)) $(ON_BOTH_SERVERS)
+# Only then does coverage trace them, which takes as long as the tests themselves; except for a module that needs C.
+UNTRACED := $(filter-out %_repeated.py,$(WITHOUT_C))
 
 # Tests of requests that Tornado's handlers serve if its connections are not adopted.
 BY_HANDLERS := $(filter-out $(ONCE),$(wildcard tests/http/test_*.py tests/transports/test_*.py))
@@ -95,7 +97,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	@# At the same time: each of them uses one core, or waits for downloads.
 	@printf '%s\n' $(APPLICATIONS) types $(BYTECODE) docs lint | xargs -P 5 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
-	$(PYTEST) --cov --cov-report= --cov-fail-under=0 --untraced "$(WITHOUT_C) tests/test_core.py" $(ARGS)
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0 --untraced "$(UNTRACED)" $(ARGS)
 	@# Tornado does not notice that a client leaves while a request of it waits behind another one.
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted \
 		-k "not behind_a_held_poll" $(BY_HANDLERS)
