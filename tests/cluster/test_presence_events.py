@@ -10,6 +10,7 @@ from client import until, within
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import LocalCluster, RedisCluster, UnixCluster
+from sockjs_tornado.cluster.presence_events import PresenceWatcher
 from sockjs_tornado.session.rooms import Rooms
 
 from .conftest import StartNode
@@ -38,6 +39,13 @@ class Watcher:
     def gap(self) -> None:
         """Note a gap."""
         self.events.append("gap")
+
+
+def test_events_that_a_later_version_may_send_are_ignored() -> None:
+    watcher = Watcher()
+    for message in (["move", "1", None], ["join", 1, None], ["leave"], "join", None):
+        assert PresenceWatcher(watcher.note)(message) is None
+    assert watcher.events == []
 
 
 async def test_watchers_in_all_processes_get_the_changes_in_order(make_clusters: tuple[Any, Any]) -> None:

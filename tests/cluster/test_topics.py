@@ -66,6 +66,20 @@ async def test_publishers_send_messages_to_topics(redis_server: RedisServer) -> 
         assert received == [{"id": 1}, {"id": 2}]
 
 
+async def test_messages_that_are_signed_with_another_secret_are_ignored(
+    redis_server: RedisServer, logged: LogWatch
+) -> None:
+    received: list[Any] = []
+    async with RedisCluster(redis_server.url, secret=SECRET) as cluster:
+        await within(cluster.subscribe("users", received.append))
+        for secret in (f"{SECRET}!", SECRET):
+            with Publisher(redis_server.url, secret=secret) as publisher:
+                publisher.publish_topic("users", secret)
+        await until(lambda: received == [SECRET])
+        assert cluster.stats.messages_forged == 1
+    logged.take("that is not signed with this node's secret")
+
+
 async def test_after_an_outage_callbacks_are_told_and_receive_messages_again(
     redis_server: RedisServer, logged: LogWatch
 ) -> None:
