@@ -1,12 +1,11 @@
 """The relay's HTTP client: requests to other nodes over pooled connections.
 
-It implements no more than the relay needs, and the subset of RFC 9112 that nodes send each other. It forwards streams
-as they arrive, stops reading when their client is slow, and cancels a request when its client disconnects.
+It implements no more than the relay needs. It forwards streams as they arrive, stops reading when their client is slow,
+and cancels a request when its client disconnects.
 """
 
 import asyncio
 import errno
-import re
 import ssl
 from functools import partial
 from socket import gaierror
@@ -15,10 +14,10 @@ from urllib.parse import urlsplit
 
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection
-from ..wire.fields import TOKEN, has_token
 from ..wire.sockets import EXHAUSTED_ERRNOS, peer_disconnected, set_user_timeout
 from ..wire.tls import TLSTransport
 from .node_tls import NodeTLS
+from .response_head import MAX_HEAD_SIZE, ResponseHead, parse_response_head
 
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
@@ -33,14 +32,6 @@ USER_TIMEOUT: Final = 30.0
 #: The largest number of idle connections to one node.
 MAX_IDLE: Final = 64
 
-#: The largest size of a response head in bytes.
-_MAX_HEAD_SIZE: Final = 64 * 1024
-
-# No 1xx: no request has "Expect: 100-continue".
-_STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
-_FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
-
 
 class UpstreamDisconnected(Exception):
     """The connection was closed before the response; the node may have processed the request."""
@@ -54,42 +45,6 @@ def is_refused(error: OSError) -> bool:
 def is_local(error: OSError) -> bool:
     """Return whether an error of connect() means that this node lacks resources; it says nothing about the other."""
     return error.errno in EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL} or isinstance(error, gaierror)
-
-
-class _Head(NamedTuple):
-    """The head of a response. ``length`` is that of the body, or None if the body ends with the connection."""
-
-    status: int
-    fields: list[tuple[str, str]]
-    length: int | None
-    keep_alive: bool
-
-
-def parse_head(head: str) -> _Head:
-    """Parse a head without its empty line, or raise ValueError. The fields of the connection are left out."""
-    first, *lines = head.split("\r\n")
-    start = _STATUS_LINE.fullmatch(first)
-    if start is None:
-        raise ValueError(first)
-    status = int(start[1])
-    fields: list[tuple[str, str]] = []
-    length: int | None = None
-    keep_alive = True
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise ValueError(line)
-        name, value = field[1], field[2].strip(" \t")
-        lower = name.lower()
-        if lower == "content-length":
-            if length is not None or not _LENGTH.fullmatch(value):
-                raise ValueError(line)
-            length = int(value)
-        elif lower == "connection":
-            keep_alive = keep_alive and not has_token(value, "close")
-        else:
-            fields.append((name, value))
-    return _Head(status, fields, 0 if status in (204, 304) else length, keep_alive)
 
 
 class Response(NamedTuple):
@@ -128,7 +83,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._response: asyncio.Future[Response | Stream] | None = None
         self._received = bytearray()
-        self._head: _Head | None = None
+        self._head: ResponseHead | None = None
         self._pipe: Connection | None = None
         self.idle_since = 0.0
         # With TLS, the future of the handshake.
@@ -241,10 +196,10 @@ class Upstream(asyncio.BufferedProtocol):
         if self._head is None:
             end = received.find(b"\r\n\r\n", start)
             if end < 0:
-                if len(received) > _MAX_HEAD_SIZE:
+                if len(received) > MAX_HEAD_SIZE:
                     raise ValueError("the head is too long")
                 return
-            head = parse_head(received[:end].decode("latin-1"))
+            head = parse_response_head(received[:end].decode("latin-1"))
             if head.length is None:
                 # Read no more before the client's connection can take it, and can slow this one down.
                 self.pause_reading()

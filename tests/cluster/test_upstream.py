@@ -19,6 +19,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
 from sockjs_tornado.cluster.forwarding import Pipe, RelayedRequest
 from sockjs_tornado.cluster.ownership import Owner
+from sockjs_tornado.cluster.response_head import parse_response_head
 from sockjs_tornado.cluster.upstream import (
     MAX_IDLE,
     Response,
@@ -26,7 +27,6 @@ from sockjs_tornado.cluster.upstream import (
     Upstream,
     UpstreamDisconnected,
     Upstreams,
-    parse_head,
 )
 from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
@@ -269,7 +269,7 @@ async def test_a_malformed_response(node: Node, upstreams: Upstreams, data: byte
 def test_a_head_is_parsed_or_rejected(text: str) -> None:
     for head in (text, f"HTTP/1.1 200 OK\r\n{text}"):
         with contextlib.suppress(ValueError):
-            parse_head(head)
+            parse_response_head(head)
 
 
 async def test_a_response_without_a_request_closes_the_connection(node: Node, upstreams: Upstreams) -> None:

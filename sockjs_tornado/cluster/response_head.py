@@ -1,0 +1,57 @@
+"""The head of a response of another node: the subset of RFC 9112 that nodes send each other."""
+
+import re
+from typing import Final, NamedTuple
+
+from ..wire.fields import TOKEN, has_token
+
+#: The largest size of a head in bytes.
+MAX_HEAD_SIZE: Final = 64 * 1024
+
+# No 1xx: no request has "Expect: 100-continue".
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
+_FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+
+
+class ResponseHead(NamedTuple):
+    """The head of a response.
+
+    Attributes:
+        status: The status code.
+        fields: The header fields in their order, without those of the connection and of the body's length.
+        length: The length of the body, or None if it ends with the connection.
+        keep_alive: Whether the connection can be used for another request.
+    """
+
+    status: int
+    fields: list[tuple[str, str]]
+    length: int | None
+    keep_alive: bool
+
+
+def parse_response_head(head: str) -> ResponseHead:
+    """Parse a head without its empty line, or raise ValueError."""
+    first, *lines = head.split("\r\n")
+    start = _STATUS_LINE.fullmatch(first)
+    if start is None:
+        raise ValueError(first)
+    status = int(start[1])
+    fields: list[tuple[str, str]] = []
+    length: int | None = None
+    keep_alive = True
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ValueError(line)
+        name, value = field[1], field[2].strip(" \t")
+        lower = name.lower()
+        if lower == "content-length":
+            if length is not None or not _LENGTH.fullmatch(value):
+                raise ValueError(line)
+            length = int(value)
+        elif lower == "connection":
+            keep_alive = keep_alive and not has_token(value, "close")
+        else:
+            fields.append((name, value))
+    return ResponseHead(status, fields, 0 if status in (204, 304) else length, keep_alive)
