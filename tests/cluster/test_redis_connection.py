@@ -253,6 +253,7 @@ async def test_a_database_and_a_unix_socket(redis_server: RedisServer) -> None:
     assert RedisURL(redis_server.unix_url).address == redis_server.unix_url.removeprefix("unix://")
 
 
+@pytest.mark.redis_tls
 @pytest.mark.parametrize("required", ["yes", "no"])
 async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str) -> None:
     cert, key = map(str, certificate)
@@ -290,6 +291,7 @@ async def test_tls_to_a_port_without_tls(redis_server: RedisServer, monkeypatch:
     assert "does not respond: TimeoutError. If Redis does not use TLS at this port, the URL begins with " in text
 
 
+@pytest.mark.redis_tls
 async def test_a_certificate_that_is_no_longer_accepted_is_logged(
     tmp_path: Path, certificate: tuple[Path, Path], logged: LogWatch
 ) -> None:

@@ -44,9 +44,12 @@ class Groups(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Groups]:
+def groups(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]
+) -> Iterator[Groups]:
     """Start both groups at the same time."""
     cert, key = map(str, certificate)
+    uses_tls = any(item.get_closest_marker("redis_tls") for item in request.session.items)
     with reserve_port() as reserved:
         port = reserved.getsockname()[1]
         files = ("--tls-port", str(port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
@@ -54,7 +57,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pa
         directory = tmp_path_factory.mktemp("groups")
         with (
             ClusterGroup(directory / "three", 3, has_replicas=True) as three,
-            ClusterGroup(directory / "one", 1, *files) as one,
+            ClusterGroup(directory / "one", 1, *(files if uses_tls else ())) as one,
         ):
             yield Groups(three, one, url)
 
@@ -117,6 +120,7 @@ async def test_nodes_follow_the_slot_of_the_namespace(node: StartNode, groups: G
         logged.take("reconnecting")
 
 
+@pytest.mark.redis_tls
 async def test_one_shard_with_mutual_tls(node: StartNode, groups: Groups) -> None:
     (server,) = groups.one.masters
     await groups.one.ready()
