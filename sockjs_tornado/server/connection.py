@@ -315,18 +315,14 @@ class HTTPConnection(MovableConnection):
     # For the requests.
 
     @property
-    def protocol(self) -> str:
-        """The protocol of requests, unless a proxy reports another one."""
-        return self.server.protocol or "http"
-
-    @property
     def application_socket(self) -> Any:
         """The socket for applications."""
         return self.socket
 
     def context_for(self, head: RequestHead) -> RequestContext:
         """Return the context of a request for Tornado's ``HTTPServerRequest``."""
-        ip, protocol = client_of(head, self) if self.server.xheaders else (self.remote_ip, self.protocol)
+        server = self.server
+        ip, protocol = client_of(head, self) if server.xheaders else (self.remote_ip, server.request_protocol)
         return RequestContext(self.address, self.socket.family, ip, protocol)
 
     def tornado_request(self, head: RequestHead, uri: str, started: float) -> HTTPServerRequest:

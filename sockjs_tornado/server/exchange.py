@@ -81,6 +81,7 @@ class NativeExchange(BaseExchange):
         session_id: str,
         body: bytes | bytearray,
     ) -> None:
+        server = connection.server
         self._connection = connection
         self._head = head
         self.endpoint = endpoint
@@ -89,7 +90,7 @@ class NativeExchange(BaseExchange):
         self.method = head.method
         self.is_http11 = head.is_http11
         # As Tornado's adapter, close the connections of HTTP/1.0 clients: some ask for keep-alive, but read to the end.
-        self.keep_alive = head.keep_alive and head.is_http11 and not connection.server.no_keep_alive
+        self.keep_alive = head.keep_alive and head.is_http11 and not server.no_keep_alive
         self._body: bytes | bytearray = body
         self._share: BudgetShare | None = None
         self._on_disconnect: Callable[[], None] | None = None
@@ -97,12 +98,12 @@ class NativeExchange(BaseExchange):
         self._started = time.monotonic()
         self.responded = False
         self.pending: Unsent | None = None
-        if connection.server.xheaders:
+        if server.xheaders:
             self.remote_ip, protocol = client_of(head, connection)
             self.secure = protocol == "https"
         else:
             self.remote_ip = connection.remote_ip
-            self.secure = connection.protocol == "https"
+            self.secure = server.request_protocol == "https"
 
     # Called by the connection.
 

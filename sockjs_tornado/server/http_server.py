@@ -109,6 +109,8 @@ class HTTPServer(AcceptingServer):
             got = type(options).__name__
             raise TypeError(f"ssl_options: expected an SSLContext or a dict with certfile and keyfile, got {got}")
         self._tls = None if options is None else ssl_options_to_context(options, server_side=True)
+        #: The protocol of requests, unless a proxy reports another one.
+        self.request_protocol: str = self.protocol or ("http" if self._tls is None else "https")
         self._listeners: list[Listener] = []
         self.connections: set[ConnectionIO] = set()
         self.is_closed = self.is_stopped = False
@@ -176,7 +178,7 @@ class HTTPServer(AcceptingServer):
     def connection_ended(self, connection: ConnectionIO) -> None:
         """Called when a connection is closed or has a new owner."""
         self.connections.discard(connection)
-        if not self.connections and self._all_closed is not None and not self._all_closed.done():
+        if self._all_closed is not None and not self.connections and not self._all_closed.done():
             self._all_closed.set_result(None)
 
     def start_request(self, server_conn: object, request_conn: TornadoConnection) -> HTTPMessageDelegate:

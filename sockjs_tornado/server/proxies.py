@@ -26,7 +26,7 @@ def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str
     ip = candidate = connection.remote_ip
     # The peer of a Unix socket has no address.
     if ip and server.trusted_peers is not None and ip not in server.trusted_peers:
-        return ip, connection.protocol
+        return ip, server.request_protocol
     for candidate in reversed(head.header("X-Forwarded-For").split(",")):
         candidate = candidate.strip()
         if candidate not in server.trusted_proxies:
@@ -36,7 +36,7 @@ def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str
         ip = candidate
     protocols = head.header("X-Scheme") or head.header("X-Forwarded-Proto")
     protocol = protocols.rpartition(",")[2].strip()
-    return ip, protocol if protocol in ("http", "https") else connection.protocol
+    return ip, protocol if protocol in ("http", "https") else server.request_protocol
 
 
 class TrustedProxies:

@@ -48,11 +48,6 @@ class SecureConnection(HTTPConnection):
             logger.info("TLS handshake with %s failed: %s", client, error.reason or error)
 
     @property
-    def protocol(self) -> str:
-        """The protocol of requests, unless a proxy reports another one."""
-        return self.server.protocol or "https"
-
-    @property
     def application_socket(self) -> Any:
         """The socket, with the methods of the TLS session."""
         return TLSSocket(self.socket, self.transport.channel.session)
