@@ -525,7 +525,16 @@ WIRED += [{"immediate_flush": False}, {"budget": 0.0}, {"framing": lambda text: 
 READS = [
     *(text("send a"), text("send a", "send b; value"), text("value"), text("send \xe4", "json"), text("fail 0")),
     *(text("close", "send a"), text("later b", "send c"), text("sized 4090"), text("sized 9000", "sized 1"), text(5)),
-    *(text(), b"", frame(PING, "x"), closing(1000), frame(BINARY, "x"), frame(TEXT, "[rubbish"), text("x", mask=None)),
+    *(
+        text(),
+        b"",
+        frame(PING, "x"),
+        closing(1000),
+        closing(3000),
+        frame(BINARY, "x"),
+        frame(TEXT, "[rubbish"),
+        text("x", mask=None),
+    ),
     *(
         text("send a") * 2,
         text("send a") * 3,
@@ -647,6 +656,8 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     another.send_prepared(PREPARED)
     assert another._write_buffer == b'\x81\x0ca["to many"]'
     assert stage.container.write_queue.waiting == [stage.receiver, other, another]
+    stage.take(closing(1000))
+    assert stage.session.close_code == 1000
 
 
 def test_ordinary_messages_on_a_stream_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:

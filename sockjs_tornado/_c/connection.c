@@ -145,12 +145,35 @@ read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
     return end < 0 ? -1 : end == size && PyList_Size(messages) <= most;
 }
 
+enum { NORMAL = 1000 };
+
+/* Return whether the buffer contains the usual close frame of a client, with code NORMAL and without a reason. */
+static int
+is_normal_close(Connection *self, Py_ssize_t size)
+{
+    const unsigned char *data;
+
+    if (size != 8 || self->_buffer == NULL || !PyByteArray_CheckExact(self->_buffer)
+        || PyByteArray_Size(self->_buffer) <= size)
+        return 0;
+    data = (const unsigned char *)PyByteArray_AsString(self->_buffer);
+    return data[0] == 0x88 && data[1] == 0x82 && ((data[6] ^ data[2]) << 8 | (data[7] ^ data[3])) == NORMAL;
+}
+
 static PyObject *
 connection_process_read(PyObject *object, PyObject *nbytes)
 {
     Connection *self = (Connection *)object;
     Py_ssize_t size = number_in(nbytes);
 
+    if (self->_parser == Py_None && is_normal_close(self, size)) {
+        PyObject *code = PyLong_FromLong(NORMAL);
+        PyObject *result = code == NULL ? NULL
+            : PyObject_CallMethodObjArgs(object, names._process_close, nbytes, code, NULL);
+
+        Py_XDECREF(code);
+        return result;
+    }
     if (self->_parser == Py_None) {
         /* Allocating may run the garbage collector, whose finalizers may change any field: check them afterwards. */
         PyObject *messages = PyList_New(0);

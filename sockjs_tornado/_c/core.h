@@ -44,7 +44,8 @@
  *   write_lines        _write_lines             str, if _is_plain, below the response's     _left, and what write()
  *                                               limit                                       writes to
  *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
- *                                               rate limit, and a buffer that is not full   _received_since_ping
+ *                                               rate limit, and a buffer that is not full;  _received_since_ping
+ *                                               the usual close frame
  * HTTPConnectionCore
  *   get_buffer         _buffer                  everything; the twin is a field             nothing
  *   buffer_updated     _process_data            a request that repeats the head of the one  _request, due, what
@@ -98,9 +99,9 @@
 /* All other attributes that C reads, and all methods that it calls. */
 #define NAMES(EACH) \
     EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_finish_post) EACH(_flush) \
-    EACH(_format_response_python) EACH(_parse_head_python) EACH(_process_data) EACH(_process_read) EACH(_receive) \
-    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_message_fallback) EACH(_send_messages) \
-    EACH(_send_prepared_fallback) EACH(_send_rest) EACH(_wake_outbox_waiters) EACH(_write_lines) \
+    EACH(_format_response_python) EACH(_parse_head_python) EACH(_process_close) EACH(_process_data) \
+    EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_message_fallback) \
+    EACH(_send_messages) EACH(_send_prepared_fallback) EACH(_send_rest) EACH(_wake_outbox_waiters) EACH(_write_lines) \
     EACH(_write_messages) EACH(_write_prepared) EACH(bucket) EACH(charge) EACH(continue_delivery) EACH(due) \
     EACH(finish_delivery) EACH(handle_error) EACH(is_logging) EACH(is_stopped) EACH(max_inbound_rate) \
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \

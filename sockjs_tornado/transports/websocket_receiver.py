@@ -87,13 +87,17 @@ class WebSocketReceiver(KeepaliveConnection):
         if nbytes <= 8 and self._parser is None and not self._unread:
             code = read_close_frame(self._buffer, nbytes)
             if code:
-                self._stats.bytes_received += nbytes
-                if not self._closing:
-                    self._client_closed(code, "")
+                self._process_close(nbytes, code)
                 return
         self._decode_read(nbytes)
         if nbytes == len(self._buffer):
             self._end_turn()
+
+    def _process_close(self, nbytes: int, code: int) -> None:
+        """Process a read that consists of a close frame without a reason; C calls it if the code is 1000."""
+        self._stats.bytes_received += nbytes
+        if not self._closing:
+            self._client_closed(code, "")
 
     def _decode_read(self, nbytes: int) -> None:
         messages: list[Message] = []

@@ -55,15 +55,20 @@ def parse_control(opcode: int, payload: bytes) -> Ping | Pong | Close:
     return Close(code, payload[2:].decode())
 
 
+#: How close frames of clients begin that have a code without a reason, or neither.
+_CLOSE_WITH_CODE = bytes((FIN | CLOSE, MASK | 2))
+_CLOSE_WITHOUT_CODE = bytes((FIN | CLOSE, MASK))
+
+
 def read_close_frame(data: bytes | bytearray, size: int) -> int:
     """Return the code of a client's close frame without a reason, or 0 if ``data[:size]`` is anything else.
 
     Such a frame usually arrives alone, and then needs no parser.
     """
-    if size == 8 and data[0] == FIN | CLOSE and data[1] == MASK | 2:
+    if size == 8 and data.startswith(_CLOSE_WITH_CODE):
         code = (data[6] ^ data[2]) << 8 | data[7] ^ data[3]
         return code if code == NORMAL or is_close_code(code) else 0
-    return NO_STATUS if size == 6 and data[0] == FIN | CLOSE and data[1] == MASK else 0
+    return NO_STATUS if size == 6 and data.startswith(_CLOSE_WITHOUT_CODE) else 0
 
 
 def build_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
