@@ -48,17 +48,16 @@ class MovableConnection(ConnectionIO):
         protocol.takeover_started(release_slot)
         unread, self._data = self._data, b""
         self._request = DISCARD
+        server, transport, sock = self.server, self.transport, self.socket
         self._leave()
         if self._repeated is not None:
             self._forget_head()
-        transport = self.transport
         if transport.is_closing():
             protocol.takeover_failed()
             return
-        sock = self.socket
         try:
-            if user_timeout and user_timeout != self.server.inherited_timeout:
-                set_user_timeout(sock, user_timeout, keepalive=user_timeout != self.server.inherited_keepalive)
+            if user_timeout and user_timeout != server.inherited_timeout:
+                set_user_timeout(sock, user_timeout, keepalive=user_timeout != server.inherited_keepalive)
             if not nodelay:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         except OSError as error:

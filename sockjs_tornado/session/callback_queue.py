@@ -268,20 +268,20 @@ class CallbackQueue(CallbacksCore):
             else:
                 awaited = self._concurrent.start(name, result)
                 result = None
-        if name != "on_message":
+        if type(event) is _Event:
             self._finish(name, result)
         return awaited
 
     def _finish(self, name: str, result: object) -> None:
-        """Called when a callback has ended."""
-        if name == "on_open":
+        """Called when a callback of an event has ended."""
+        if name is _OPEN:
             if result is False:
                 self._session.close()
             self._session.is_accepted = not self._session.is_closed
             self._session._container.on_open_finished(self._session)
-        elif name == "on_dropped":
+        elif name is _DROPPED:
             self._state = RUNNING
-        elif name == "on_close" and (self._concurrent is None or self._concurrent.end(self._end)):
+        elif name is _CLOSE and (self._concurrent is None or self._concurrent.end(self._end)):
             self._end()
 
     def _end(self) -> None:

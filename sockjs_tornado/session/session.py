@@ -127,9 +127,10 @@ class Session(Inbox, LegacySession):
         return f"<{type(self).__name__} {self.label} {self.conn_info.transport} {self.state.name}>"
 
     def _set_state(self, state: SessionState) -> None:
-        if state not in TRANSITIONS[self.state]:
+        before = self.state
+        if state not in TRANSITIONS[before]:
             raise SessionStateError(f"{self!r}: illegal transition to {state.name}")
-        before, self.state = self.state, state
+        self.state = state
         if self._blocked & TRACED:
             self._trace(f"{before.name} becomes {state.name}")
         if state >= CLOSING and not self.is_closed:

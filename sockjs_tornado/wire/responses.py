@@ -25,7 +25,7 @@ _MAX_ATTEMPTS = 40
 
 def response_head(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
     """Return the head of an HTTP/1.1 response (RFC 9112, section 4), followed by ``body``."""
-    return format_response(shared_head(status), list(headers), body)
+    return format_response(_shared_head(status, int(time.time())), list(headers), body)
 
 
 def shared_head(status: int) -> str:
