@@ -21,6 +21,7 @@ sessions have no overhead.
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ..protocol import Message, Outgoing, messages_frame
@@ -46,9 +47,8 @@ elif logger.level == logging.NOTSET:
     logger.setLevel(logging.INFO)
 
 
-def is_enabled() -> bool:
-    """Return whether new sessions are traced."""
-    return logger.isEnabledFor(logging.DEBUG)
+#: Returns whether new sessions are traced. Not a function in Python, since it is called for each session.
+is_enabled = partial(logger.isEnabledFor, logging.DEBUG)
 
 
 def write(label: str, transport: str, event: str) -> None:

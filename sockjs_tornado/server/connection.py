@@ -165,7 +165,11 @@ class HTTPConnection(MovableConnection):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
                     body = bytes(memoryview(data)[start:stop]) if start < stop else b""
                     exchange = server.exchange_type(self, head, target, found[0], found[1], body)
-                    self._handle(exchange, head, body)
+                    if body and len(body) > exchange.endpoint.body_limit(head.method)[0]:
+                        # Rejects it, in the same way as a body that has not arrived yet.
+                        BodyReader(self, exchange, head).start(len(body))
+                    else:
+                        self.handle(exchange)
                     if target != self._target:
                         self._target, self._until_learned = target, 1
                     else:
@@ -222,13 +226,6 @@ class HTTPConnection(MovableConnection):
         if self._data and self._request is not None:
             data, self._data = self._data, b""
             self._data = self._request.data_received(data)
-
-    def _handle(self, exchange: NativeExchange, head: RequestHead, body: bytes) -> None:
-        if body and len(body) > exchange.endpoint.body_limit(head.method)[0]:
-            # Rejects it, in the same way as a body that has not arrived yet.
-            BodyReader(self, exchange, head).start(len(body))
-        else:
-            self.handle(exchange)
 
     def _learn(self, exchange: NativeExchange, head: RequestHead, data: bytes) -> None:
         """Let C serve further requests with this head."""
