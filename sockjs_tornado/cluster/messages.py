@@ -4,24 +4,25 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..recovery.messages import room_message
 from ..session.control import Command, execute
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import Rooms
-from .base import ClusterStats
+from .base import MAX_TURN, ClusterStats
 from .catch_up import CatchUp
-from .commands import FULL, Commands, DeferredCommand
+from .commands import Commands, DeferredCommand
 from .envelope import CONTROL, Channel, ControlEnvelope, Envelope, RedisKeys, local_prefix, value_of
 from .envelope_signing import EnvelopeSigner, Unauthenticated
-from .history import position_of, publish_command, publish_many_commands, was_published_before
+from .history import publish_command, publish_many_commands, was_published_before
 from .message_decoder import MessageDecoder
+from .publish_result import PublishManyResult, PublishResult
 from .secret import Secrets
 from .topics import Topics
 
@@ -44,57 +45,6 @@ class _PendingMessage(NamedTuple):
 
     message: str | JSONValue | Command | None
     exclude: "Sequence[Session]"
-
-
-class PublishResult:
-    """The awaitable that ``publish`` returns; its result is the message's position.
-
-    ``on_unawaited_failure`` is called with the error if Redis did not accept the message and nothing awaited the
-    result.
-    """
-
-    __slots__ = ("_awaited", "_deferred", "_on_unawaited_failure", "_reply")
-
-    def __init__(
-        self, command: "asyncio.Future[Any] | DeferredCommand", on_unawaited_failure: Callable[[BaseException], None]
-    ) -> None:
-        # If the queue of commands is full, the command is sent later, unless the result is dropped before.
-        self._deferred = command if isinstance(command, DeferredCommand) else None
-        self._reply = command.reply if isinstance(command, DeferredCommand) else command
-        self._on_unawaited_failure = on_unawaited_failure
-        self._awaited = False
-
-    def __await__(self) -> Generator[Any, None, Position | None]:
-        self._awaited = True
-        # Cancelling the task that waits does not cancel the message.
-        return position_of((yield from asyncio.shield(self._reply).__await__()))
-
-    def __del__(self) -> None:
-        # As for asyncio's futures: once the object is deleted, it can no longer be awaited.
-        if self._deferred is not None and self._deferred.args:
-            if not self._awaited:
-                self._on_unawaited_failure(ClusterUnavailable(FULL))
-        elif not self._awaited and self._reply.done() and (error := self._reply.exception()) is not None:
-            self._on_unawaited_failure(error)
-
-
-class PublishManyResult:
-    """The awaitable that ``publish_many`` returns."""
-
-    __slots__ = ("_results",)
-
-    def __init__(self, results: Sequence[PublishResult]) -> None:
-        self._results = results
-
-    def __await__(self) -> Generator[Any, None, None]:
-        failure: ClusterUnavailable | None = None
-        for result in self._results:
-            try:
-                yield from result.__await__()
-            except ClusterUnavailable as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
 
 
 @dataclasses.dataclass(eq=False)
@@ -137,6 +87,8 @@ class Messages:
         self._pending: dict[str | Channel, dict[int, _PendingMessage]] = {}
         # The exclusions of messages with history that will not be received back, but may be read from the history.
         self._interrupted: dict[str, dict[int, Sequence[Session]]] = {}
+        # Whether disconnected() is running.
+        self._is_interrupted = False
 
     def publish(
         self,
@@ -163,15 +115,17 @@ class Messages:
         sent = self._submit(*command, after=subscribed if tag else None)
         reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         # If the subscription failed or there is none, the message is not received back.
-        if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
+        is_received = subscribed is not None and not (subscribed.done() and subscribed.exception())
+        if tag and (is_received or (self._is_interrupted and not through_redis)):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if through_redis else message, exclude)
-            reply.add_done_callback(
-                lambda reply: (
-                    self._deliver_pending(room, tag)
-                    if reply.exception() or was_published_before(reply.result())
-                    else None
+            if is_received:
+                reply.add_done_callback(
+                    lambda reply: (
+                        self._deliver_pending(room, tag)
+                        if reply.exception() or was_published_before(reply.result())
+                        else None
+                    )
                 )
-            )
         elif options.history and exclude and room in self.catch_up.held:
             self._interrupted.setdefault(room, {})[tag] = exclude
         return self._result(sent, 1)
@@ -207,7 +161,10 @@ class Messages:
         reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         if tag:
             self._pending.setdefault(CONTROL, {})[tag] = _PendingMessage(command, exclude)
-            if subscribed is None or (subscribed.done() and subscribed.exception()):
+            if self._is_interrupted:
+                # After the messages that wait.
+                pass
+            elif subscribed is None or (subscribed.done() and subscribed.exception()):
                 # It is not received back.
                 self._deliver_pending(CONTROL, tag)
             else:
@@ -267,13 +224,42 @@ class Messages:
         else:
             self.rooms.publish(str(room), PreparedMessage(pending.message), pending.exclude)
 
-    def unsubscribed(self, *rooms: str | Channel) -> None:
-        """Called when the subscriptions to some rooms have ended, or, without arguments, all subscriptions."""
-        for room in rooms or tuple(self._pending):
-            for tag, pending in tuple(self._pending.get(room, {}).items()):
-                if not rooms and pending.message is None and pending.exclude and room in self.catch_up.positions:
-                    self._interrupted.setdefault(str(room), {})[tag] = pending.exclude
-                self._deliver_pending(room, tag)
+    def unsubscribed(self, room: str | Channel) -> None:
+        """Called when the subscription to a room has ended."""
+        for tag in tuple(self._pending.get(room, ())):
+            self._deliver_pending(room, tag)
+
+    async def disconnected(self) -> None:
+        """Called when all subscriptions have ended, and before the reconnect: deliver the messages that wait.
+
+        What is published meanwhile waits as well, if earlier messages do. If it is cancelled, it delivers all at once.
+        """
+        self._is_interrupted = True
+        waiting = self._waiting()
+        until = time.monotonic() + MAX_TURN
+        try:
+            for room, tag in waiting:
+                self._interrupt(room, tag)
+                if time.monotonic() > until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + MAX_TURN
+        finally:
+            for room, tag in waiting:
+                self._interrupt(room, tag)
+            self._is_interrupted = False
+
+    def _waiting(self) -> Iterator[tuple[str | Channel, int]]:
+        while self._pending:
+            for room in tuple(self._pending):
+                for tag in tuple(self._pending.get(room, ())):
+                    yield room, tag
+
+    def _interrupt(self, room: str | Channel, tag: int) -> None:
+        """Deliver a message of a room whose subscription is lost, or remember its exclusions for the history."""
+        pending = self._pending.get(room, {}).get(tag)
+        if pending is not None and pending.message is None and pending.exclude and room in self.catch_up.positions:
+            self._interrupted.setdefault(str(room), {})[tag] = pending.exclude
+        self._deliver_pending(room, tag)
 
     def caught_up(self, room: str) -> None:
         """Called when messages of a room are not read from its history any more."""

@@ -272,6 +272,7 @@ class RedisCluster(BaseCluster):
             self._timeout,
             self._catch_up.ping_sent,
             self._catch_up.pong_received,
+            self._bus_disconnected,
         )
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self._membership: Membership | None = None
@@ -365,13 +366,14 @@ class RedisCluster(BaseCluster):
     def _command_rejected(self) -> None:
         self.stats.rejected_commands += 1
 
-    def _unsubscribed(self, *names: str | Channel) -> None:
-        self._messages.unsubscribed(*names)
-        for name in names:
-            if isinstance(name, str):
-                self._catch_up.unsubscribed(name)
-        if not names:
-            self._catch_up.disconnected()
+    def _unsubscribed(self, name: str | Channel) -> None:
+        self._messages.unsubscribed(name)
+        if isinstance(name, str):
+            self._catch_up.unsubscribed(name)
+
+    async def _bus_disconnected(self) -> None:
+        self._catch_up.disconnected()
+        await self._messages.disconnected()
 
     def _gap_ended(self, names: Set[str | Channel]) -> None:
         self.stats.gaps += 1

@@ -9,6 +9,7 @@ from application import LogWatch
 from client import Join, until, within
 
 from sockjs_tornado.cluster import AsyncPublisher, Publisher
+from sockjs_tornado.cluster import messages as messages_module
 from sockjs_tornado.cluster.envelope import encode, encode_control
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.session.control import decode_command
@@ -16,6 +17,7 @@ from sockjs_tornado.session.control import decode_command
 from .conftest import Start, StartNode
 from .node import Node
 from .redis_server import RedisServer
+from .turns import count_calls
 
 ROOM = "lobby"
 
@@ -103,6 +105,35 @@ async def test_a_disconnect_does_not_overtake_messages_with_history(node: StartN
     assert await excluded.message() == "stored"
     assert not b.is_closed
     assert here.cluster._messages._pending == {}
+
+
+async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disconnect(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, connection = await here.enter(ROOM)
+    redis_server.freeze()
+    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
+    results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
+    results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
+    assert counts == []
+    here.cluster._bus.reconnect()
+    await until(lambda: counts, interval=0)
+    # What is published meanwhile does not overtake them.
+    results.append(here.router.publish(ROOM, "meanwhile"))
+    results.append(here.router.select(room=ROOM).disconnect(4000, "Closed"))
+    assert len(counts) < 20
+    assert not connection.is_closed
+    expected = [*map(str, range(20)), "meanwhile"]
+    assert [await peer.message() for _ in expected] == expected
+    assert await peer.frame() == 'c[4000,"Closed"]'
+    assert counts == [1] * len(expected)
+    redis_server.thaw()
+    for result in results:
+        await within(result)
+    await until(lambda: here.cluster.stats.gaps)
+    logged.take("reconnecting")
 
 
 async def test_without_redis_a_disconnect_reaches_this_node_and_raises(
