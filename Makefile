@@ -188,10 +188,11 @@ dist-system: # the same
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
 	@echo "Creating a virtual environment in $(VENV) ..."
-	@# If $(PYTHON) has pip, it installs pip in a third of the time that ensurepip takes.
+	@# If $(PYTHON) has pip, it installs its own version in a third of the time that ensurepip takes.
 	@$(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(PYTHON) -m pip --python $(PY) install --quiet --no-input --disable-pip-version-check --retries 0 --no-compile pip \
-		2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@{ version=$$($(PYTHON) -m pip --version) && $(PYTHON) -m pip --python $(PY) install --quiet --no-input \
+		--disable-pip-version-check --retries 0 --no-compile "pip==$$(echo $$version | cut -d ' ' -f 2)"; } 2>/dev/null || \
+		$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/.tornado: requirements/demo.txt | $(VENV)/.created
