@@ -65,15 +65,13 @@ class MovableConnection(ConnectionIO):
                 protocol.takeover_failed()
                 transport.abort()
                 return
-        self._pass_socket(protocol, unread)
+        # With TLS, only the transport may write.
+        protocol.adopt_socket(sock if server.tls is None else None, unread)
         transport.set_protocol(protocol)
         self._is_paused = False
         if not transport.is_reading():
             transport.resume_reading()
         protocol.connection_made(transport)
-
-    def _pass_socket(self, protocol: Connection, unread: bytes) -> None:
-        protocol.adopt_socket(self.socket, unread)
 
     def take_back(self, data: bytes, release_slot: Callable[[], None] | None) -> Unsent | None:
         """Continue with the next request, after the other owner has written a complete response.

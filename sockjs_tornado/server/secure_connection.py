@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from tornado.iostream import IOStream
 
-from ..wire.connection import Connection
 from ..wire.tls import TLSTransport
 from .connection import HEAD_TIMEOUT, HTTPConnection
 from .streams import DetachedTLSStream, TLSSocket
@@ -61,10 +60,6 @@ class SecureConnection(HTTPConnection):
         unsent = transport.get_write_buffer_size()
         self._congest(unsent)
         return not unsent
-
-    def _pass_socket(self, protocol: Connection, unread: bytes) -> None:
-        # Only the transport may write.
-        protocol.adopt_socket(None, unread)
 
     def _detached(self, unread: bytes) -> IOStream:
         release_slot, self._release_slot = self._release_slot, None

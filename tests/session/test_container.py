@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from application import LogWatch
 from doubles import KeptSession, Notes, Receiver, make_session
+from tornado.web import Application
 
-from sockjs_tornado import Settings, SockJSConnection
+from sockjs_tornado import HTTPServer, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.container import SessionContainer
 from sockjs_tornado.session.session import Session, SessionState
@@ -343,3 +344,9 @@ async def test_a_session_that_another_one_ends_on_the_next_loop_stays_closed(con
     assert (session.state, others[0].state) == (SessionState.CLOSED, SessionState.CLOSED)
     assert len(container) == 0
     assert container.get("b") is None
+
+
+def test_attributes_are_few_enough_to_be_stored_without_a_dict() -> None:
+    router = SockJSRouter(SockJSConnection, "/echo")
+    for instance in (router, router.container, router.stats, HTTPServer(Application(router.urls))):
+        assert len(vars(instance)) < 30
