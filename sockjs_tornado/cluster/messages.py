@@ -235,24 +235,27 @@ class Messages:
         What is published meanwhile waits as well, if earlier messages do. If it is cancelled, it delivers all at once.
         """
         self._is_interrupted = True
-        waiting = self._waiting()
-        until = time.monotonic() + MAX_TURN
+        turn = MAX_TURN
+        until = time.monotonic() + turn
         try:
-            for room, tag in waiting:
-                self._interrupt(room, tag)
-                if time.monotonic() > until:
-                    await asyncio.sleep(0)
-                    until = time.monotonic() + MAX_TURN
+            while self._pending:
+                for room, tag in self._waiting():
+                    self._interrupt(room, tag)
+                    if time.monotonic() > until:
+                        await asyncio.sleep(0)
+                        until = time.monotonic() + turn
+                # What was published meanwhile is next. Longer turns end also if more is published in each of them.
+                turn *= 2
         finally:
-            for room, tag in waiting:
-                self._interrupt(room, tag)
+            while self._pending:
+                for room, tag in self._waiting():
+                    self._interrupt(room, tag)
             self._is_interrupted = False
 
     def _waiting(self) -> Iterator[tuple[str | Channel, int]]:
-        while self._pending:
-            for room in tuple(self._pending):
-                for tag in tuple(self._pending.get(room, ())):
-                    yield room, tag
+        for room in tuple(self._pending):
+            for tag in tuple(self._pending.get(room, ())):
+                yield room, tag
 
     def _interrupt(self, room: str | Channel, tag: int) -> None:
         """Deliver a message of a room whose subscription is lost, or remember its exclusions for the history."""

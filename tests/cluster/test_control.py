@@ -1,7 +1,9 @@
 """Sessions of other processes that are selected by room, tag or id: on Redis, and on Unix sockets."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from sockjs_tornado.cluster import AsyncPublisher, Publisher
 from sockjs_tornado.cluster import messages as messages_module
 from sockjs_tornado.cluster.envelope import encode, encode_control
 from sockjs_tornado.exceptions import ClusterUnavailable
+from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.control import decode_command
 
 from .conftest import Start, StartNode
@@ -129,6 +132,38 @@ async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disc
     assert [await peer.message() for _ in expected] == expected
     assert await peer.frame() == 'c[4000,"Closed"]'
     assert counts == [1] * len(expected)
+    redis_server.thaw()
+    for result in results:
+        await within(result)
+    await until(lambda: here.cluster.stats.gaps)
+    logged.take("reconnecting")
+
+
+async def test_deliveries_after_a_disconnect_end_although_more_is_published_meanwhile(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    await here.enter(ROOM)
+    redis_server.freeze()
+    delivered = 0
+
+    def prepare(message: str) -> PreparedMessage:
+        nonlocal delivered
+        delivered += 1
+        return PreparedMessage(message)
+
+    # Each delivery takes a millisecond, and twice as many messages are published in a turn as one can deliver.
+    monkeypatch.setattr(messages_module, "PreparedMessage", prepare)
+    monkeypatch.setattr(messages_module, "time", SimpleNamespace(monotonic=lambda: delivered / 1000))
+    results = [here.router.publish(ROOM, "stored", history=10)]
+    results += [here.router.publish(ROOM, "before") for _ in range(20)]
+    here.cluster._bus.reconnect()
+    await until(lambda: delivered, interval=0)
+    while here.cluster._messages._is_interrupted:
+        results += [here.router.publish(ROOM, "meanwhile") for _ in range(10)]
+        assert len(results) < 1000
+        await asyncio.sleep(0)
+    assert delivered == len(results) - 1
     redis_server.thaw()
     for result in results:
         await within(result)
