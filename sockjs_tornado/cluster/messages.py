@@ -219,10 +219,14 @@ class Messages:
         pending = self._pop_pending(room, tag)
         if pending is None or pending.message is None:
             return
-        if isinstance(pending.message, Command):
-            execute(self.rooms, pending.message, pending.exclude)
-        else:
-            self.rooms.publish(str(room), PreparedMessage(pending.message), pending.exclude)
+        try:
+            if isinstance(pending.message, Command):
+                execute(self.rooms, pending.message, pending.exclude)
+            else:
+                self.rooms.publish(str(room), PreparedMessage(pending.message), pending.exclude)
+        except Exception as error:
+            # After a disconnect, it must not stop the delivery of later messages, or the reconnect.
+            self.log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
 
     def unsubscribed(self, room: str | Channel) -> None:
         """Called when the subscription to a room has ended."""

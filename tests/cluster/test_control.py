@@ -171,6 +171,33 @@ async def test_deliveries_after_a_disconnect_end_although_more_is_published_mean
     logged.take("reconnecting")
 
 
+async def test_a_delivery_that_fails_after_a_disconnect_stops_neither_the_others_nor_the_reconnect(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    redis_server.freeze()
+    results = [
+        here.router.publish(ROOM, message, history=history)
+        for message, history in (("stored", 10), ("fails", 0), ("follows", 0))
+    ]
+
+    def prepare(message: str) -> PreparedMessage:
+        if message == "fails":
+            raise ValueError("it is of no use")
+        return PreparedMessage(message)
+
+    monkeypatch.setattr(messages_module, "PreparedMessage", prepare)
+    here.cluster._bus.reconnect()
+    assert await peer.message() == "follows"
+    redis_server.thaw()
+    for result in results:
+        await within(result)
+    await until(lambda: here.cluster.stats.gaps)
+    logged.take("Failed to deliver a message")
+    logged.take("reconnecting")
+
+
 async def test_without_redis_a_disconnect_reaches_this_node_and_raises(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
