@@ -54,12 +54,12 @@ def describe_address(address: Any) -> str:
 
 
 def bind_sockets(port: int, address: str | None = None, **options: Any) -> list[socket.socket]:
-    """Return listening sockets, as ``tornado.netutil.bind_sockets`` does, which has more options.
+    """Return listening sockets, as ``tornado.netutil.bind_sockets`` does.
 
     Args:
         port: The port; 0 for a free one.
         address: An IP address or a hostname. None for all interfaces.
-        options: The other options.
+        options: Tornado's options ``family``, ``backlog``, ``flags`` and ``reuse_port``.
 
     Raises:
         ValueError: The port is not within 0-65535.

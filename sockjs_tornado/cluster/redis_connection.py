@@ -196,13 +196,13 @@ class RedisURL:
         """Return what to check in the URL, if perhaps only one side uses TLS."""
         if self.parsed.uses_tls:
             # Redis without TLS takes the handshake for the beginning of a command, and waits for the rest.
-            is_possible = connection is None and isinstance(error, TimeoutError)
-            return (
-                ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster" * is_possible
-            )
+            if connection is None and isinstance(error, TimeoutError):
+                return ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster"
+            return ""
         is_closed = isinstance(error, ConnectionError) and connection is not None and not connection.bytes_received
-        is_possible = is_closed and not isinstance(address, str)
-        return ". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters" * is_possible
+        if is_closed and not isinstance(address, str):
+            return ". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters"
+        return ""
 
     async def _ask_sentinel(self, address: Address) -> Address | None:
         """Return the address of the master as a sentinel names it, or None if it does not know its name."""
