@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any, Final, NamedTuple
 
 from ..protocol import JSONValue, encode_message
@@ -160,6 +161,7 @@ def publish_command(keys: RedisKeys, room: str, envelope: bytes, options: Publis
     history, ttl, idempotency_key = options
     if type(history) is not int:
         raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
+    _check_ttl(ttl)
     # No stream is longer than _MAX_OFFSET, and Redis would reject it.
     if not 0 <= history <= _MAX_OFFSET or (ttl is not None and not 0.001 <= ttl < 1e10):
         raise ValueError(
@@ -180,6 +182,11 @@ def publish_command(keys: RedisKeys, room: str, envelope: bytes, options: Publis
         *("EVAL", _PUBLISH, len(stream), *stream),
         *(channel, envelope, epoch, history, lifetime, IDEMPOTENCY_TTL * 1000),
     )
+
+
+def _check_ttl(ttl: object) -> None:
+    if not isinstance(ttl, Real | None):
+        raise TypeError(f"ttl: expected a number of seconds, got {type(ttl).__name__}")
 
 
 def _check_key(key: object) -> str:

@@ -104,7 +104,7 @@ class Messages:
         members in the room.
         """
         # Whether only Redis decides that the message is delivered.
-        through_redis = options.history > 0 or options.idempotency_key is not None
+        through_redis = bool(options.history) or options.idempotency_key is not None
         tag = next(self._tags) + (not through_redis) if through_redis or self._must_wait(room) else 0
         command = publish_command(self.keys, room, self._signer.encode(room, tag, message), options)
         self.stats.published += 1

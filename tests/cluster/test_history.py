@@ -316,23 +316,27 @@ async def test_an_exception_in_transform_message_loses_only_that_message(node: S
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    ("options", "error", "message"),
     [
-        ({"history": -1}, ValueError),
-        ({"history": 1.5}, TypeError),
-        ({"history": True}, TypeError),
-        ({"history": 5, "ttl": 0}, ValueError),
-        ({"history": 5, "ttl": -1}, ValueError),
-        ({"history": 5, "ttl": float("nan")}, ValueError),
-        ({"history": 5, "ttl": float("inf")}, ValueError),
-        ({"history": 5, "ttl": "1"}, TypeError),
-        ({"ttl": 5}, ValueError),
+        ({"history": -1}, ValueError, "^history=-1, "),
+        ({"history": 1.5}, TypeError, "^history: expected an int, .* got float"),
+        ({"history": True}, TypeError, "^history: expected an int, .* got bool"),
+        ({"history": "1"}, TypeError, "^history: expected an int, .* got str"),
+        ({"history": None}, TypeError, "^history: expected an int, .* got NoneType"),
+        ({"history": 5, "ttl": 0}, ValueError, "ttl=0: expected "),
+        ({"history": 5, "ttl": -1}, ValueError, "ttl=-1: expected "),
+        ({"history": 5, "ttl": float("nan")}, ValueError, "ttl=nan: expected "),
+        ({"history": 5, "ttl": float("inf")}, ValueError, "ttl=inf: expected "),
+        ({"history": 5, "ttl": "1"}, TypeError, "^ttl: expected a number of seconds, got str"),
+        ({"ttl": 5}, ValueError, "^ttl requires history"),
     ],
 )
-async def test_invalid_arguments_are_rejected(node: StartNode, options: Any, error: type[Exception]) -> None:
+async def test_invalid_arguments_are_rejected(
+    node: StartNode, options: Any, error: type[Exception], message: str
+) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
-    with pytest.raises(error):
+    with pytest.raises(error, match=message):
         here.router.publish(ROOM, "x", **options)
     here.router.publish(ROOM, "y")
     assert await peer.message() == "y"
