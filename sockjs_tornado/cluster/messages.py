@@ -257,9 +257,17 @@ class Messages:
             self._is_interrupted = False
 
     def _waiting(self) -> Iterator[tuple[str | Channel, int]]:
+        if CONTROL in self._pending:
+            # Commands and messages are delivered in the order of the calls, which is that of the tags, in all rooms.
+            for tag, room in sorted((tag, room) for room, tags in self._pending.items() for tag in tags):
+                yield room, tag
+            return
         for room in tuple(self._pending):
             for tag in tuple(self._pending.get(room, ())):
                 yield room, tag
+            if CONTROL in self._pending:
+                # No later message must overtake the command.
+                return
 
     def _interrupt(self, room: str | Channel, tag: int) -> None:
         """Deliver a message of a room whose subscription is lost, or remember its exclusions for the history."""

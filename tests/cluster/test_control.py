@@ -171,6 +171,50 @@ async def test_deliveries_after_a_disconnect_end_although_more_is_published_mean
     logged.take("reconnecting")
 
 
+async def test_after_a_disconnect_of_redis_no_command_overtakes_messages_of_other_rooms(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    await here.enter("other")
+    redis_server.freeze()
+    here.router.publish("other", "stored", history=10)
+    here.router.select(tag="nobody").disconnect()
+    here.router.publish(ROOM, "before")
+    here.router.select(room=ROOM).disconnect(4000, "Closed")
+    here.cluster._bus.reconnect()
+    assert await peer.message() == "before"
+    assert await peer.frame() == 'c[4000,"Closed"]'
+    redis_server.thaw()
+    await until(lambda: here.cluster.stats.gaps)
+    logged.take("reconnecting")
+
+
+async def test_no_message_overtakes_a_command_of_the_time_after_a_disconnect(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, connection = await here.enter(ROOM)
+    for room in ("first", "last"):
+        await here.enter(room)
+    redis_server.freeze()
+    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
+    for room in ("first", "last"):
+        here.router.publish(room, "stored", history=10)
+        here.router.publish(room, "not stored")
+    here.cluster._bus.reconnect()
+    await until(lambda: counts, interval=0)
+    assert len(counts) == 1
+    here.router.select(room=ROOM).join("last")
+    here.router.publish("last", "after")
+    assert await peer.message() == "after"
+    assert connection.rooms == {ROOM, "last"}
+    redis_server.thaw()
+    await until(lambda: here.cluster.stats.gaps)
+    logged.take("reconnecting")
+
+
 async def test_a_delivery_that_fails_after_a_disconnect_stops_neither_the_others_nor_the_reconnect(
     node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
