@@ -137,7 +137,7 @@ class Settings(Validated):
             proxies have.
         response_limit: Maximum size of a streaming response in bytes. Then the response ends and the client sends its
             next request, so that the browser can free the memory. Default 131072.
-        transports: Names of the enabled transports. Default None, which enables all.
+        transports: Names of the enabled transports, at least one. Default None, which enables all.
         disabled_transports: Names of disabled transports. Default none. ``websocket`` includes ``rawwebsocket``.
         sockjs_url: URL of sockjs-client for the iframe transports; a relative path is relative to the router's prefix,
             such as ``../static/sockjs.min.js``. It must be the same version as in the pages. Default:
@@ -298,6 +298,11 @@ class Settings(Validated):
             value = getattr(self, name)
             if is_list(value):
                 object.__setattr__(self, name, tuple(value))
+        if not any(map(self.is_enabled, TRANSPORTS)):
+            raise ConfigurationError(
+                "transports: expected at least one transport that transports, disabled_transports and allowed_origins "
+                "allow, got none, so that no client could connect"
+            )
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(
                 f"websocket_ping_timeout: expected at most websocket_ping_interval ({self.websocket_ping_interval!r}), "

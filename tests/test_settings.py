@@ -85,8 +85,13 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "disconnect_delay": (5, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
     "heartbeat_delay": (25, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
     "response_limit": (131072, (1, 4096), NO_COUNTS, "a number of bytes above 0"),
-    "transports": (None, (None, (), ("xhr",), TRANSPORTS), NO_TRANSPORTS, "None for all, or a list of transport names"),
-    "disabled_transports": ((), ((), ("xhr",), TRANSPORTS), (*NO_TRANSPORTS, None), "of websocket, rawwebsocket, xhr"),
+    "transports": (None, (None, ("xhr",), TRANSPORTS), NO_TRANSPORTS, "None for all, or a list of transport names"),
+    "disabled_transports": (
+        (),
+        ((), ("xhr",), TRANSPORTS[:-1]),
+        (*NO_TRANSPORTS, None),
+        "of websocket, rawwebsocket, xhr",
+    ),
     "sockjs_url": (
         "sockjs.min.js",
         (
@@ -572,13 +577,11 @@ def test_compression_is_what_to_compress_with(value: Any, compression: Compressi
         ({"disabled_transports": ["jsonp", "eventsource"]}, ("jsonp", "eventsource")),
         ({"disabled_transports": ["websocket"]}, ("websocket", "rawwebsocket")),
         ({"disabled_transports": ["rawwebsocket"]}, ("rawwebsocket",)),
-        ({"transports": []}, TRANSPORTS),
         ({"transports": ["xhr", "jsonp"]}, tuple(name for name in TRANSPORTS if name not in ("xhr", "jsonp"))),
         ({"transports": ["rawwebsocket"]}, tuple(name for name in TRANSPORTS if name != "rawwebsocket")),
         ({"transports": TRANSPORTS, "disabled_transports": ["htmlfile"]}, ("htmlfile",)),
         ({"allowed_origins": "same-origin"}, ("jsonp", "htmlfile")),
         ({"allowed_origins": ["https://example.com"]}, ("jsonp", "htmlfile")),
-        ({"allowed_origins": [], "transports": ["jsonp"]}, TRANSPORTS),
     ],
 )
 def test_transports_are_offered_unless_switched_off(options: dict[str, Any], missing: tuple[str, ...]) -> None:
@@ -586,6 +589,15 @@ def test_transports_are_offered_unless_switched_off(options: dict[str, Any], mis
     assert [name for name in TRANSPORTS if not settings.is_enabled(name)] == [
         name for name in TRANSPORTS if name in missing
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"transports": []}, {"disabled_transports": TRANSPORTS}, {"allowed_origins": [], "transports": ["jsonp"]}],
+)
+def test_a_transport_is_required(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"^transports: expected at least one transport .*, got none, "):
+        Settings.from_mapping(options)
 
 
 def test_a_cookie_may_be_a_mapping() -> None:
