@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .connection import SockJSConnection
 from .exceptions import ConfigurationError
 from .protocol import PreparedMessage, encode_message
-from .session.control import Command, Selection, check_target, execute
+from .session.control import Command, Selection, check_target, execute, keywords_only
 from .session.ports import Cluster, Position, PublishOptions
 from .session.rooms import COMPLETED, check_room, check_rooms, excluded_sessions
 from .session.session import Session
@@ -129,6 +129,7 @@ class Messaging:
             self.container.rooms.publish(room, prepared, sessions)
         return COMPLETED
 
+    @keywords_only
     def select(
         self,
         *,
@@ -153,7 +154,7 @@ class Messaging:
             processes at most once.
 
         Raises:
-            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given, as a ``str``.
+            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given by keyword, as a ``str``.
         """
         target = check_target(room, tag, id)
         excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude

@@ -16,7 +16,7 @@ from typing import Any, Final
 import redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
-from ..session.control import Command, Selection, check_target
+from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
 from .base import WaitForAll
@@ -142,6 +142,7 @@ class Publisher:
                     pipeline.execute()
             pipeline.execute()
 
+    @keywords_only
     def select(self, *, room: str | None = None, tag: str | None = None, id: str | None = None) -> Selection[None]:
         """Select connections on all nodes, to close them, to add them to a room, or to send to them::
 
@@ -303,6 +304,7 @@ class AsyncPublisher:
                 replies.popleft()
         await WaitForAll(*replies)
 
+    @keywords_only
     def select(
         self, *, room: str | None = None, tag: str | None = None, id: str | None = None
     ) -> Selection[Awaitable[None]]:

@@ -5,12 +5,14 @@ A tag is a name that the application gives to a session, such as ``user:42``. Cl
 """
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from ..protocol import CloseCode, JSONValue, PreparedMessage, check_session_close, encode_message
+from ..validation import safe_repr
 from .deadlines import BATCH_SIZE
 from .rooms import Rooms, check_room
 
@@ -24,6 +26,7 @@ MAX_TAGS: Final = 100
 MAX_TAG_LENGTH: Final = 1000
 
 _R = TypeVar("_R")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Target(NamedTuple):
@@ -51,6 +54,21 @@ class Command(NamedTuple):
     action: str
     target: Target
     arguments: tuple[Any, ...]
+
+
+def keywords_only(select: _F) -> _F:
+    """Decorate a method ``select``, so that a positional argument raises a TypeError that names the keywords."""
+
+    @functools.wraps(select)
+    def wrapper(self: Any, *positional: object, **keywords: Any) -> Any:
+        if positional:
+            raise TypeError(
+                "select: expected a keyword: select(room=...), select(tag=...) or select(id=...), got "
+                f"{safe_repr(positional[0])} without one"
+            )
+        return select(self, **keywords)
+
+    return cast("_F", wrapper)
 
 
 def check_target(room: object = None, tag: object = None, id: object = None) -> Target:

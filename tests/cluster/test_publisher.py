@@ -253,6 +253,8 @@ def test_invalid_arguments_are_rejected(kind: Any) -> None:
         kind("http://localhost")
     with pytest.raises(ConfigurationError, match=r"^namespace: "):
         kind("redis://localhost", namespace="")
+    with pytest.raises(TypeError, match=r"select\(tag=\.\.\.\) .* got 'user:42' without one"):
+        kind("redis://localhost").select("user:42")
 
 
 def test_invalid_messages_are_rejected() -> None:

@@ -152,6 +152,8 @@ async def test_mistakes_are_errors_that_name_what_was_expected(house: House) -> 
     for wrong in ({}, {"room": "a", "tag": "b"}):
         with pytest.raises(TypeError, match=r"expected one of room=, tag= and id="):
             router.select(**wrong)
+    with pytest.raises(TypeError, match=r"select\(tag=\.\.\.\) .* got 'user:42' without one"):
+        router.select("user:42")
     with pytest.raises(TypeError, match=r"tag must be str, not int"):
         router.select(tag=42)
     with pytest.raises(TypeError, match=r"id must be str, not Noted; for this connection, use connection.global_id"):
