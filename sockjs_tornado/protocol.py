@@ -170,6 +170,8 @@ def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | 
             return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         except TypeError as error:
             raise TypeError(f"{error}; the setting json_encode can encode other types") from None
+        except ValueError as error:
+            raise ValueError(f"message: {error}") from None
     raise TypeError(
         "a message must be str, dict, list, tuple or JSONValue (bytes only in send() on a raw websocket), "
         f"not {type(message).__name__}; the setting json_encode can encode other types"

@@ -126,6 +126,7 @@ async def test_a_request_needs_a_token(node: Node, token: str | None) -> None:
     [
         ("/publish", {"room": "a"}, "message: required"),
         ("/publish", {"room": "a", "message": 1}, "message: expected a string, an object or an array"),
+        ("/publish", {"room": "a", "message": {"a": float("nan")}}, "message: "),
         ("/publish", {"message": "x"}, "room, rooms: expected one of them"),
         ("/publish", {"room": "a", "rooms": ["b"], "message": "x"}, "room, rooms: expected one of them"),
         ("/publish", {"room": 1, "message": "x"}, "str"),
