@@ -139,6 +139,11 @@ class HTTPServer(AcceptingServer):
         if not isinstance(options, ssl.SSLContext | dict | None):
             got = type(options).__name__
             raise TypeError(f"ssl_options: expected an SSLContext or a dict with certfile and keyfile, got {got}")
+        if isinstance(options, ssl.SSLContext) and options.protocol is ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError(
+                "ssl_options: expected a context for servers, such as ssl.create_default_context("
+                "ssl.Purpose.CLIENT_AUTH) with load_cert_chain(), got one for clients"
+            )
         #: The TLS context, or None.
         self.tls = None if options is None else ssl_options_to_context(options, server_side=True)
         #: The protocol of requests, unless a proxy reports another one.
@@ -180,7 +185,13 @@ class HTTPServer(AcceptingServer):
             connection = protocol = HTTPConnection(self, sock, address, release_slot)
         else:
             connection = SecureConnection(self, sock, address, release_slot)
-            protocol = connection.new_transport(self.tls)
+            try:
+                protocol = connection.new_transport(self.tls)
+            except BaseException:
+                # Without a transport, nothing else closes it.
+                sock.close()
+                connection.connection_lost(None)
+                raise
         self._connect(protocol, connection, sock)
 
     def _connect(self, protocol: asyncio.BufferedProtocol, connection: ConnectionIO, sock: socket.socket) -> None:

@@ -38,13 +38,22 @@ _MESSAGES = (str, bytes, dict, JSONValue)
 
 
 def check_connection_class(kind: object) -> None:
-    """Raise ConfigurationError if a callback cannot be called or is a generator; warn if one seems to be misspelt.
+    """Raise ConfigurationError if a class makes no connections, or if a callback is a generator or cannot be called.
+
+    Warn if a callback seems to be misspelt.
 
     Args:
         kind: What a router was created with. If it is not a class, :func:`is_generator` finds such a result later.
     """
     if not isinstance(kind, type):
         return
+    is_plain = all(getattr(kind, name) is getattr(object, name) for name in ("__init__", "__new__"))
+    if is_plain and type(kind).__call__ is type.__call__:
+        # It cannot be called with a session.
+        raise ConfigurationError(
+            f"connection: {kind.__name__} is not a subclass of SockJSConnection; write class "
+            f"{kind.__name__}(SockJSConnection)"
+        )
     for name in _CALLBACKS:
         callback = getattr(kind, name, None)
         if inspect.isasyncgenfunction(callback) or (

@@ -19,7 +19,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.server.connection_limits import Admission, ThrottledSocket
+from sockjs_tornado.server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.wire.sockets import accept_socket
 
@@ -250,6 +250,17 @@ async def test_nothing_counts_after_a_session_has_closed(secured: Any) -> None:
             await client.leave()
         await within(closing)
         await server.emptied()
+
+
+async def test_a_connection_that_cannot_be_encrypted_is_closed_and_not_counted() -> None:
+    server = LimitedServer(Application(), ssl_options=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    server.admission = Admission(max_per_ip=10)
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    accepted, client = socket.socketpair()
+    with client, pytest.raises(ssl.SSLError):
+        server.handle_socket(accepted, ("127.0.0.1", 1))
+    assert accepted.fileno() < 0
+    assert not server.admission._connections
 
 
 async def test_a_connection_that_a_handler_takes_counts_until_it_is_closed() -> None:

@@ -311,3 +311,8 @@ def test_what_cannot_be_served_is_rejected_at_once(target: Any, text: str) -> No
 def test_ssl_options_of_another_type_are_rejected() -> None:
     with pytest.raises(TypeError, match=r"^ssl_options: expected an SSLContext or a dict .*, got str$"):
         sockjs_tornado.HTTPServer(print, ssl_options="cert.pem")
+
+
+def test_a_tls_context_for_clients_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"^ssl_options: expected a context for servers, .*, got one for clients$"):
+        sockjs_tornado.HTTPServer(print, ssl_options=ssl.create_default_context())

@@ -140,7 +140,8 @@ def test_other_names_are_the_applications_own(kind: type[SockJSConnection]) -> N
 
 
 def test_names_of_other_classes_are_not_looked_at() -> None:
-    SockJSRouter(type("Duck", (), {"onMessage": nothing, "on_message": nothing}), "/chat")
+    methods = {"__init__": lambda self, session: None, "onMessage": nothing, "on_message": nothing}
+    SockJSRouter(type("Duck", (), methods), "/chat")
 
 
 # Messages that nobody handles.
@@ -243,6 +244,14 @@ def test_a_factory_that_returns_no_connection_is_named(made: Any) -> None:
 
     with pytest.raises(ConfigurationError, match=r"^connection: expected a SockJSConnection for the session, got "):
         make_session(FakeContainer(), kind=factory)
+
+
+def test_a_class_without_the_base_class_is_rejected_unless_it_takes_a_session() -> None:
+    kind: Any = type("Chat", (), {"on_message": nothing})
+    with pytest.raises(ConfigurationError, match=r"^connection: Chat is not a subclass of SockJSConnection; write "):
+        SockJSRouter(kind, "/chat")
+    SockJSRouter(type("Chat", (kind,), {"__init__": lambda self, session: None}), "/chat")
+    SockJSRouter(type("Chat", (kind,), {"__new__": lambda cls, session: SockJSConnection(session)}), "/chat")
 
 
 # Parameters.
