@@ -34,6 +34,9 @@ _RETRY_INTERVAL: Final = 0.5
 # Errors of bind() for an address of another host, or of an address family that this host does not support.
 _NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
+# What an error about the listener begins with if only `advertise` is given.
+_DEFAULT_LISTEN: Final = "listen, which defaults to the address of advertise"
+
 
 def split_address(name: str, value: str) -> tuple[str, int]:
     """Return the host and port of an argument, a URL or ``host:port``, or raise ConfigurationError."""
@@ -57,8 +60,8 @@ def is_private(ip: str) -> bool:
     return not address.is_global and not address.is_unspecified
 
 
-def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket]:
-    """Return listening sockets for a host and port.
+def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen") -> list[socket.socket]:
+    """Return listening sockets for a host and port. ``name`` is what an error begins with.
 
     Raises:
         ClusterError: Another socket listens on the address.
@@ -67,12 +70,12 @@ def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        raise ConfigurationError(f"listen: cannot resolve {host} ({error})") from None
+        raise ConfigurationError(f"{name}: cannot resolve {host} ({error})") from None
     addresses = {address: family for family, _, _, _, address in found}
     public = [ip for address in addresses if not is_private(ip := str(address[0]))]
     if public and not allow_public:
         raise ConfigurationError(
-            f"listen: {public[0]} is a public address, but only other nodes should reach the listener; use a private "
+            f"{name}: {public[0]} is a public address, but only other nodes should reach the listener; use a private "
             "address, or set allow_public_listener=True"
         )
     with contextlib.ExitStack() as opened:
@@ -87,7 +90,7 @@ def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket
             else:
                 sockets.append(opened.enter_context(sock))
         if not sockets:
-            raise ConfigurationError(f"listen: {host} is not an address of this host")
+            raise ConfigurationError(f"{name}: {host} is not an address of this host")
         opened.pop_all()
     return sockets
 
@@ -118,6 +121,7 @@ class Membership:
     ) -> None:
         host, port = split_address("advertise", advertise)
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
+        self._listen_name = "listen" if listen is not None else _DEFAULT_LISTEN
         self._allow_public = allow_public_listener
         self._commands = commands
         self._id = node_id
@@ -138,7 +142,7 @@ class Membership:
     async def start(self) -> None:
         """Start the listener, register the address, and start refreshing the claims. After an error, call close()."""
         host, port = self._listen
-        await self.node.start(open_sockets(host, port, self._allow_public))
+        await self.node.start(open_sockets(host, port, self._allow_public, self._listen_name))
         await self._register_address()
         self._task = asyncio.create_task(repeat(self._refresh, REFRESH_INTERVAL, self._wake))
 

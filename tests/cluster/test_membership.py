@@ -109,6 +109,18 @@ async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
         await within(member.close())
 
 
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [("203.0.113.1", "is not an address of this host"), ("8.8.8.8", "is a public address")],
+)
+async def test_an_error_says_that_the_listener_has_the_advertised_address(make: Make, address: str, text: str) -> None:
+    name = "listen, which defaults to the address of advertise"
+    with pytest.raises(ConfigurationError, match=f"^{name}: {address} {text}"):
+        await within(make("a", advertise=f"http://{address}:9001").start())
+    with pytest.raises(ConfigurationError, match=f"^listen: {address} {text}"):
+        await within(make("b", listen=f"{address}:9001").start())
+
+
 async def test_a_node_registers_its_address(make: Make, redis_server: RedisServer) -> None:
     a, b = make("a"), make("b")
     for member in (a, b):
