@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from tornado.netutil import bind_sockets
@@ -34,6 +34,17 @@ _DEADLINE_MARGIN: Final = 15
 _BACKLOG: Final = 128
 
 
+#: The arguments of the cluster that its errors begin with, and what the user of the command has given in their place.
+_CLUSTER_OPTIONS: Final = {
+    "url": "--redis",
+    "secret": "SOCKJS_SECRET",
+    "advertise": "--advertise",
+    "tls_certificate": "--node-certfile",
+    "tls_key": "--node-keyfile",
+    "tls_ca": "--node-cafile",
+}
+
+
 class CannotListen(Exception):
     """A listening socket cannot be opened; the text says why."""
 
@@ -45,6 +56,16 @@ STARTUP_ERRORS: Final = (CannotListen, ClusterError, ConfigurationError)
 def describe_error(error: Exception) -> str:
     """Return the text that ``serve`` prints for one of the ``STARTUP_ERRORS``."""
     return str(error) if isinstance(error, CannotListen) else f"Cannot serve: {error}"
+
+
+@contextlib.contextmanager
+def _cluster_options_named() -> Iterator[None]:
+    """Name the options of the command in an error of a cluster on Redis."""
+    try:
+        yield
+    except ConfigurationError as error:
+        name, separator, rest = str(error).partition(": ")
+        raise ConfigurationError(f"{_CLUSTER_OPTIONS.get(name, name)}{separator}{rest}") from None
 
 
 def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None = None) -> Any:
@@ -59,32 +80,37 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
         ConfigurationError: An option is not valid.
     """
     if options.redis is not None:
-        try:
-            from ..cluster import RedisCluster
-            from ..cluster.secret import split_secret
-        except ImportError as error:
-            raise ConfigurationError(f"--redis: {error}") from None
-        secret = split_secret(os.environ.get("SOCKJS_SECRET"))
-        if options.advertise is None:
-            return RedisCluster(options.redis, secret=secret)
-        address = options.advertise
-        if worker:
-            # The address is valid: the parent process has checked that of the first worker.
-            host, _, port = address.rstrip("/").rpartition(":")
-            address = f"{host}:{int(port) + worker}"
-        return RedisCluster(
-            options.redis,
-            advertise=address,
-            secret=secret,
-            tls_certificate=options.node_certfile,
-            tls_key=options.node_keyfile,
-            tls_ca=options.node_cafile,
-        )
+        with _cluster_options_named():
+            return _create_redis_cluster(options.redis, options, worker)
     if directory is None:
         return None
     from ..cluster.unix import UnixCluster
 
     return UnixCluster(directory, options.workers, worker)
+
+
+def _create_redis_cluster(url: str, options: ServeOptions, worker: int) -> Any:
+    try:
+        from ..cluster import RedisCluster
+        from ..cluster.secret import split_secret
+    except ImportError as error:
+        raise ConfigurationError(f"--redis: {error}") from None
+    secret = split_secret(os.environ.get("SOCKJS_SECRET"))
+    if options.advertise is None:
+        return RedisCluster(url, secret=secret)
+    address = options.advertise
+    if worker:
+        # The address is valid: the parent process has checked that of the first worker.
+        host, _, port = address.rstrip("/").rpartition(":")
+        address = f"{host}:{int(port) + worker}"
+    return RedisCluster(
+        url,
+        advertise=address,
+        secret=secret,
+        tls_certificate=options.node_certfile,
+        tls_key=options.node_keyfile,
+        tls_ca=options.node_cafile,
+    )
 
 
 def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
@@ -274,5 +300,7 @@ def run_process(
                 **arguments,
             )
 
-    with asyncio.Runner(loop_factory=loop_factory(options.uvloop)) as runner:
+    # The cluster's start reads the files that the URL of Redis names, and opens its listener.
+    named = contextlib.nullcontext() if options.redis is None else _cluster_options_named()
+    with named, asyncio.Runner(loop_factory=loop_factory(options.uvloop)) as runner:
         runner.run(run())

@@ -210,8 +210,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
             ("--port", "81", "--metrics-port", "80", "--workers", "2"),
             "--metrics-port: expected another port than --port; each worker has the next one",
         ),
-        (("--redis", "http://a"), "url: "),
-        (("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"), "secret: "),
+        (("--redis", "http://a"), "--redis: got http://a, the scheme is not "),
+        (("--redis", "rediss://a?ssl_ca_certs=missing.pem"), "--redis: cannot read a file of certificates; "),
+        (("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"), "SOCKJS_SECRET: got none, expected "),
         (("--prefix", "("), "prefix: got '('"),
         (("--port", "99999"), "--port: expected 0 to 65535, got '99999'"),
         (
