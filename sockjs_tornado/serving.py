@@ -62,13 +62,24 @@ def bind_sockets(port: int, address: str | None = None, **options: Any) -> list[
         options: Tornado's options ``family``, ``backlog``, ``flags`` and ``reuse_port``.
 
     Raises:
+        TypeError: The arguments are no port and address.
         ValueError: The port is not within 0-65535.
         OSError: The port is in use, or the address is not one of this computer.
     """
+    given: Any = address
+    if isinstance(given, int) or not str(port).lstrip("-").isdecimal():
+        raise TypeError(
+            f'bind_sockets: expected a port and an address, such as 8080, "127.0.0.1", got {port!r}, {address!r}'
+        )
     # Systems may use another port, such as this one modulo 65536.
     if not 0 <= int(port) <= 65535:
         raise ValueError(f"port: expected 0-65535, got {port}")
-    return netutil.bind_sockets(port, address, **options)
+    try:
+        return netutil.bind_sockets(port, address, **options)
+    except OSError as error:
+        # It is in the text of the error.
+        error.filename = describe_address((address or "*", port))
+        raise
 
 
 @contextlib.asynccontextmanager

@@ -209,6 +209,21 @@ def test_a_port_that_does_not_exist_is_rejected(port: int) -> None:
         bind_sockets(port, "127.0.0.1")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
+def test_an_address_that_cannot_be_bound_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"Address already in use: '127\.0\.0\.1:{port}'$"):
+            bind_sockets(port, "127.0.0.1")
+    with pytest.raises(socket.gaierror, match=r": 'localhost:8080'$"):
+        bind_sockets(8080, "localhost", flags=socket.AI_NUMERICHOST)
+    swapped: Any = ("127.0.0.1", 8080)
+    with pytest.raises(
+        TypeError, match=r"^bind_sockets: expected a port and an address, .*, got '127\.0\.0\.1', 8080$"
+    ):
+        bind_sockets(*swapped)
+
+
 async def test_other_arguments_are_rejected_at_once() -> None:
     router = SockJSRouter(Echo, "/echo")
     application: Any = Application(router.urls)

@@ -8,6 +8,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def printable(text: str) -> str:
     """Escape control characters and everything else that a terminal would interpret or cannot show."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def discard_output() -> None:
+    """Discard standard output, whose reader has exited, so that Python's flush at exit does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def silence_tornado() -> None:

@@ -41,7 +41,12 @@ _FAILURES: Final = (
     ),
     ("response 407", "The proxy requires other credentials: --proxy http://user:password@host:port."),
     (
-        "resolve proxy|proxy connect|from proxy|over proxy|CONNECT tunnel",
+        "resolve proxy|over proxy",
+        "The proxy cannot be reached: check --proxy, or the variables http_proxy and https_proxy, and whether the "
+        "proxy is running.",
+    ),
+    (
+        "proxy connect|from proxy|CONNECT tunnel",
         "The proxy does not let the request through: check --proxy, or the variables http_proxy and https_proxy.",
     ),
     ("resolve host", "The host name is unknown: check its spelling, and DNS."),

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from ..client import TRANSPORTS, SockJSClient, connect
 from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
-from . import note, printable, silence_tornado
+from . import discard_output, note, printable, silence_tornado
 from .checks import check_info
 from .options import add_client_arguments, create_connector
 from .probe import Prober
@@ -106,8 +105,7 @@ async def _run_client(connector: connect, linger: float) -> int:
                 note(f"Cannot read the input: {outcome}")
                 return 1
             case BrokenPipeError():
-                # The reader of our output has exited. Prevent Python's flush at exit from failing again.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                discard_output()
                 return 1
             case BaseException() if not isinstance(outcome, asyncio.CancelledError):
                 raise outcome

@@ -13,7 +13,7 @@ from ..client.options import Options, ServiceURL
 from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
-from . import printable, silence_tornado
+from . import discard_output, printable, silence_tornado
 from .checks import Finding, Level, check_info, describe_proxy
 from .options import add_client_arguments, create_connector
 from .probe import Prober
@@ -43,12 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
     silence_tornado()
     service = connector.service
     findings = asyncio.run(_run_checks(service, connector.options, arguments))
-    if arguments.json:
-        print(
-            json.dumps([{**finding._asdict(), "level": finding.level.name.lower()} for finding in findings], indent=2)
-        )
-    else:
-        _print(service.url, findings, quick=not arguments.wait)
+    try:
+        if arguments.json:
+            levels = [{**finding._asdict(), "level": finding.level.name.lower()} for finding in findings]
+            print(json.dumps(levels, indent=2))
+        else:
+            _print(service.url, findings, quick=not arguments.wait)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        discard_output()
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
 
 

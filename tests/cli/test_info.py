@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -174,8 +176,8 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
         ("http://a/b", "Recv failure: Connection reset by peer", "If the port expects TLS, use https://"),
         ("http://a/b", "Received HTTP/0.9 when not allowed", "If the port expects TLS, use https://"),
         ("http://a/b", "Could not resolve host: a", "DNS"),
-        ("http://a/b", "Could not resolve proxy: p", "check --proxy"),
-        ("https://a/b", "Failed to connect to a:1 over proxy p after 0 ms", "check --proxy"),
+        ("http://a/b", "Could not resolve proxy: p", "proxy cannot be reached"),
+        ("https://a/b", "Failed to connect to a:1 over proxy p after 0 ms", "proxy cannot be reached"),
         ("https://a/b", "CONNECT tunnel failed, response 403", "check --proxy"),
         ("https://a/b", "CONNECT tunnel failed, response 407", "requires other credentials"),
         ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
@@ -324,6 +326,7 @@ def test_a_proxy_of_the_environment_is_named(
     output = capsys.readouterr().out
     assert f"note  proxy  all requests go through http://127.0.0.1:{port} (http_proxy)" in output
     assert "over proxy" in output
+    assert "The proxy cannot be reached" in output
     assert main(["info", url, "--no-proxy"]) == 1
     assert "proxy" not in capsys.readouterr().out
     assert main(["connect", url]) == 1
@@ -592,6 +595,14 @@ async def test_a_connection_that_stays_open_without_a_frame_needs_a_longer_check
     else:
         pytest.fail(str(findings))
     assert {finding.level for finding in findings} == {Level.NOTE}
+
+
+def test_an_output_that_nobody_reads_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(io.FileIO(writing, "w"), "utf-8") as stdout, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stdout)
+        assert main(["info", "http://127.0.0.1:1/echo", "--no-proxy"]) == 1
 
 
 @pytest.mark.parametrize(("columns", "longest"), [("84", 84), ("200", 110), ("1", 43)])
