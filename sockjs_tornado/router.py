@@ -112,6 +112,10 @@ class SockJSRouter(Messaging):
             raise ConfigurationError(
                 f"cluster: expected a RedisCluster or UnixCluster, got {cluster!r} ({type(cluster).__name__})"
             )
+        # A connection class may require a cluster with recovery.
+        check_cluster = getattr(connection, "_check_cluster", None)
+        if check_cluster is not None:
+            check_cluster(cluster)
         self.cluster = cluster
         self.container = SessionContainer(self.settings, self.stats, cluster)
         self.body_budget = ByteBudget(_body_budget(self.settings))

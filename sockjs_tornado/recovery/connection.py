@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..connection import SockJSConnection
 from ..exceptions import ClusterUnavailable, ConfigurationError
-from ..validation import warn_application
+from ..validation import check_callback, warn_application
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -31,7 +31,8 @@ class RecoveryConnection(SockJSConnection):
         session: The session of the connection.
 
     Raises:
-        ConfigurationError: The router has no ``RedisCluster(recovery=True)``.
+        ConfigurationError: The router has no ``RedisCluster(recovery=True)``. A router of this class raises this when
+            it is created.
 
     Attributes:
         max_followed_rooms: The largest number of rooms that one client may follow. Default 100.
@@ -50,11 +51,22 @@ class RecoveryConnection(SockJSConnection):
     def __init__(self, session: "Session") -> None:
         super().__init__(session)
         self._followed: set[str] = set()
-        if not getattr(session.server.cluster, "recovery", False):
+        # The router has checked its connection class, but not what another callable returns.
+        self._check_cluster(session.server.cluster)
+
+    @classmethod
+    def _check_cluster(cls, cluster: object) -> None:
+        """Raise ConfigurationError if the cluster has no recovery, or a method has other parameters.
+
+        The router calls this when it is created.
+        """
+        if not getattr(cluster, "recovery", False):
             raise ConfigurationError(
-                f"{type(self).__name__} requires a cluster with histories: create the router with "
+                f"{cls.__name__} requires a cluster with histories: create the router with "
                 "SockJSRouter(cluster=RedisCluster(url, recovery=True))"
             )
+        for name, parameter in (("may_follow", "room"), ("on_other_message", "message")):
+            check_callback(name, inspect.getattr_static(cls, name), ("self", parameter))
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Warn about mistakes after which clients get no messages, and the server logs nothing."""

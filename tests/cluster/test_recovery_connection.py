@@ -224,9 +224,19 @@ async def test_a_herd_of_clients_is_one_command(router: MakeRouter, redis_server
 
 @pytest.mark.parametrize("cluster", [None, RedisCluster("redis://localhost")])
 async def test_a_router_without_recovery_is_an_error(cluster: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"RedisCluster\(url, recovery=True\)"):
-        async with connect_in_memory(SockJSRouter(Feed, cluster=cluster)):
+    with pytest.raises(ConfigurationError, match=r"^Feed requires .*RedisCluster\(url, recovery=True\)"):
+        SockJSRouter(Feed, cluster=cluster)
+    # What a callable returns is not known before.
+    with pytest.raises(ConfigurationError, match=r"^Feed requires .*RedisCluster\(url, recovery=True\)"):
+        async with connect_in_memory(SockJSRouter(lambda session: Feed(session), cluster=cluster)):
             pass
+
+
+@pytest.mark.parametrize("name", ["may_follow", "on_other_message"])
+def test_a_method_with_other_parameters_is_an_error(name: str) -> None:
+    kind = type("Chat", (Feed,), {name: lambda self: True})
+    with pytest.raises(ConfigurationError, match=rf"^{name}: expected a function that can be called as {name}\(self, "):
+        SockJSRouter(kind, cluster=RedisCluster("redis://localhost", recovery=True))
 
 
 def test_options_that_exclude_each_other_are_an_error() -> None:
