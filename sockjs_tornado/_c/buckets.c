@@ -67,6 +67,8 @@ enter_bucket(PyObject *module, PyObject *const *args, Py_ssize_t count)
     buckets = args[0];
     owner = args[3];
     resolution = PyFloat_AsDouble(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
     due = due_of(owner);
     if (PyErr_Occurred())
         return NULL;

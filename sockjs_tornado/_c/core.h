@@ -71,7 +71,7 @@
  *   read_messages      FrameParser              the same, if they are arrays of strings     the list
  *   write_messages     messages_frame           str without surrogates                      nothing
  *   accept_socket      _accept_socket_python    everything, on Linux                        nothing
- *   enter_bucket       _enter_bucket_python     everything                                  bucket, dict and sets
+ *   enter_bucket       _enter_bucket_python     finite deadlines                            bucket, dict and sets
  *   leave_bucket       _leave_bucket_python     everything                                  bucket, dict and sets
  *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
  *   parse_head         _parse_head_python       valid heads with at most MAX_HEAD_FIELDS    nothing
