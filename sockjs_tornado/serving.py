@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from tornado import netutil
 from tornado.web import Application
 
-from .http.application_rules import routers_of
+from .http.application_rules import has_known_rules, routers_of, warn_about_earlier_rules, warn_about_hidden_routers
 from .protocol import CloseCode, check_session_close
 from .router import SockJSRouter
 from .server import HTTPServer
@@ -223,13 +223,16 @@ async def serve(
                 "clients will be disconnected without draining. Add it to the list",
                 router.prefix,
             )
-    for router in routers if served else ():
+    for router in routers if served or has_known_rules(application) else ():
         if router not in served:
             logger.warning(
                 "serve: the router with the prefix %r is in the list of routers, but not in the application: its "
                 "clients get 404. Pass Application([*router.urls, ...])",
                 router.prefix,
             )
+    for server in served:
+        warn_about_hidden_routers(application, server)
+    warn_about_earlier_rules(application)
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
 

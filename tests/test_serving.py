@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from application import Echo, LogWatch
 from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, until, within
 from programs import ServerProgram
-from tornado.web import Application
+from tornado.web import Application, FallbackHandler, RequestHandler, StaticFileHandler
 
 from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter
 from sockjs_tornado.cluster import UnixCluster
+from sockjs_tornado.http.application_rules import routers_of
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.server.proxies import TrustedProxies
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, describe_address, http_server, serve
@@ -195,6 +196,44 @@ async def test_a_router_that_is_not_served_is_reported(logged: LogWatch) -> None
     await within(serving)
     record = logged.take("serve: the router with the prefix '/missing' is in the list of routers, but not in")
     assert record.levelname == "WARNING"
+
+
+class OwnRouting(Application):
+    """An application that chooses the handlers itself."""
+
+    def find_handler(self, request: Any, **more: Any) -> Any:
+        return super().find_handler(request, **more)
+
+
+PAGES = (r"/(.*)", StaticFileHandler, {"path": "."})
+
+
+@pytest.mark.parametrize(
+    ("create", "text"),
+    [
+        (lambda chat, other: Application([PAGES]), "'/chat' is in the list of routers, but not in the"),
+        (lambda chat, other: Application([*chat, *other, PAGES]), "two routers of the application have the prefix"),
+        (lambda chat, other: Application([PAGES, *chat]), "rule '/(.*)$' of the application, of StaticFileHandler,"),
+        (lambda chat, other: Application([("/chat/info", RequestHandler), *chat, PAGES]), None),
+        (lambda chat, other: Application([(r"/.*", FallbackHandler, {"fallback": print})]), None),
+        (lambda chat, other: OwnRouting([]), None),
+    ],
+    ids=["missing", "hidden by a router", "hidden by a page", "one URL is another's", "passed on", "own routing"],
+)
+async def test_a_router_that_no_request_reaches_is_reported_at_the_start(
+    create: Callable[[Any, Any], Application], text: str | None, logged: LogWatch
+) -> None:
+    chat, other = SockJSRouter(Echo, "/chat"), SockJSRouter(SockJSConnection, "/chat")
+    application = create(chat.urls, other.urls)
+    sockets = bind_sockets(0, "127.0.0.1")
+    routers: Any = routers_of(application) or [chat]
+    await within(serve(application, routers, sockets, on_start=lambda http: os.kill(os.getpid(), signal.SIGTERM)))
+    for router in routers:
+        # As with the first request.
+        router._set_application(application)
+    if text is not None:
+        logged.take(text)
+    assert not logged.records
 
 
 async def test_without_sockets_nothing_would_be_served() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 from tornado.routing import AnyMatches, PathMatches, Rule, RuleRouter
-from tornado.web import Application
 
+from ..http.application_rules import routes_by_rules
 from ..http.body_limit import StreamedBodyHandler
 from ..http.handlers import SockJSHandler
 from ..transports.endpoint import Endpoint
@@ -32,11 +32,7 @@ class Routes:
     """
 
     def __init__(self, target: object) -> None:
-        # An application may choose the handlers itself.
-        is_standard = isinstance(target, Application) and all(
-            getattr(type(target), name) is getattr(Application, name) for name in ("find_handler", "start_request")
-        )
-        self._application = target if isinstance(target, Application) and is_standard else None
+        self._application = target if routes_by_rules(target) else None
         # The lists of rules that were read, and their lengths: an application may add rules at any time.
         self._sources: list[tuple[list[Rule], int]] = []
         self._all: list[_Route] = []
