@@ -109,7 +109,8 @@ class Publisher:
             ValueError: A number in the message cannot be encoded as JSON, or ``history``, ``ttl`` or the length of the
                 key is out of range.
             ClusterUnavailable: Redis is unavailable, or rejected the command.
-            ClusterError: Redis requires another user or password.
+            ClusterError: Redis requires another user or password, or none.
+            ConfigurationError: A file of certificates that the URL names cannot be read.
         """
         self._close_if_idle()
         with _translated_errors(), self._signers.borrow() as signer:

@@ -1,7 +1,11 @@
-"""Connections of the blocking publisher to a server that must be found first, or with credentials that expire."""
+"""Connections of the blocking publisher, with the errors of this package.
+
+The server may have to be found first, and credentials may expire.
+"""
 
 import asyncio
 import math
+import ssl
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .redis_connection import TIMEOUT, RedisConnection, RedisURL
+from .redis_connection import TIMEOUT, RedisConnection, RedisURL, translate_error
 
 
 def create_client(url: RedisURL) -> "redis.Redis":
@@ -25,20 +29,45 @@ def create_client(url: RedisURL) -> "redis.Redis":
     }
     if url.client_name is not None:
         options["client_name"] = url.client_name
-    if url.finds_servers or url.has_credentials_function:
-        is_unix = isinstance(url.parsed.addresses[0], str)
-        options["connection_class"] = _KINDS["unix" if is_unix else "tls" if url.parsed.uses_tls else "tcp"]
-        options["redis_url"] = url
+    is_unix = isinstance(url.parsed.addresses[0], str)
+    kinds = _MANAGED_KINDS if url.finds_servers or url.has_credentials_function else _KINDS
+    options["connection_class"] = kinds["unix" if is_unix else "tls" if url.parsed.uses_tls else "tcp"]
+    options["redis_url"] = url
     # Unlike the class itself, from_pool() makes the client close the pool.
     return redis.Redis.from_pool(redis.ConnectionPool.from_url(url.parsed.server_url, **options))
 
 
-class _Managed:
-    """A connection of redis-py that finds its server and its credentials before each connect."""
+class _Translating:
+    """A connection of redis-py whose failure to connect raises the error that a cluster raises."""
 
     def __init__(self, *, redis_url: RedisURL, **options: Any) -> None:
         super().__init__(**options)
         self._redis_url: Final = redis_url
+
+    def connect(self) -> None:
+        """Connect, unless it is connected. The pool calls this before each use."""
+        try:
+            super().connect()  # type: ignore[misc]
+        except (redis.RedisError, OSError) as error:
+            if self._redis_url.parsed.uses_tls:
+                # Raises if a file of certificates cannot be read.
+                self._redis_url.parsed.tls_context()
+            # redis-py has classes of its own for errors of the socket.
+            cause = error.__cause__ or error.__context__
+            is_closed = not isinstance(cause, OSError) or isinstance(cause, ConnectionResetError | BrokenPipeError)
+            hint = self._redis_url.scheme_hint(
+                connect_timed_out=isinstance(error, redis.TimeoutError),
+                closed_without_reply=type(error) is redis.ConnectionError and is_closed,
+            )
+            found = cause if isinstance(cause, ssl.SSLError) else error
+            raise translate_error(found, self._redis_url.address, hint) from error
+
+
+class _Managed(_Translating):
+    """A connection that finds its server and its credentials before each connect."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._is_located = False
         self._renew_at = math.inf
 
@@ -55,7 +84,7 @@ class _Managed:
             self.username, self.password = found.credentials.username, found.credentials.password
             delay = found.credentials.renewal_delay
             self._renew_at = math.inf if delay is None else time.monotonic() + delay
-        super().connect()  # type: ignore[misc]
+        super().connect()
         self._is_located = True
 
     async def _locate(self) -> RedisConnection:
@@ -73,6 +102,18 @@ class _Managed:
         super().disconnect(*args)  # type: ignore[misc]
 
 
+class _Connection(_Translating, redis.Connection):
+    pass
+
+
+class _TLSConnection(_Translating, redis.SSLConnection):
+    pass
+
+
+class _UnixConnection(_Translating, redis.UnixDomainSocketConnection):
+    pass
+
+
 class _ManagedConnection(_Managed, redis.Connection):
     pass
 
@@ -85,7 +126,8 @@ class _ManagedUnixConnection(_Managed, redis.UnixDomainSocketConnection):
     pass
 
 
-_KINDS: Final = {"tcp": _ManagedConnection, "tls": _ManagedTLSConnection, "unix": _ManagedUnixConnection}
+_KINDS: Final = {"tcp": _Connection, "tls": _TLSConnection, "unix": _UnixConnection}
+_MANAGED_KINDS: Final = {"tcp": _ManagedConnection, "tls": _ManagedTLSConnection, "unix": _ManagedUnixConnection}
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -44,6 +44,9 @@ _NOT_WRITABLE_ERRORS: Final = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY
 _NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
 _REFUSED_ERROR: Final = "ERR max number of clients"
 
+# A part of the reply to AUTH if the default user has no password.
+_UNNEEDED_LOGIN: Final = "called without any password configured"
+
 # A server of Redis Cluster that was just replaced may name another one that does not know it yet either.
 _MAX_REDIRECTS: Final = 5
 
@@ -186,21 +189,24 @@ class RedisURL:
             if isinstance(error, CONNECTION_ERRORS):
                 # The event loop closes the socket in its next turn.
                 await asyncio.sleep(0)
-                translated = translate_error(error, describe(address), self._scheme_hint(address, connection, error))
+                is_silent = connection is not None and not connection.bytes_received
+                hint = self.scheme_hint(
+                    connect_timed_out=isinstance(error, TimeoutError) and connection is None,
+                    closed_without_reply=isinstance(error, ConnectionError) and is_silent,
+                )
+                translated = translate_error(error, describe(address), hint)
                 if translated is not error:
                     raise translated from error
             raise
         return connection
 
-    def _scheme_hint(self, address: Address, connection: "RedisConnection | None", error: Exception) -> str:
+    def scheme_hint(self, *, connect_timed_out: bool, closed_without_reply: bool) -> str:
         """Return what to check in the URL, if perhaps only one side uses TLS."""
-        if self.parsed.uses_tls:
-            # Redis without TLS takes the handshake for the beginning of a command, and waits for the rest.
-            if connection is None and isinstance(error, TimeoutError):
-                return ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster"
-            return ""
-        is_closed = isinstance(error, ConnectionError) and connection is not None and not connection.bytes_received
-        if is_closed and not isinstance(address, str):
+        # Redis without TLS takes the handshake for the beginning of a command, and waits for the rest.
+        if connect_timed_out and self.parsed.uses_tls:
+            return ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster"
+        is_unix = isinstance(self.parsed.addresses[0], str)
+        if closed_without_reply and not self.parsed.uses_tls and not is_unix:
             return ". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters"
         return ""
 
@@ -294,6 +300,11 @@ def translate_error(error: Exception, address: str, hint: str = "") -> ClusterEr
     """Return the exception of this package for an error; ``hint`` is what to check if the server does not respond."""
     if isinstance(error, ClusterError):
         return error
+    if _UNNEEDED_LOGIN in str(error):
+        return ClusterError(
+            f"Redis at {address} requires no password, but the URL has one, or the function credentials returns one; "
+            "omit it, or configure it in Redis"
+        )
     is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
     if is_refused or str(error).startswith(_CREDENTIALS_ERRORS):
         return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")

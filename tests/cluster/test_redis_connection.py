@@ -192,6 +192,13 @@ async def connecting(url: str) -> str:
     return f"{type(raised.value).__name__}: {raised.value}"
 
 
+def publishing(url: str) -> str:
+    """Return the error of the blocking publisher."""
+    with Publisher(url) as publisher, pytest.raises(ClusterError) as raised:
+        publisher.publish("room", "x")
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
 async def test_connecting_fails_if_nothing_listens(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -221,8 +228,11 @@ async def test_a_required_password(tmp_path: Path) -> None:
 
 
 async def test_a_password_that_redis_does_not_require(redis_server: RedisServer) -> None:
-    text = await connecting(redis_server.url.replace("//", "//:secret@"))
-    assert f"Redis at 127.0.0.1:{redis_server.port} requires another user or password: ERR AUTH" in text
+    url = redis_server.url.replace("//", "//:secret@")
+    for text in (await connecting(url), publishing(url)):
+        assert text.startswith(
+            f"ClusterError: Redis at 127.0.0.1:{redis_server.port} requires no password, but the URL has one"
+        )
 
 
 async def test_a_redis_with_too_many_clients_is_unavailable(redis_server: RedisServer) -> None:
@@ -263,11 +273,16 @@ async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str
         with RedisServer(tmp_path, "--tls-port", str(port), *files, "--tls-auth-clients", required):
             login = f"&ssl_certfile={cert}&ssl_keyfile={key}" if required == "yes" else ""
             await ping(f"rediss://localhost:{port}/0?ssl_ca_certs={cert}{login}")
-            text = await connecting(f"rediss://localhost:{port}/0")
-            assert text.startswith(f"ClusterUnavailable: The TLS connection to Redis at localhost:{port} failed: ")
-            assert "certificate verify failed" in text
-            text = await connecting(f"redis://localhost:{port}")
-            assert text.endswith(". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters")
+            url = f"rediss://localhost:{port}/0"
+            for text in (await connecting(url), publishing(url)):
+                assert text.startswith(f"ClusterUnavailable: The TLS connection to Redis at localhost:{port} failed: ")
+                assert "certificate verify failed" in text
+            url = f"redis://localhost:{port}"
+            for text in (await connecting(url), publishing(url)):
+                assert f"Redis at localhost:{port} does not respond: " in text
+                assert text.endswith(
+                    "If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters"
+                )
             if required == "no":
                 sentinel = free_port()
                 lines = [
@@ -286,9 +301,12 @@ async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str
 
 
 async def test_tls_to_a_port_without_tls(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection.TIMEOUT", 0.05)
-    text = await connecting(redis_server.url.replace("redis:", "rediss:"))
-    assert "does not respond: TimeoutError. If Redis does not use TLS at this port, the URL begins with " in text
+    for module in ("redis_connection", "publisher_connection"):
+        monkeypatch.setattr(f"sockjs_tornado.cluster.{module}.TIMEOUT", 0.03)
+    url = redis_server.url.replace("redis:", "rediss:")
+    for text in (await connecting(url), publishing(url)):
+        assert f"Redis at 127.0.0.1:{redis_server.port} does not respond: Timeout" in text
+        assert ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster" in text
 
 
 @pytest.mark.redis_tls
@@ -415,5 +433,11 @@ async def test_unknown_options_of_tls_and_invalid_values_are_rejected(option: st
 
 
 async def test_a_missing_file_of_certificates(tmp_path: Path) -> None:
+    url = f"rediss://localhost?ssl_ca_certs={tmp_path}/missing.pem"
     with pytest.raises(ConfigurationError, match=r"^url: cannot read a file of certificates; .*: No such file"):
-        await RedisURL(f"rediss://localhost?ssl_ca_certs={tmp_path}/missing.pem").connect()
+        await RedisURL(url).connect()
+    with (
+        Publisher(url) as publisher,
+        pytest.raises(ConfigurationError, match=r"^url: cannot read a file of certificates; .*: No such file"),
+    ):
+        publisher.publish("room", "x")
