@@ -1,5 +1,7 @@
 """The HTTP API on one of two nodes."""
 
+from typing import Any
+
 from application import LogWatch
 from client import until
 from test_http_api import api_of
@@ -20,6 +22,10 @@ async def test_it_controls_the_sessions_of_all_nodes(
         assert (status, response["position"]["offset"]) == (200, 1)
         assert response["position"]["epoch"]
         assert await peer.message() == "stored"
+        for name, value in (("history", "10"), ("history", None), ("ttl", "60")):
+            fields: Any = {"room": "news", "message": "x", "history": 1, name: value}
+            status, response = await api.post("/publish", **fields)
+            assert (status, response["error"].partition(" expected ")[0]) == (400, f"{name}:")
         # The node that has joined may still be writing it.
         assert len(await there.router.presence("desk")) == 1
         (name,) = await here.router.presence("desk")

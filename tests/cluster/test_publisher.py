@@ -259,8 +259,13 @@ def test_invalid_arguments_are_rejected(kind: Any) -> None:
 
 def test_invalid_messages_are_rejected() -> None:
     with Publisher("redis://127.0.0.1:1") as publisher:
-        for room, message, options in ((5, "x", {}), (ROOM, 5, {}), (ROOM, "x", {"history": "1"})):
-            with pytest.raises(TypeError):
+        for room, message, options, error in (
+            (5, "x", {}, "room"),
+            (ROOM, 5, {}, "message"),
+            (ROOM, "x", {"history": "1"}, "history: expected an int"),
+            (ROOM, "x", {"history": 1, "ttl": "60"}, "ttl: expected a number of seconds"),
+        ):
+            with pytest.raises(TypeError, match=error):
                 publisher.publish(room, message, **options)  # type: ignore[arg-type]
 
 
