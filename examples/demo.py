@@ -21,7 +21,9 @@ from tornado.web import RequestHandler
 from sockjs_tornado import SockJSRouter
 
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
-NO_REDIS = "<p><strong>Recovery</strong> needs Redis: start the demo with <code>--redis redis://localhost</code>.</p>"
+NO_REDIS = """<p><strong>Recovery</strong> needs Redis. Stop the demo, and start it again with Redis:</p>
+<pre>.venv/bin/pip install -e ".[cluster]"
+.venv/bin/python examples/demo.py --redis redis://localhost</pre>"""
 
 
 class Home(RequestHandler):
