@@ -208,9 +208,8 @@ class Bus(ReconnectingConnection):
                 case ResponseError() as error if str(error).startswith("WRONGPASS"):
                     # The reply to AUTH. The subscriptions remain until the old credentials expire.
                     message = "Redis at %s rejects the new credentials of this node: %s"
-                    self._log.write(
-                        logger, logging.WARNING, "credentials", message, describe(connection.address), error
-                    )
+                    address = describe(connection.address)
+                    self._log.write(logger, logging.WARNING, "new credentials", message, address, error)
                 case ResponseError() as error:
                     raise error
             # receive() does not yield to the event loop while data is buffered.
