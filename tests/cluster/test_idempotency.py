@@ -85,6 +85,8 @@ async def test_members_of_its_node_receive_it_if_only_the_reply_is_lost(
     here = await node()
     peer, _ = await here.enter(ROOM)
     commands: Any = here.cluster.commands
+    # The publish is sent only after the replies to earlier commands.
+    await until(lambda: commands.queued[0] == 0)
     redis_server.freeze()
     publishing = here.router.publish(ROOM, "once", idempotency_key="a")
     await until(lambda: commands._in_flight)
