@@ -15,7 +15,8 @@ from ..observe.logs import ThrottledLog
 from .base import fail, fail_all
 from .credentials import Credentials
 from .reconnecting import ReconnectingConnection
-from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, mask_user, pack_command
+from .redis_connection import TIMEOUT, Args, RedisConnection, RedisURL, pack_command
+from .redis_errors import mask_user
 from .redis_url import describe
 from .server_check import check_server
 

@@ -28,7 +28,8 @@ from .history import position_of
 from .presence_reading import count_command, decode_counts, decode_entries, decode_in_slices, read_command
 from .publisher_commands import Signers, control_command, room_command, room_commands, topic_command
 from .publisher_connection import create_client
-from .redis_connection import CONNECTION_ERRORS, Args, RedisURL, mask_user, translate_error
+from .redis_connection import Args, RedisURL
+from .redis_errors import CONNECTION_ERRORS, mask_user, translate_error
 from .secret import SecretOption
 
 #: The number of commands of ``publish_many`` that are sent before the first reply.

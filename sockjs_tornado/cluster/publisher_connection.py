@@ -15,7 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .redis_connection import TIMEOUT, RedisConnection, RedisURL, translate_error
+from .redis_connection import TIMEOUT, RedisConnection, RedisURL
+from .redis_errors import scheme_hint, translate_error
 
 
 def create_client(url: RedisURL) -> "redis.Redis":
@@ -55,7 +56,8 @@ class _Translating:
             # redis-py has classes of its own for errors of the socket.
             cause = error.__cause__ or error.__context__
             is_closed = not isinstance(cause, OSError) or isinstance(cause, ConnectionResetError | BrokenPipeError)
-            hint = self._redis_url.scheme_hint(
+            hint = scheme_hint(
+                self._redis_url.parsed,
                 connect_timed_out=isinstance(error, redis.TimeoutError),
                 closed_without_reply=type(error) is redis.ConnectionError and is_closed,
             )

@@ -18,7 +18,8 @@ from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
 from .base import cancel
 from .credentials import RETRY_INTERVAL, Credentials
-from .redis_connection import CONNECTION_ERRORS, Args, RedisConnection, RedisURL, translate_error
+from .redis_connection import Args, RedisConnection, RedisURL
+from .redis_errors import CONNECTION_ERRORS, translate_error
 from .redis_url import describe
 
 logger = logging.getLogger(__name__)

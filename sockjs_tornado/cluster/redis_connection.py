@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import re
-import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,6 +15,7 @@ from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..session.grace import timeout
 from .credentials import Credentials, CredentialsFunction, request_credentials
 from .envelope import RedisKeys
+from .redis_errors import CONNECTION_ERRORS, mask_user, scheme_hint, translate_error
 from .redis_url import CLIENT_NAME, Address, ParsedURL, describe
 from .sentinel import find_masters
 from .server_check import check_server
@@ -29,29 +28,19 @@ TIMEOUT: Final = 2.0
 #: A command and its arguments. Text is encoded as UTF-8.
 Args = tuple[str | bytes | int, ...]
 
-# What redis-py adds to an error of a pipeline: the beginning of the command, which may have a message.
-_PIPELINE_PREFIX: Final = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
-# redis-py omits the code in some of its exceptions.
-_USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
-
 #: The largest number of bytes to read at once.
 _READ_SIZE: Final = 64 * 1024
 
-# The beginnings of error replies: wrong credentials, a server that does not accept writes, or no longer does, and one
-# that closes the connection immediately.
-_CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "NOPERM", "WRONGPASS")
+# The beginnings of error replies: a server that does not accept writes, or no longer does, and one that closes the
+# connection immediately.
 _NOT_WRITABLE_ERRORS: Final = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY")
-_NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
 _REFUSED_ERROR: Final = "ERR max number of clients"
 
-# A part of the reply to AUTH if the default user has no password.
-_UNNEEDED_LOGIN: Final = "called without any password configured"
+# The beginnings of the replies to a command that the user may not run.
+_NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
 
 # A server of Redis Cluster that was just replaced may name another one that does not know it yet either.
 _MAX_REDIRECTS: Final = 5
-
-#: The errors of a connection. ``TimeoutError`` is a subclass of ``OSError``.
-CONNECTION_ERRORS: Final = (redis.RedisError, OSError, ClusterError)
 
 
 class RedisURL:
@@ -190,7 +179,8 @@ class RedisURL:
                 # The event loop closes the socket in its next turn.
                 await asyncio.sleep(0)
                 is_silent = connection is not None and not connection.bytes_received
-                hint = self.scheme_hint(
+                hint = scheme_hint(
+                    self.parsed,
                     connect_timed_out=isinstance(error, TimeoutError) and connection is None,
                     closed_without_reply=isinstance(error, ConnectionError) and is_silent,
                 )
@@ -199,16 +189,6 @@ class RedisURL:
                     raise translated from error
             raise
         return connection
-
-    def scheme_hint(self, *, connect_timed_out: bool, closed_without_reply: bool) -> str:
-        """Return what to check in the URL, if perhaps only one side uses TLS."""
-        # Redis without TLS takes the handshake for the beginning of a command, and waits for the rest.
-        if connect_timed_out and self.parsed.uses_tls:
-            return ". If Redis does not use TLS at this port, the URL begins with redis, sentinel or cluster"
-        is_unix = isinstance(self.parsed.addresses[0], str)
-        if closed_without_reply and not self.parsed.uses_tls and not is_unix:
-            return ". If Redis uses TLS at this port, the URL begins with rediss, sentinels or clusters"
-        return ""
 
     async def _ask_sentinel(self, address: Address) -> Address | None:
         """Return the address of the master as a sentinel names it, or None if it does not know its name."""
@@ -289,33 +269,6 @@ def pack_command(args: Args) -> bytes:
             arg = arg.encode("utf-8", "surrogatepass")
         parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
     return b"".join(parts)
-
-
-def mask_user(reply: str) -> str:
-    """Return an error reply without the name of the user, which Redis repeats, and without the command."""
-    return _USER_IN_REPLY.sub(r"\1User *** has no", _PIPELINE_PREFIX.sub("", reply))
-
-
-def translate_error(error: Exception, address: str, hint: str = "") -> ClusterError:
-    """Return the exception of this package for an error; ``hint`` is what to check if the server does not respond."""
-    if isinstance(error, ClusterError):
-        return error
-    if _UNNEEDED_LOGIN in str(error):
-        return ClusterError(
-            f"Redis at {address} requires no password, but the URL has one, or the function credentials returns one; "
-            "omit it, or configure it in Redis"
-        )
-    is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
-    if is_refused or str(error).startswith(_CREDENTIALS_ERRORS):
-        return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")
-    if isinstance(error, redis.ResponseError):
-        return ClusterError(f"Redis at {address} cannot be used: {error}")
-    if isinstance(error, ssl.SSLError):
-        return ClusterUnavailable(
-            f"The TLS connection to Redis at {address} failed: {error}. Check that Redis uses TLS at this port, and "
-            "check the certificates of both sides"
-        )
-    return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}{hint}")
 
 
 class RedisConnection:

@@ -16,7 +16,7 @@ from sockjs_tornado.cluster import Publisher, RedisCluster
 from sockjs_tornado.cluster.base import RELAY_COUNTERS
 from sockjs_tornado.cluster.envelope import RedisKeys
 from sockjs_tornado.cluster.permissions import _COMMANDS, acl_rules
-from sockjs_tornado.cluster.redis_connection import mask_user
+from sockjs_tornado.cluster.redis_errors import mask_user
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 
