@@ -1,7 +1,5 @@
 import json
-import math
 import sys
-import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from memory import least_memory, traced_memory
 
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.wire import payloads
@@ -286,18 +285,16 @@ def test_no_payload_takes_more_memory_than_three_of_its_kind(name: str, decode: 
     payload, wanted = LARGE[name]
     # What the messages that may be read take, however short they are: an object of 64 bytes for each, in a list.
     least = (LIMIT + 1) * 80
-    peaks: list[int] = []
-    # Other threads of the process may allocate memory at the same time, but hardly each time.
-    while len(peaks) < 3 and min(peaks, default=math.inf) >= 2 * len(payload) + least:
-        tracemalloc.start()
-        try:
+
+    def peak() -> int:
+        with traced_memory() as traced:
             found = outcome(decode, payload)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-    assert (found if isinstance(found, str) else len(found)) == wanted
+            most = traced()[1]
+        assert (found if isinstance(found, str) else len(found)) == wanted
+        return most
+
     # The payload itself is there already.
-    assert min(peaks) < 2 * len(payload) + least
+    assert least_memory(peak, 2 * len(payload) + least) < 2 * len(payload) + least
 
 
 @pytest.mark.parametrize("name", LARGE)

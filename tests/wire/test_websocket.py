@@ -1,7 +1,6 @@
 """The frame parser and the frame builders (RFC 6455), against the standard and against wsproto."""
 
 import itertools
-import tracemalloc
 import zlib
 from collections.abc import Callable
 
@@ -9,6 +8,7 @@ import pytest
 from client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from memory import least_memory, traced_memory
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from sockjs_tornado.exceptions import WebSocketError
@@ -404,13 +404,14 @@ def test_one_byte_more_is_too_big_by_the_header_alone(opcode: int) -> None:
 def test_the_longest_length_there_is_does_not_reserve_memory() -> None:
     header = frame(BINARY, length=bytes([127]) + ((1 << 63) - 1).to_bytes(8, "big"))
     assert plain(FrameParser(1 << 20).feed(header)) == [violation(TOO_BIG)]
-    parser = FrameParser(NO_LIMIT * 2)
-    tracemalloc.start()
-    try:
-        assert parser.feed(header) == []
-        assert tracemalloc.get_traced_memory()[1] < 10_000
-    finally:
-        tracemalloc.stop()
+
+    def peak() -> int:
+        parser = FrameParser(NO_LIMIT * 2)
+        with traced_memory() as traced:
+            assert parser.feed(header) == []
+            return traced()[1]
+
+    assert least_memory(peak, 10_000) < 10_000
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
@@ -486,14 +487,14 @@ def test_fragments_that_hold_nothing_take_no_memory(opcode: int) -> None:
     parser.feed(frame(opcode, b"a", fin=False))
     empty = frame(CONTINUATION, fin=False) * 100
     parser.feed(empty)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(100):
-            parser.feed(empty)
-        assert tracemalloc.get_traced_memory()[0] - before < 2_000
-    finally:
-        tracemalloc.stop()
+
+    def more() -> int:
+        with traced_memory() as traced:
+            for _ in range(100):
+                parser.feed(empty)
+            return traced()[0]
+
+    assert least_memory(more, 2_000) < 2_000
     assert parser.feed(frame(CONTINUATION, b"b")) == ["ab" if opcode == TEXT else b"ab"]
 
 
@@ -501,19 +502,21 @@ def test_fragments_that_hold_nothing_take_no_memory(opcode: int) -> None:
 def test_small_fragments_take_little_more_memory_than_what_they_hold(opcode: int) -> None:
     number = 10_000
     size = number * len("\u20ac".encode())
-    parser = FrameParser(size)
-    parser.feed(frame(opcode, fin=False))
     many = frame(CONTINUATION, "\u20ac".encode(), fin=False) * 100
-    tracemalloc.start()
-    try:
-        for _ in range(number // 100):
-            parser.feed(many)
-        # Text may be kept with four bytes a character, and buffers grow in steps.
-        assert tracemalloc.get_traced_memory()[0] < 4 * size
-    finally:
-        tracemalloc.stop()
     message = "\u20ac" * number
-    assert parser.feed(frame(CONTINUATION)) == [message if opcode == TEXT else message.encode()]
+
+    def kept() -> int:
+        parser = FrameParser(size)
+        parser.feed(frame(opcode, fin=False))
+        with traced_memory() as traced:
+            for _ in range(number // 100):
+                parser.feed(many)
+            found = traced()[0]
+        assert parser.feed(frame(CONTINUATION)) == [message if opcode == TEXT else message.encode()]
+        return found
+
+    # Text may be kept with four bytes a character, and buffers grow in steps.
+    assert least_memory(kept, 4 * size) < 4 * size
 
 
 # --- masks ------------------------------------------------------------------
