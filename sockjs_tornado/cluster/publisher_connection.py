@@ -9,14 +9,17 @@ import ssl
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ..exceptions import ClusterError
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL
 from .redis_errors import scheme_hint, translate_error
+from .server_check import check_server
 
 
 def create_client(url: RedisURL) -> "redis.Redis":
@@ -31,11 +34,30 @@ def create_client(url: RedisURL) -> "redis.Redis":
     if url.client_name is not None:
         options["client_name"] = url.client_name
     is_unix = isinstance(url.parsed.addresses[0], str)
-    kinds = _MANAGED_KINDS if url.finds_servers or url.has_credentials_function else _KINDS
+    is_managed = url.finds_servers or url.has_credentials_function
+    kinds = _MANAGED_KINDS if is_managed else _KINDS
     options["connection_class"] = kinds["unix" if is_unix else "tls" if url.parsed.uses_tls else "tcp"]
+    if not is_managed:
+        options["redis_connect_func"] = partial(_log_in, url)
     options["redis_url"] = url
     # Unlike the class itself, from_pool() makes the client close the pool.
     return redis.Redis.from_pool(redis.ConnectionPool.from_url(url.parsed.server_url, **options))
+
+
+def _log_in(url: RedisURL, connection: Any) -> None:
+    """Log in, and check the server: redis-py itself would publish in Redis Cluster, where no node receives it."""
+    connection.on_connect()
+    connection.send_command("HELLO", 2)
+    try:
+        hello = connection.read_response()
+    except redis.ResponseError as error:
+        hello = error
+    try:
+        check_server(hello, url.parsed.addresses[0], url.parsed)
+    except ClusterError:
+        # redis-py only does this after its own errors.
+        connection.disconnect()
+        raise
 
 
 class _Translating:

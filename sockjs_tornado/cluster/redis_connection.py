@@ -18,7 +18,7 @@ from .envelope import RedisKeys
 from .redis_errors import CONNECTION_ERRORS, mask_user, scheme_hint, translate_error
 from .redis_url import CLIENT_NAME, Address, ParsedURL, describe
 from .sentinel import find_masters
-from .server_check import check_server
+from .server_check import check_cluster_mode, check_server
 from .slot_routing import SlotMoved, servers_of
 
 #: Seconds to wait for a connection, and the default keepalive interval: after as long without data Redis is pinged, and
@@ -233,11 +233,14 @@ class RedisURL:
             # The reply is an error that names the server if the slot is not here.
             commands += [("EXISTS", self.keys.alive("")), ("CLUSTER", "SLOTS")]
         await connection.send(b"".join(map(pack_command, [*commands, *probes])))
+        hello: Any = None
         for name, *_ in commands:
             reply = await connection.receive()
             if name == "HELLO":
+                hello = reply
                 check_server(reply, connection.address, self.parsed, must_be_master=not self.parsed.is_cluster)
             elif name == "CLUSTER":
+                check_cluster_mode(hello, reply, connection.address)
                 found = [connection.address, *self.parsed.addresses, *servers_of(reply)]
                 self._known = list(dict.fromkeys(found))
             elif isinstance(reply, redis.ResponseError):

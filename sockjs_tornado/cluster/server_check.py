@@ -40,6 +40,28 @@ def check_server(hello: Any, address: Address, parsed: ParsedURL, *, must_be_mas
         raise ClusterError(f"{where} is version {version}; it must be {required} or newer")
 
 
+def check_cluster_mode(hello: Any, slots: Any, address: Address) -> None:
+    """Check that a server at a URL of Redis Cluster is in cluster mode.
+
+    With such a URL, all keys have other names, so that nodes with it and nodes with the URL of a single server would
+    not find each other. The mode alone is not enough: behind some proxies, it is that of a single server.
+
+    Args:
+        hello: The server's reply to HELLO.
+        slots: Its reply to CLUSTER SLOTS. It is an error without cluster mode, or without the permission.
+        address: The server's address.
+
+    Raises:
+        ClusterError: The server is in standalone mode, and names no servers of Redis Cluster.
+    """
+    _, mode, _ = _read(hello)
+    if mode == "standalone" and not isinstance(slots, list):
+        raise ClusterError(
+            f"Redis at {describe(address)} is a single server, not in cluster mode; its URL is "
+            '"redis://host:port/number", or "rediss://..." for TLS, the same on all nodes and publishers'
+        )
+
+
 def _read(hello: Any) -> tuple[str, str, str]:
     """Return the version, mode and role in a reply to HELLO, or raise it if it is another error."""
     if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():

@@ -416,13 +416,24 @@ async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -
 async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
-        assert "is a replica; it must be a single server that accepts writes" in await connecting(server.url)
+        for text in (await connecting(server.url), publishing(server.url)):
+            assert "is a replica; it must be a single server that accepts writes" in text
     for mode, url in ((b"cluster", "cluster://"), (b"sentinel", "sentinel://")):
         hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$%d\r\n%b\r\n" % (len(mode), mode)
         async with old_redis(hello) as port:
             text = await connecting(f"redis://127.0.0.1:{port}")
             assert f"is in {mode.decode()} mode; " in text
             assert url in text
+
+
+async def test_a_single_server_at_the_url_of_redis_cluster_is_rejected(redis_server: RedisServer) -> None:
+    # It would have other keys than with the URL of a single server, so that nodes would not find each other.
+    url = redis_server.url.replace("redis:", "cluster:")
+    expected = f"ClusterError: Redis at 127.0.0.1:{redis_server.port} is a single server, not in cluster mode; its URL"
+    redis_server.command("ACL", "SETUSER", "ann", "on", "nopass", "~*", "&*", "+@all", "-cluster")
+    for given in (url, url.replace("//", "//ann:x@")):
+        for text in (await connecting(given), publishing(given)):
+            assert text.startswith(f'{expected} is "redis://host:port/number"')
 
 
 @pytest.mark.parametrize("option", ["ssl_whatever=1", "ssl_min_version=1.3", "ssl_cert_reqs=x", "ssl_ciphers=x"])

@@ -126,6 +126,9 @@ async def test_one_shard_with_mutual_tls(node: StartNode, groups: Groups) -> Non
     await groups.one.ready()
     with pytest.raises(ClusterError, match=r'is in cluster mode; its URL is "cluster://host:port"'):
         await within(AsyncPublisher(server.url).start())
+    # Redis Cluster would accept the message, on a channel that no node has subscribed to.
+    with Publisher(server.url) as publisher, pytest.raises(ClusterError, match=r"is in cluster mode; its URL is"):
+        publisher.publish(ROOM, "x")
     here = await node(groups.tls_url, namespace="a{b}c")
     peer, _ = await here.enter(ROOM)
     with Publisher(groups.tls_url, namespace="a{b}c") as publisher:
