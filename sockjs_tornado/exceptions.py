@@ -52,13 +52,16 @@ class ConnectError(SockJSError):
     Attributes:
         url: The URL of the service, without credentials.
         failures: The error of each transport, by name; ``"info"`` if the request for ``/info`` failed.
+        advice: What to do about it, or ``""``.
     """
 
-    def __init__(self, url: str, failures: Mapping[str, str]) -> None:
+    def __init__(self, url: str, failures: Mapping[str, str], advice: str = "") -> None:
         reasons = (f"{'/info' if name == 'info' else name}: {why}" for name, why in failures.items())
-        super().__init__(f"cannot connect to {url}: {'; '.join(reasons)}")
+        summary = f"cannot connect to {url}: {'; '.join(reasons)}"
+        super().__init__(f"{summary}. {advice}" if advice else summary)
         self.url = url
         self.failures = dict(failures)
+        self.advice = advice
 
 
 class ConnectionClosed(SockJSError):

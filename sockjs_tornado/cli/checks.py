@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from ..client.advice import explain_failure, explain_status
 from ..client.fallback import decode_info
-from .advice import explain_failure, explain_status
+from .advice import COMMAND_LINE
 from .probe import ABORTED, Prober, Response
 
 #: An origin that no real site has. If it is allowed, all origins are.
@@ -65,7 +66,8 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     first = await prober.fetch("/info", seconds, headers=headers)
     if first.failure:
         reason = first.failure if first.failure != ABORTED else f"no response in {seconds:g} s"
-        return None, [Finding(Level.BAD, "/info", reason, explain_failure(prober.service.url, first.failure))]
+        advice = explain_failure(prober.service.url, first.failure, COMMAND_LINE)
+        return None, [Finding(Level.BAD, "/info", reason, advice)]
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []
     is_rejected = first.status == 403 and not own_origin
@@ -84,7 +86,7 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
 
 def _explain_bad_info(response: Response, url: str, origin: str | None) -> Finding:
     status = response.status
-    advice = explain_status(status, response.header("location"), bytes(response.body), url, origin)
+    advice = explain_status(status, response.header("location"), bytes(response.body), url, origin, COMMAND_LINE)
     text = f"status {status}"
     if status == 200:
         is_json = decode_info(response.body) is not None

@@ -76,7 +76,8 @@ async def _run_client(connector: connect, linger: float) -> int:
     try:
         client = await connector
     except ConnectError as error:
-        note(f"Cannot{str(error).removeprefix('cannot')}")
+        # The error's own advice has the names of Python arguments.
+        note(f"Cannot{str(error).removeprefix('cannot').removesuffix(error.advice).removesuffix('. ')}")
         if "info" in error.failures:
             note(await _find_advice(connector))
         return 1

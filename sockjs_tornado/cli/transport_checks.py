@@ -12,11 +12,12 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
+from ..client.advice import explain_known
 from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import explain_transport
+from .advice import COMMAND_LINE, explain_transport
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -157,7 +158,8 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
     except (TimeoutError, HTTPTimeoutError):
         return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _UPGRADE_ADVICE)
     except TunnelError as error:
-        return Finding(Level.BAD, "websocket", f"failed: {error}", _TUNNEL_ADVICE)
+        advice = explain_known(str(error), COMMAND_LINE) if "status 407" in str(error) else _TUNNEL_ADVICE
+        return Finding(Level.BAD, "websocket", f"failed: {error}", advice)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
         return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
     except HTTPClientError as error:

@@ -109,8 +109,12 @@ class CurlFactory:
         for option, path in zip((pycurl.SSLCERT, pycurl.SSLKEY), options.certificate_files, strict=False):
             request.setopt(option, path)
 
-    async def fetch(self, service: ServiceURL, path: str, max_size: int) -> tuple[int, bytes]:
-        """Return status and body at a path below a service's URL; raise OpenFailed if the body exceeds ``max_size``."""
+    async def fetch(self, service: ServiceURL, path: str, max_size: int) -> tuple[int, bytes, str]:
+        """Return status, body and the target of a redirect (or ``""``) at a path below a service's URL.
+
+        Raises:
+            OpenFailed: The request failed, or the body exceeds ``max_size``.
+        """
         body = bytearray()
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         request = self.create(service, path)
@@ -130,7 +134,7 @@ class CurlFactory:
             reason = await done
             if reason:
                 raise OpenFailed(reason)
-            return request.getinfo(pycurl.RESPONSE_CODE), bytes(body)
+            return request.getinfo(pycurl.RESPONSE_CODE), bytes(body), request.getinfo(pycurl.REDIRECT_URL) or ""
         finally:
             self.multi.abort(request)
             request.close()

@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
 from ..session.grace import timeout
+from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, explain_failure, explain_known, explain_status
 from .curl import CurlFactory
 from .http import HttpSession
 from .multi import Multi
@@ -34,23 +35,27 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     loop = asyncio.get_running_loop()
     started = loop.time()
     factory = CurlFactory(multi, options, service)
+    names = ARGUMENTS if options.ssl_context is None else ARGUMENTS_WITH_CONTEXT
     try:
         async with timeout(options.open_timeout):
             if options.ssl_context is None:
-                status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
+                status, body, location = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
             else:
-                status, body = await fetch_with_context(factory, service, "/info", _MAX_INFO_SIZE)
-        round_trip = loop.time() - started
-        if status != 200:
-            raise OpenFailed(f"status {status}{_status_hint(service, status)}")
-        info = decode_info(body)
-        if info is None:
-            raise OpenFailed("the response is not a JSON object")
-        target = resolve_base_url(service, info.get("base_url"))
+                status, body, location = await fetch_with_context(factory, service, "/info", _MAX_INFO_SIZE)
     except (OpenFailed, TimeoutError) as error:
         is_late = isinstance(error, TimeoutError)
         reason = f"no response within {options.open_timeout:g} seconds" if is_late else str(error)
-        raise ConnectError(service.url, {"info": reason}) from None
+        raise ConnectError(service.url, {"info": reason}, explain_failure(service.url, reason, names)) from None
+    round_trip = loop.time() - started
+    info = decode_info(body) if status == 200 else None
+    if info is None:
+        reason = "the response is not a JSON object" if status == 200 else f"status {status}"
+        advice = explain_status(status, location, body, service.url, options.origin, names)
+        raise ConnectError(service.url, {"info": reason}, advice)
+    try:
+        target = resolve_base_url(service, info.get("base_url"))
+    except OpenFailed as error:
+        raise ConnectError(service.url, {"info": str(error)}) from None
 
     failures: dict[str, str] = {}
     for name in options.transports:
@@ -70,16 +75,8 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         else:
             session.failures = failures
             return session
-    raise ConnectError(service.url, failures)
-
-
-def _status_hint(service: ServiceURL, status: int) -> str:
-    if status == 407:
-        return ", the proxy requires other credentials"
-    end = service.url.rpartition("/")[2]
-    if status == 404 and end in ("info", "websocket"):
-        return f", give the URL of the service, without /{end}"
-    return ""
+    advice = next(filter(None, (explain_known(failure, names) for failure in failures.values())), "")
+    raise ConnectError(service.url, failures, advice)
 
 
 def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:

@@ -17,8 +17,10 @@ from .tunnel import TunnelClient
 _MAX_HEAD = 1 << 16
 
 
-async def fetch_with_context(factory: CurlFactory, service: ServiceURL, path: str, max_size: int) -> tuple[int, bytes]:
-    """Return status and body at a path below a service's URL, or raise OpenFailed. The caller limits the time."""
+async def fetch_with_context(
+    factory: CurlFactory, service: ServiceURL, path: str, max_size: int
+) -> tuple[int, bytes, str]:
+    """Return what :meth:`.CurlFactory.fetch` does, or raise OpenFailed. The caller limits the time."""
     options = factory.options
     proxy = options.find_proxy(service)
     tunnel = None if proxy is None else TunnelClient(proxy)
@@ -73,7 +75,7 @@ class _Received:
         return io.BytesIO(self._data)
 
 
-def _parse(data: bytes, max_size: int) -> tuple[int, bytes]:
+def _parse(data: bytes, max_size: int) -> tuple[int, bytes, str]:
     response = http.client.HTTPResponse(cast(socket.socket, _Received(data)), method="GET")
     try:
         response.begin()
@@ -82,4 +84,4 @@ def _parse(data: bytes, max_size: int) -> tuple[int, bytes]:
         raise OpenFailed(f"the response is not valid HTTP ({type(error).__name__})") from error
     if len(body) > max_size:
         raise OpenFailed(f"the response is larger than {max_size} bytes")
-    return response.status, body
+    return response.status, body, response.getheader("Location", "")

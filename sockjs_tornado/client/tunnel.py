@@ -46,8 +46,7 @@ class TunnelClient(TCPClient):
         status = int(found[1]) if found else 0
         if not 200 <= status < 300:
             stream.close()
-            hint = ": it requires other credentials" if status == 407 else ""
-            raise TunnelError(f"the proxy refuses a tunnel to port {port} (status {status}){hint}")
+            raise TunnelError(f"the proxy refuses a tunnel to port {port} (status {status})")
         if ssl_options is not None:
             duplicate = stream.socket.dup()
             try:

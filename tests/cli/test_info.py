@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import tornado.httpserver
 from application import Echo, Serve, close_router
-from client import SESSION_URLS
+from client import SESSION_URLS, within
 from free_ports import free_port
 from http_proxies import HttpProxy
 from tornado.httputil import HTTPServerConnectionDelegate
@@ -25,12 +25,13 @@ from tornado.websocket import WebSocketHandler
 import sockjs_tornado
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cli import doctor, main
-from sockjs_tornado.cli.advice import explain_failure
+from sockjs_tornado.cli.advice import COMMAND_LINE
 from sockjs_tornado.cli.checks import Finding, Level, check_info, describe_proxy
 from sockjs_tornado.cli.options import service_url
 from sockjs_tornado.cli.probe import Prober, Response
 from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
-from sockjs_tornado.client import connect
+from sockjs_tornado.client import ConnectError, connect
+from sockjs_tornado.client.advice import explain_failure
 from sockjs_tornado.client.multi import Multi
 
 #: Seconds in which a response must arrive; no test takes that long unless it fails.
@@ -116,9 +117,14 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(200, body="[]"), {}, "the response is not a JSON object", "including its prefix"),
         (reply(404), {}, "status 404", "including its prefix"),
         (reply(302, "Location: /elsewhere"), {}, "status 302", "Use the target URL (/elsewhere)"),
-        (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login?next=/) is in front of"),
+        (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login) is in front of"),
         (reply(303, "Location: https://id.example/x"), {}, "status 303", "A login page (https://id.example/x) is in"),
-        (reply(301, "Location: https://www.example/echo/info"), {}, "status 301", "Use the target URL (https://www.ex"),
+        (
+            reply(301, "Location: https://www.example/echo/info"),
+            {},
+            "status 301",
+            "Use the target URL (https://www.example/echo)",
+        ),
         (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
         (reply(400), {}, "status 400", "including its prefix"),
@@ -184,7 +190,7 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
     ],
 )
 def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
-    assert advice in explain_failure(url, failure)
+    assert advice in explain_failure(url, failure, COMMAND_LINE)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +216,16 @@ async def test_libcurl_says_what_the_advice_is_found_by(
     multi = Multi()
     _, (finding,) = await check_info(Prober(connector.service, connector.service, connector.options, multi), LONG)
     multi.close()
+    # The client's exception says the same, with the names of its arguments.
+    with pytest.raises(ConnectError) as caught:
+        await within(connector)
     server.stop()
     await server.close_all_connections()
+    assert text in caught.value.failures["info"]
+    assert caught.value.advice == explain_failure(url, text)
+    assert str(caught.value).endswith(f". {caught.value.advice}")
     assert text in finding.text
-    assert finding.advice == explain_failure(url, text)
+    assert finding.advice == explain_failure(url, text, COMMAND_LINE)
     assert "whether the server is running" not in finding.advice
 
 
@@ -278,7 +290,7 @@ def test_a_url_of_a_client_leads_to_its_service(url: str, service: str) -> None:
     assert service_url(url) == service
 
 
-@pytest.mark.parametrize("refusal", [200, 403])
+@pytest.mark.parametrize("refusal", [200, 403, 407])
 async def test_a_proxy_is_used_for_all_requests(
     serve: Serve, http_proxy: HttpProxy, probing: Callable[..., Prober], refusal: int
 ) -> None:
@@ -296,8 +308,8 @@ async def test_a_proxy_is_used_for_all_requests(
     if refusal == 200:
         assert websocket.level is Level.GOOD
     else:
-        assert websocket.text == f"failed: the proxy refuses a tunnel to port {server.port} (status 403)"
-        assert "allow CONNECT" in websocket.advice
+        assert websocket.text == f"failed: the proxy refuses a tunnel to port {server.port} (status {refusal})"
+        assert ("allow CONNECT" if refusal == 403 else "credentials: --proxy http://") in websocket.advice
     idle = by_subject(await check_idle_timeouts(prober, LONG))
     assert ("a frame arrived" in idle["websocket, idle"].text) == (refusal == 200)
 

@@ -127,6 +127,25 @@ async def test_without_an_info_there_is_no_connection(stub: MakeStub, dial: Dial
     assert caught.value.failures == {"info": why}
 
 
+def redirect(handler: tornado.web.RequestHandler) -> None:
+    handler.set_header("Location", "https://user:hidden@www.example/echo/info?token=secret")
+    handler.set_status(301)
+
+
+async def test_the_error_says_what_to_do(stub: MakeStub, dial: Dial) -> None:
+    for info, advice in (
+        (redirect, "Clients do not follow redirects. Use the target URL (https://www.example/echo)."),
+        (status(404), "Check that this is the URL of a SockJS service, including its prefix."),
+        (write("[]"), "Check that this is the URL of a SockJS service, including its prefix."),
+        (status(401), 'headers={"Authorization": "..."}'),
+        ({"base_url": 5}, ""),
+    ):
+        with pytest.raises(ConnectError) as caught:
+            await dial(await stub(info))
+        assert advice in caught.value.advice
+        assert str(caught.value).endswith(caught.value.advice or "base_url is not a valid URL")
+
+
 async def test_connecting_takes_no_longer_than_told(stub: MakeStub, dial: Dial) -> None:
     with pytest.raises(ConnectError) as caught:
         await dial(await stub(hang), open_timeout=0.1)
@@ -283,7 +302,7 @@ async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) ->
 @pytest.mark.parametrize("end", ["info", "websocket"])
 async def test_a_url_below_that_of_the_service_is_recognised(serve: Serve, dial: Dial, end: str) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
-    with pytest.raises(ConnectError, match=f"status 404, give the URL of the service, without /{end}$"):
+    with pytest.raises(ConnectError, match=rf"status 404\. Give the URL of the service, without /{end}\.$"):
         await dial(server, prefix=f"/echo/{end}")
 
 

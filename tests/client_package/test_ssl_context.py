@@ -52,7 +52,10 @@ async def test_the_context_decides_what_is_trusted(
     # Both sides log that a handshake has failed, the server perhaps after the test.
     monkeypatch.setattr(logging.getLogger("tornado.general"), "disabled", True)
     server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
-    with pytest.raises(ConnectError, match=r"/info: .*CERTIFICATE_VERIFY_FAILED.*self-signed certificate"):
+    with pytest.raises(
+        ConnectError,
+        match=r"/info: .*CERTIFICATE_VERIFY_FAILED.*self-signed certificate.* with ssl_context\.load_verify",
+    ):
         await dial(server, host="localhost", scheme="https", ssl_context=ssl.create_default_context())
     with pytest.raises(ConnectError, match=r"/info: .*IP address mismatch"):
         await dial(server, scheme="https", ssl_context=context)
@@ -76,7 +79,10 @@ async def test_a_proxy_must_leave_the_tunnel_to_tls(
 ) -> None:
     http_proxy.extra = b"not TLS"
     server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
-    with pytest.raises(ConnectError, match=r"/info: the proxy has sent data through the tunnel before TLS has begun$"):
+    with pytest.raises(
+        ConnectError,
+        match=r"/info: the proxy has sent data through the tunnel before TLS has begun\. The proxy does not",
+    ):
         await dial(server, host="localhost", scheme="https", ssl_context=context, proxy=http_proxy.url)
 
 

@@ -1,0 +1,177 @@
+"""What to do if ``/info`` cannot be requested, or gets a response that is not the service's.
+
+The client and the command ``info`` give the same advice, with the names of the options that their users have.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+_CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
+_PREFIX: Final = "Check that this is the URL of a SockJS service, including its prefix."
+_METHOD: Final = "A proxy or firewall rejects this request. It must forward GET and POST, also with an empty body."
+_PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
+
+#: Advice for 5xx.
+FAILED: Final = "The server, or a proxy, has failed: its log says why."
+
+#: Advice for statuses, for all requests alike.
+GENERAL: Final[Mapping[int, str]] = {
+    405: _METHOD,
+    411: _METHOD,
+    429: "A proxy or firewall limits the rate of requests. Polling clients send many: exempt the service's URLs.",
+    501: _METHOD,
+}
+_PLAIN_REQUEST: Final = "The port expects TLS: use https://."
+
+
+class OptionNames(NamedTuple):
+    """How the user of a client writes its options.
+
+    Attributes:
+        ca_file: The file of trusted certificates.
+        insecure: That certificates are not verified.
+        proxy: The proxy.
+        proxy_url: The proxy with credentials.
+        cookie: A Cookie field.
+        authorization: An Authorization field.
+    """
+
+    ca_file: str
+    insecure: str
+    proxy: str
+    proxy_url: str
+    cookie: str
+    authorization: str
+
+
+#: Arguments of :class:`~sockjs_tornado.client.connect`.
+ARGUMENTS: Final = OptionNames(
+    "ca_file",
+    "verify=False",
+    "the argument proxy",
+    'proxy="http://user:password@host:port"',
+    'headers={"Cookie": "..."}',
+    'headers={"Authorization": "..."}',
+)
+
+#: The same for a client with ``ssl_context``, which excludes the first two.
+ARGUMENTS_WITH_CONTEXT: Final = ARGUMENTS._replace(
+    ca_file="ssl_context.load_verify_locations()", insecure="an ssl_context that verifies nothing"
+)
+
+#: Parts of the messages of libcurl, Python and this client, each with the advice. The first that matches counts.
+_FAILURES: Final = (
+    (
+        "self.signed certificate",
+        "No client trusts this certificate: use one of a public authority. To connect all the same, name its file with "
+        "{ca_file}, or use {insecure}.",
+    ),
+    ("certificate has expired", "Renew the certificate. With {insecure}, clients connect all the same."),
+    (
+        "subject name|hostname mismatch|address mismatch|does not match target host",
+        "The certificate is for another host name: use a name that it contains, or a certificate for this one.",
+    ),
+    (
+        "certificate",
+        "No client trusts this certificate: perhaps the server does not send the intermediate certificates. To connect "
+        "all the same, use {ca_file} or {insecure}.",
+    ),
+    (
+        "wrong.version.number|packet length too long|record layer|http.request",
+        "The port does not speak TLS: use http://.",
+    ),
+    ("(response|status) 407", _PROXY_CREDENTIALS),
+    (
+        "resolve proxy|over proxy|connect to the proxy",
+        "The proxy cannot be reached: check {proxy}, or the variables http_proxy and https_proxy, and whether the "
+        "proxy is running.",
+    ),
+    (
+        "proxy connect|from proxy|CONNECT tunnel|refuses a tunnel|through the (proxy|tunnel)",
+        "The proxy does not let the request through: check {proxy}, or the variables http_proxy and https_proxy.",
+    ),
+    ("resolve host", "The host name is unknown: check its spelling, and DNS."),
+    ("response is (larger|not valid HTTP)", _PREFIX),
+)
+
+#: How a request without TLS fails on a port that expects TLS: it gets an alert of TLS, or none at all.
+_NO_HTTP: Final = re.compile(r"HTTP/0\.9|Empty reply|reset by peer|Recv failure", re.IGNORECASE)
+_EXPECTS_TLS: Final = re.compile(
+    rb"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE
+)
+
+#: Parts of the target of a redirect to a login page.
+_LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
+
+
+def explain_failure(url: str, failure: str, options: OptionNames = ARGUMENTS) -> str:
+    """Return the advice for a request for ``/info`` that failed with a message."""
+    if url.startswith("http:") and _NO_HTTP.search(failure):
+        return "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
+    return explain_known(failure, options) or _CHECK_URL
+
+
+def explain_known(failure: str, options: OptionNames = ARGUMENTS) -> str:
+    """Return the advice for a message of any request that failed, or ``""`` if its cause is not known."""
+    for pattern, advice in _FAILURES:
+        if re.search(pattern, failure, re.IGNORECASE):
+            return _fill(advice, options)
+    return ""
+
+
+def explain_status(
+    status: int, location: str, body: bytes, url: str, origin: str | None, options: OptionNames = ARGUMENTS
+) -> str:
+    """Return the advice for a response to ``/info`` that is not the service's.
+
+    Args:
+        status: The status. With 200, the body is not that of the service.
+        location: The target of a redirect, or empty.
+        body: The body.
+        url: The URL of the service.
+        origin: The Origin field of the request, if any.
+        options: The names of options.
+    """
+    if 300 <= status < 400:
+        target, requested = urlsplit(location), urlsplit(url)
+        # With the same path, it is the service under another name, such as www.example.com.
+        leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
+        # Its query may be the client's, or have a token.
+        shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
+            return (
+                f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
+                f"somebody who is logged in with {options.cookie}, or exempt the service's URLs from the login."
+            )
+        return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
+    if status == 401:
+        return (
+            "Credentials are required: use a URL with them (https://user:password@host/...), or "
+            f"{options.authorization}. A page of another site cannot send them."
+        )
+    if status == 407:
+        return _fill(_PROXY_CREDENTIALS, options)
+    if status == 400 and _EXPECTS_TLS.search(body):
+        return _PLAIN_REQUEST
+    if status == 403 and origin:
+        advice = f"The server rejects pages of {origin} (allowed_origins)."
+        if urlsplit(origin).hostname == urlsplit(url).hostname:
+            advice += (
+                ' If allowed_origins is "same-origin", the proxy must keep the Host field, with the port. nginx: '
+                "`proxy_set_header Host $http_host;`."
+            )
+        return advice
+    end = url.rpartition("/")[2]
+    if status == 404 and end in ("info", "websocket"):
+        return f"Give the URL of the service, without /{end}."
+    if status == 421:
+        return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
+    if status in (502, 503, 504):
+        return "A proxy cannot reach the server, or the server rejects new clients at the moment."
+    return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
+
+
+def _fill(advice: str, options: OptionNames) -> str:
+    return advice.format(**options._asdict())
