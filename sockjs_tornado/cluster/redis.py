@@ -21,35 +21,28 @@ called with the rooms in which messages may be lost. Repeat the second and third
 import asyncio
 import contextlib
 import os
-import secrets
-import time
-from collections.abc import Awaitable, Sequence, Set
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ClusterUnavailable, ConfigurationError
-from ..observe.logs import ThrottledLog
-from ..protocol import JSONValue, PreparedMessage
-from ..recovery.messages import gap_message
+from ..exceptions import ConfigurationError
+from ..protocol import JSONValue
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
 from ..validation import check_callback, check_seconds
-from .base import MAX_TURN, BaseCluster, CheckedRooms, ClusterStats, WaitForAll
-from .bus import Bus
-from .catch_up import CatchUp
-from .commands import Commands
+from .base import BaseCluster, WaitForAll
 from .credentials import CredentialsFunction
-from .envelope import CONTROL, Channel
-from .gap_reports import GapReports, OnGap
-from .history import Recovered, Recoveries
+from .envelope import Channel
+from .gap_reports import OnGap
+from .history import Recovered
 from .membership import Membership
-from .message_decoder import MessageDecoder
-from .messages import Messages, TransformMessage
-from .permissions import acl_rules, command_probes
-from .presence import LIFETIME, Presence
+from .messages import TransformMessage
+from .presence import LIFETIME
 from .redis_connection import TIMEOUT, RedisURL
+from .redis_node import RedisNode
 from .secret import SecretOption, check_secret
+from .shared_rooms import SharedRooms
 
 if TYPE_CHECKING:
     from ..session.control import Command
@@ -58,37 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["RedisCluster"]
 
 _CLOSED = "is closed; create another one"
-
-
-class SharedRooms(CheckedRooms):
-    """The rooms of a node: their subscriptions and their members' presence are kept in Redis."""
-
-    __slots__ = ("_cluster", "_presence_written")
-
-    def __init__(self, cluster: "RedisCluster") -> None:
-        super().__init__(cluster._check_usable)
-        self._cluster = cluster
-        # Set by presence_set() while join() runs: the future of the presence that was written to Redis.
-        self._presence_written: asyncio.Future[Any] | None = None
-
-    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room; the awaitable completes when Redis has confirmed subscription and presence."""
-        self._presence_written = None
-        super().join(session, room, presence)
-        pending = (self._cluster._bus.confirmation(room), self._presence_written)
-        return WaitForAll(*(future for future in pending if future is not None))
-
-    def room_created(self, room: str) -> None:
-        self._cluster._bus.subscribe(room)
-
-    def room_deleted(self, room: str) -> None:
-        self._cluster._bus.unsubscribe(room)
-
-    def presence_set(self, room: str, label: str, text: str) -> None:
-        self._presence_written = self._cluster._presence.add(room, label, text)
-
-    def presence_removed(self, room: str, label: str) -> None:
-        self._cluster._presence.remove(room, label)
 
 
 class RedisCluster(BaseCluster):
@@ -184,22 +146,16 @@ class RedisCluster(BaseCluster):
             raise ConfigurationError("recovery and transform_message exclude each other: both define the messages")
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
-        self.rooms: SharedRooms = SharedRooms(self)
+        self.rooms: SharedRooms = SharedRooms(self._check_usable)
         self._set_presence_events(presence_events)
-        self._make_url = partial(RedisURL, url, namespace, credentials=credentials)
-        self._client_name = client_name
-        self._on_gap = on_gap
-        self._transform_message = transform_message
         self.recovery = recovery
-        self._timeout = timeout
-        self._presence_lifetime = presence_lifetime
         # Held by start() and close(), so that they do not run at the same time.
         self._lifecycle = asyncio.Lock()
         self._exit_stack = contextlib.AsyncExitStack()
         self._routers: list[Any] = []
-        self._make_membership: partial[Membership] | None = None
+        make_membership: partial[Membership] | None = None
         if advertise is not None:
-            self._make_membership = partial(
+            make_membership = partial(
                 Membership,
                 advertise=advertise,
                 secret=secret,
@@ -212,82 +168,31 @@ class RedisCluster(BaseCluster):
             )
         elif any(option is not None for option in (listen, tls_certificate, tls_key, tls_ca)):
             raise ConfigurationError("listen, tls_certificate, tls_key and tls_ca require advertise")
-        self._secrets = None if secret is None else check_secret(secret)
+        self._make_node = partial(
+            RedisNode,
+            partial(RedisURL, url, namespace, credentials=credentials),
+            self.rooms,
+            self._topics,
+            self._routers,
+            client_name=client_name,
+            secrets=None if secret is None else check_secret(secret),
+            make_membership=make_membership,
+            on_gap=on_gap,
+            transform_message=transform_message,
+            recovery=recovery,
+            timeout=timeout,
+            presence_lifetime=presence_lifetime,
+        )
         self._create_node()
 
     def _create_node(self) -> None:
-        self.node_id = secrets.token_hex(8)
-        self._process = os.getpid()
-        self.stats = ClusterStats()
-        self.log = ThrottledLog()
-        self._url = self._make_url(
-            client_name=f"sockjs-{self.node_id}" if self._client_name is None else self._client_name
-        )
-        self.keys = self._url.keys
-        self.commands = Commands(
-            self._url,
-            probes=command_probes(self.keys, relays=self._make_membership is not None),
-            rules=acl_rules(self.keys),
-            timeout=self._timeout,
-            log=self.log,
-            on_demoted=lambda: self._bus.reconnect(),  # A lambda, because the bus is created below.
-            on_reconnect=self._redis_reconnected,
-            on_rejected=self._command_rejected,
-        )
-        decoder = MessageDecoder(self.keys, self._secrets, self.stats, self.log)
-        self._recoveries = Recoveries(self.commands, self.keys, decoder)
-        on_gap = ([self._send_gap_messages] if self.recovery else []) + ([self._on_gap] if self._on_gap else [])
-        self._gap_reports = GapReports(self.commands, self.log, on_gap)
-        self._catch_up = CatchUp(
-            self.commands,
-            self.keys,
-            decoder,
-            lambda room, envelope: self._messages.deliver_envelope(room, envelope),  # As above.
-            self._gap_reports.add,
-            lambda room: self._messages.caught_up(room),
-        )
-        self._messages = Messages(
-            self.node_id,
-            self.keys,
-            self.rooms,
-            self.commands,
-            self.stats,
-            self.log,
-            self._transform_message,
-            lambda room: self._bus.confirmation(room),
-            self._catch_up,
-            self._topics,
-            decoder,
-            self._secrets,
-            self.recovery,
-        )
-        deliver, unsubscribed = self._messages.deliver, self._unsubscribed
-        self._bus = Bus(
-            self._url,
-            self.keys,
-            deliver,
-            unsubscribed,
-            self._gap_ended,
-            self.log,
-            self._timeout,
-            self._catch_up.ping_sent,
-            self._catch_up.pong_received,
-            self._bus_disconnected,
-        )
-        self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
-        self._membership: Membership | None = None
-        if self._make_membership is not None:
-            self._membership = self._make_membership(
-                self.commands, self.keys, self.node_id, self.stats.relay, log=self.log
-            )
-            for router in self._routers:
-                self._membership.node.add(router)
+        self._node = node = self._make_node()
+        self.node_id, self.stats, self.keys, self.commands = node.id, node.stats, node.keys, node.commands
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
         self._routers.append(router)
-        if self._membership is not None:
-            self._membership.node.add(router)
+        self._node.add(router)
 
     async def start(self) -> None:
         """Connect to Redis. If the cluster is running, this does nothing.
@@ -305,23 +210,11 @@ class RedisCluster(BaseCluster):
                 return
             if self._unusable_reason == _CLOSED:
                 raise RuntimeError(f"the cluster {_CLOSED}")
-            if self._process != os.getpid():
+            if self._node.process != os.getpid():
                 # The process was forked: each process is a node of its own.
                 self._create_node()
             stack.push_async_callback(self._topics.close)
-            for part in (self.commands, self._bus, self._membership, self._presence):
-                if part is not None:
-                    stack.push_async_callback(part.close)
-                    await part.start()
-            stack.push_async_callback(self._catch_up.close)
-            channels = (CONTROL, *self._topic_channels())
-            # If the connection is lost at once, they are subscribed to after the reconnect.
-            with contextlib.suppress(ClusterUnavailable):
-                await WaitForAll(*map(self._bus.subscribe, channels))
-            # Those of subscribe() meanwhile.
-            for channel in self._topic_channels():
-                if channel not in channels:
-                    self._bus.subscribe(channel)
+            await self._node.start(stack)
             self._set_running()
             self._exit_stack = stack.pop_all()
 
@@ -333,113 +226,62 @@ class RedisCluster(BaseCluster):
         async with self._lifecycle:
             if not self._unusable_reason:
                 self._unusable_reason = _CLOSED
-                self._gap_reports.cancel()
+                self._node.gap_reports.cancel()
                 # If this task is cancelled, the exit stack still runs the remaining callbacks.
                 await self._exit_stack.aclose()
 
     @property
     def available(self) -> bool:
         """Whether the cluster is running, and both connections to Redis are open."""
-        return super().available and self.commands.available and self._bus.available
+        return super().available and self._node.available
 
     def gauges(self) -> list[tuple[str, str, float]]:
         """Return the current state, for :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", value."""
-        commands, size = self.commands.queued
-        links = (("commands", self.commands), ("bus", self._bus))
-        return [
-            *super().gauges(),
-            *(("connected", link, float(connection.available)) for link, connection in links),
-            *(("silence_seconds", link, connection.silence) for link, connection in links),
-            ("queued_commands", "", commands),
-            ("queued_bytes", "", size),
-            ("claims", "", 0 if self._membership is None else self._membership.claim_count),
-        ]
-
-    # Events of the connections to Redis.
-
-    def _redis_reconnected(self) -> None:
-        # Redis may have been restarted without its data.
-        self._presence.restore()
-        if self._membership is not None:
-            self._membership.refresh()
-
-    def _command_rejected(self) -> None:
-        self.stats.rejected_commands += 1
-
-    def _unsubscribed(self, name: str | Channel) -> None:
-        self._messages.unsubscribed(name)
-        if isinstance(name, str):
-            self._catch_up.unsubscribed(name)
-
-    async def _bus_disconnected(self) -> None:
-        self._catch_up.disconnected()
-        await self._messages.disconnected()
-
-    def _gap_ended(self, names: Set[str | Channel]) -> None:
-        self.stats.gaps += 1
-        lost = self._catch_up.subscribed(names)
-        self._topics.gap(channel.name for channel in self._topic_channels() if channel in names)
-        # With tags, commands of router.select may have been missed, too.
-        if lost or self.rooms.tags is not None:
-            self._gap_reports.add(lost)
-
-    async def _send_gap_messages(self, rooms: frozenset[str]) -> None:
-        until = time.monotonic() + MAX_TURN
-        for room in rooms:
-            members = len(self.rooms.members(room))
-            self.rooms.publish(room, PreparedMessage(gap_message(room, members)))
-            if time.monotonic() > until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + MAX_TURN
-
-    # Rooms.
+        return [*super().gauges(), *self._node.gauges()]
 
     def publish(
         self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", options: PublishOptions
     ) -> Awaitable[Position | None]:
         """Send a message to all sessions in a room, on every node; ``router.publish`` calls this."""
         self._check_usable()
-        return self._messages.publish(room, message, exclude, options, self._bus.confirmation(room))
+        return self._node.messages.publish(room, message, exclude, options, self._node.bus.confirmation(room))
 
     def publish_many(
         self, rooms: Sequence[str], message: str | JSONValue, exclude: "Sequence[Session]"
     ) -> Awaitable[None]:
         """Send a message to all sessions in some rooms, on every node; ``router.publish_many`` calls this."""
         self._check_usable()
-        return self._messages.publish_many(rooms, message, exclude)
+        return self._node.messages.publish_many(rooms, message, exclude)
 
     def execute(self, command: "Command", exclude: "Sequence[Session]") -> Awaitable[None]:
         """Execute a command for all sessions of its target, on every node; ``router.select`` calls this."""
         self._check_usable()
-        return self._messages.execute(command, exclude)
-
-    def _topic_channels(self) -> list[Channel]:
-        return [Channel("topic", name) for name in self._topics.names]
+        return self._node.messages.execute(command, exclude)
 
     def _topic_subscribed(self, topic: str, is_new: bool) -> Awaitable[None]:
         channel = Channel("topic", topic)
-        confirmation = self._bus.subscribe(channel) if is_new else self._bus.confirmation(channel)
+        confirmation = self._node.bus.subscribe(channel) if is_new else self._node.bus.confirmation(channel)
         return WaitForAll(*([] if confirmation is None else [confirmation]))
 
     def _topic_unsubscribed(self, topic: str) -> None:
-        self._bus.unsubscribe(Channel("topic", topic))
+        self._node.bus.unsubscribe(Channel("topic", topic))
 
     @property
     def _node_name(self) -> str:
         return self.node_id
 
     def _send_topic_message(self, topic: str, text: str) -> Awaitable[None]:
-        return self._messages.publish_topic(topic, text)
+        return self._node.messages.publish_topic(topic, text)
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, on every node; ``router.presence`` calls this."""
         self._check_usable()
-        return await self._presence.get(room)
+        return await self._node.presence.get(room)
 
     async def presence_count(self, room: str) -> int:
         """Return the number of a room's members that have a presence; ``router.presence_count`` calls this."""
         self._check_usable()
-        return await self._presence.count(room)
+        return await self._node.presence.count(room)
 
     async def recover(self, room: str, offset: int, epoch: str, *, limit: int | None = None) -> Recovered:
         """Return the messages with history that were published in a room after a position, as a :class:`Recovered`.
@@ -461,11 +303,4 @@ class RedisCluster(BaseCluster):
         """
         check_room(room)
         self._check_usable()
-        subscription = self._bus.confirmation(room)
-        # Before the history is read, so that the subscription has all later messages.
-        is_subscribed = subscription is not None and subscription.done() and subscription.exception() is None
-        disconnects = self._catch_up.disconnects
-        recovered = await self._recoveries.recover(room, offset, epoch, limit)
-        if is_subscribed and self._bus.confirmation(room) is subscription and disconnects == self._catch_up.disconnects:
-            self._catch_up.recovered(room, recovered.position)
-        return recovered
+        return await self._node.recover(room, offset, epoch, limit)

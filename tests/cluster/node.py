@@ -57,7 +57,7 @@ class Node:
     @property
     def is_connected(self) -> bool:
         """Whether any of its connections to Redis is open, as far as the node knows."""
-        available: bool = self.cluster.commands.available or self.cluster._bus.available
+        available: bool = self.cluster.commands.available or self.cluster._node.bus.available
         return available
 
     async def enter(self, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:

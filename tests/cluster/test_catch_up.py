@@ -7,7 +7,7 @@ import pytest
 from application import LogWatch
 from client import Peer, until, within
 
-from sockjs_tornado.cluster import Position, catch_up, redis
+from sockjs_tornado.cluster import Position, catch_up, redis_node
 
 from .conftest import StartNode
 from .node import SECRET, Node
@@ -34,12 +34,12 @@ async def publish(node: Node, *texts: str, history: int = 100, **options: Any) -
 
 async def cut(node: Node) -> None:
     """Close a node's connection for subscriptions, and wait until the node has noticed."""
-    node.cluster._bus.reconnect()
-    await until(lambda: not node.cluster._bus.available)
+    node.cluster._node.bus.reconnect()
+    await until(lambda: not node.cluster._node.bus.available)
 
 
 async def until_caught_up(node: Node) -> None:
-    await until(lambda: node.cluster._bus.available and not node.cluster._catch_up.held)
+    await until(lambda: node.cluster._node.bus.available and not node.cluster._node.catch_up.held)
 
 
 async def restart(server: RedisServer, *nodes: Node) -> None:
@@ -92,10 +92,10 @@ async def test_many_rooms_are_held_read_and_reported_in_slices(
     here = await node(recovery=True)
     rooms = [f"room {number}" for number in range(50)]
     await here.enter(*rooms)
-    here.cluster._catch_up.positions.update({room: Position(1, "0-0") for room in rooms})
-    monkeypatch.setattr(redis, "MAX_TURN", -1)
+    here.cluster._node.catch_up.positions.update({room: Position(1, "0-0") for room in rooms})
+    monkeypatch.setattr(redis_node, "MAX_TURN", -1)
     held = count_calls(monkeypatch, catch_up, "_Held")
-    messages = count_calls(monkeypatch, redis, "gap_message")
+    messages = count_calls(monkeypatch, redis_node, "gap_message")
     await cut(here)
     assert held == []
     await until(lambda: sum(map(len, here.gaps)) == len(rooms))
@@ -172,7 +172,7 @@ async def test_a_message_that_arrives_after_it_was_read_is_not_delivered_again(
     peer, _ = await here.enter(ROOM)
     await publish(there, "1")
     assert await peer.message() == [1, "1"]
-    bus, catch_up = here.cluster._bus, here.cluster._catch_up
+    bus, catch_up = here.cluster._node.bus, here.cluster._node.catch_up
     deliver, read = bus._deliver, catch_up._read
     late: list[Any] = []
 
@@ -189,7 +189,7 @@ async def test_a_message_that_arrives_after_it_was_read_is_not_delivered_again(
     deliver(*late[0])
     await publish(there, "3")
     assert await receive(peer, 2) == [[2, "2"], [3, "3"]]
-    assert here.cluster._messages._pending == {}
+    assert here.cluster._node.messages._pending == {}
     forget_reconnects(logged)
 
 
@@ -200,7 +200,7 @@ async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_re
     peer, _ = await here.enter(ROOM)
     await publish(there, "1")
     assert await peer.message() == [1, "1"]
-    catch_up = here.cluster._catch_up
+    catch_up = here.cluster._node.catch_up
     read = catch_up._read
 
     async def read_and_disconnect(room: str, last: Position) -> Any:
@@ -272,9 +272,9 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     # It is lost again meanwhile.
     gate.reached.clear()
     await cut(here)
-    await until(lambda: here.cluster._bus.available and not here.cluster._bus._resubscribing)
+    await until(lambda: here.cluster._node.bus.available and not here.cluster._node.bus._resubscribing)
     await publish(here, "5", exclude=connection)
-    await until(lambda: len(here.cluster._catch_up.held[ROOM].messages) == 2)
+    await until(lambda: len(here.cluster._node.catch_up.held[ROOM].messages) == 2)
     gate.open.set()
     await until_caught_up(here)
     await publish(there, "6")
@@ -282,7 +282,7 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     assert await receive(author, 4) == [[2, "2"], [4, "4"], "plain", [6, "6"]]
     assert here.gaps == []
     # No state is left.
-    messages, catch_up = here.cluster._messages, here.cluster._catch_up
+    messages, catch_up = here.cluster._node.messages, here.cluster._node.catch_up
     assert (messages._pending, messages._interrupted, catch_up._held_bytes) == ({}, {}, 0)
     logged.take("Ignored a malformed message")
     forget_reconnects(logged)
@@ -295,7 +295,7 @@ async def test_a_room_that_is_left_meanwhile_is_not_delivered(
     peer, connection = await here.enter(ROOM)
     await publish(there, "1")
     assert await peer.message() == [1, "1"]
-    read = here.cluster._catch_up._read
+    read = here.cluster._node.catch_up._read
     for when in ("before", "while"):
         gate = Gate(here, monkeypatch)
         await cut(here)
@@ -310,11 +310,11 @@ async def test_a_room_that_is_left_meanwhile_is_not_delivered(
         if when == "before":
             connection.leave(ROOM)
         else:
-            monkeypatch.setattr(here.cluster._catch_up, "_read", leave_and_read)
+            monkeypatch.setattr(here.cluster._node.catch_up, "_read", leave_and_read)
         gate.open.set()
         await until_caught_up(here)
         monkeypatch.undo()
-        assert here.cluster._catch_up.positions == {}
+        assert here.cluster._node.catch_up.positions == {}
         await within(connection.join(ROOM))
         position = await publish(there, "later")
         assert await peer.message() == [position.offset, "later"]
@@ -334,7 +334,7 @@ async def test_if_too_much_waits_the_room_is_delivered_as_incomplete(
     await cut(here)
     await publish(there, "2")
     await within(gate.reached.wait())
-    await until(lambda: here.cluster._bus.available and not here.cluster._bus._resubscribing)
+    await until(lambda: here.cluster._node.bus.available and not here.cluster._node.bus._resubscribing)
     await publish(there, "3", "x" * 2000)
     assert await receive(peer, 2) == [[3, "3"], [4, "x" * 2000]]
     gate.open.set()
@@ -342,7 +342,7 @@ async def test_if_too_much_waits_the_room_is_delivered_as_incomplete(
     await publish(there, "5")
     assert await peer.message() == [5, "5"]
     assert here.gaps == [{ROOM}]
-    assert here.cluster._catch_up._held_bytes == 0
+    assert here.cluster._node.catch_up._held_bytes == 0
     forget_reconnects(logged)
 
 
@@ -382,7 +382,7 @@ async def test_a_room_whose_history_was_read_for_a_member_is_known(
 ) -> None:
     # With a long timeout, no PING is sent but those of the test.
     here, there = await node(transform_message=with_offset, timeout=30), await node()
-    catch_up = here.cluster._catch_up
+    catch_up = here.cluster._node.catch_up
     await publish(there, "1")
     await within(here.cluster.recover(ROOM, 0, ""))
     peer, connection = await here.enter(ROOM, "empty")
@@ -393,8 +393,8 @@ async def test_a_room_whose_history_was_read_for_a_member_is_known(
         assert (catch_up._recovered, catch_up.positions) == ({ROOM: position}, {})
         if known:
             # A message that was published before may still be on its way, until Redis has replied.
-            here.cluster._bus._ping()
-            here.cluster._bus._ping()
+            here.cluster._node.bus._ping()
+            here.cluster._node.bus._ping()
             await until(lambda: catch_up.positions)
             assert (catch_up._recovered, catch_up.positions) == ({}, {ROOM: position})
         await cut(here)

@@ -107,7 +107,7 @@ async def test_a_disconnect_does_not_overtake_messages_with_history(node: StartN
     assert await peer.frame() == 'c[4000,"Closed"]'
     assert await excluded.message() == "stored"
     assert not b.is_closed
-    assert here.cluster._messages._pending == {}
+    assert here.cluster._node.messages._pending == {}
 
 
 async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disconnect(
@@ -121,7 +121,7 @@ async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disc
     results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
     results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
     assert counts == []
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     await until(lambda: counts, interval=0)
     # What is published meanwhile does not overtake them.
     results.append(here.router.publish(ROOM, "meanwhile"))
@@ -157,9 +157,9 @@ async def test_deliveries_after_a_disconnect_end_although_more_is_published_mean
     monkeypatch.setattr(messages_module, "time", SimpleNamespace(monotonic=lambda: delivered / 1000))
     results = [here.router.publish(ROOM, "stored", history=10)]
     results += [here.router.publish(ROOM, "before") for _ in range(20)]
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     await until(lambda: delivered, interval=0)
-    while here.cluster._messages._is_interrupted:
+    while here.cluster._node.messages._is_interrupted:
         results += [here.router.publish(ROOM, "meanwhile") for _ in range(10)]
         assert len(results) < 1000
         await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def test_after_a_disconnect_of_redis_no_command_overtakes_messages_of_othe
     here.router.select(tag="nobody").disconnect()
     here.router.publish(ROOM, "before")
     here.router.select(room=ROOM).disconnect(4000, "Closed")
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     assert await peer.message() == "before"
     assert await peer.frame() == 'c[4000,"Closed"]'
     redis_server.thaw()
@@ -203,7 +203,7 @@ async def test_no_message_overtakes_a_command_of_the_time_after_a_disconnect(
     for room in ("first", "last"):
         here.router.publish(room, "stored", history=10)
         here.router.publish(room, "not stored")
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     await until(lambda: counts, interval=0)
     assert len(counts) == 1
     here.router.select(room=ROOM).join("last")
@@ -232,7 +232,7 @@ async def test_a_delivery_that_fails_after_a_disconnect_stops_neither_the_others
         return PreparedMessage(message)
 
     monkeypatch.setattr(messages_module, "PreparedMessage", prepare)
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     assert await peer.message() == "follows"
     redis_server.thaw()
     for result in results:

@@ -182,7 +182,7 @@ async def test_a_node_reconnects_after_any_error(node: StartNode, redis_server: 
         return Credentials("", "")
 
     here = await node(credentials=credentials)
-    url: Any = here.cluster._url
+    url: Any = here.cluster._node.url
     # A label of a hostname has at most 63 characters; Python raises UnicodeError.
     known, url._known = url._known, [("a" * 64, 1)]
     redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -106,7 +106,7 @@ async def test_recoveries_fail_together_even_if_no_caller_is_left(node: StartNod
     results = await within(asyncio.gather(*more, left, return_exceptions=True))
     assert [type(result) for result in results] == [ClusterUnavailable] * 2 + [asyncio.CancelledError]
     await within(here.cluster.commands.wait_idle())
-    assert not here.cluster._recoveries._reads
+    assert not here.cluster._node.recoveries._reads
 
 
 async def test_with_a_limit_the_last_messages_are_returned(node: StartNode) -> None:
@@ -214,7 +214,7 @@ async def test_sessions_can_be_excluded(node: StartNode) -> None:
     assert await receive(said, 1) == ["c"]
     assert await receive(received, 3) == await receive(away, 3) == ["a", "b", "c"]
     # No state is left.
-    assert not here.cluster._messages._pending
+    assert not here.cluster._node.messages._pending
 
 
 @pytest.mark.parametrize("history", [0, 1])
@@ -241,7 +241,7 @@ async def test_no_state_is_left_if_a_message_with_exclusions_never_arrives(
 ) -> None:
     here = await node()
     _, connection = await here.enter(ROOM)
-    kept = here.cluster._messages._pending
+    kept = here.cluster._node.messages._pending
     here.router.publish("where nobody is", "x", exclude=connection, history=1)
     assert not kept
     sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
@@ -387,7 +387,7 @@ async def test_a_message_without_history_follows_earlier_ones_with_history(node:
     expected = [text for number in range(10) for text in (f"{number} kept", f"{number} not kept", [number])]
     assert await receive(a, 30) == await receive(b, 30) == expected
     assert await receive(left_out, 20) == [text for text in expected if isinstance(text, str)]
-    assert not here.cluster._messages._pending
+    assert not here.cluster._node.messages._pending
 
 
 @pytest.mark.parametrize("loss", ["of Redis", "of the subscriptions"])
@@ -403,8 +403,8 @@ async def test_a_message_without_history_is_delivered_locally_after_any_failure(
         redis_server.kill()
         redis_server.start()
     else:
-        here.cluster._bus.reconnect()
-        await until(lambda: not here.cluster._bus.available)
+        here.cluster._node.bus.reconnect()
+        await until(lambda: not here.cluster._node.bus.available)
         redis_server.thaw()
     assert await peer.message() == "not kept"
     results = await within(asyncio.gather(kept, not_kept, return_exceptions=True))
@@ -412,7 +412,7 @@ async def test_a_message_without_history_is_delivered_locally_after_any_failure(
     await until(lambda: here.gaps)
     await within(here.router.publish(ROOM, "later", history=1))
     assert await peer.message() == await left_out.message() == "later"
-    assert not here.cluster._messages._pending
+    assert not here.cluster._node.messages._pending
     logged.take("reconnecting")
 
 
@@ -422,8 +422,8 @@ async def test_no_state_is_left_of_exclusions_without_a_subscription(
     here = await node()
     _, connection = await here.enter(ROOM)
     redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
-    await until(lambda: not here.cluster._bus.available)
+    await until(lambda: not here.cluster._node.bus.available)
     sent = [here.router.publish(ROOM, "x", exclude=connection, history=1) for _ in range(5)]
-    assert not here.cluster._messages._pending
+    assert not here.cluster._node.messages._pending
     await within(asyncio.gather(*sent))
     logged.take("reconnecting")

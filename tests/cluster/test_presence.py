@@ -91,7 +91,7 @@ async def test_the_members_of_a_dead_node_expire(node: StartNode, redis_server: 
     await there.enter(ROOM, presence="Zoe")
     room, *alive = f"sockjs:presence:{ROOM}", *(f"sockjs:alive:{each.cluster.node_id}" for each in (here, there))
     # The first node stops refreshing, and its key expires: immediately, for the test.
-    here.cluster._presence._task.cancel()
+    here.cluster._node.presence._task.cancel()
     assert 0 < int(redis_server.command("PTTL", alive[0])) <= 3000
     redis_server.command("PEXPIRE", alive[0], 1)
     await becomes(there, ["Zoe"])
@@ -213,7 +213,7 @@ async def test_nothing_is_written_of_a_room_that_everybody_has_left_meanwhile(
     node: StartNode, redis_server: RedisServer
 ) -> None:
     here = await node()
-    await within(here.cluster._presence._write_entries([ROOM]))
+    await within(here.cluster._node.presence._write_entries([ROOM]))
     assert redis_server.command("KEYS", "*presence*") == []
 
 
@@ -222,7 +222,7 @@ async def test_a_member_that_joins_while_the_queue_of_commands_is_full_appears_l
 ) -> None:
     here, there = await node(), await node()
     _, ann = await here.enter()
-    commands = here.cluster._presence._commands
+    commands = here.cluster._node.presence._commands
     gate = asyncio.get_running_loop().create_future()
     commands.submit("PING", after=gate)
     monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 1)
@@ -263,7 +263,7 @@ async def test_a_mass_departure_during_an_outage_is_bounded_and_written_in_slice
     await until(lambda: not here.cluster.commands.available)
     for person in gone:
         here.cluster.rooms.leave_all(person)
-    assert len(here.cluster._presence._removals) == (1200 if is_short else 0)
+    assert len(here.cluster._node.presence._removals) == (1200 if is_short else 0)
     newcomers = enter_many(here, ROOM, 7000, 700)
     # One that leaves and joins again is present.
     here.cluster.rooms.leave(newcomers[0], ROOM)
@@ -296,7 +296,7 @@ async def test_entries_written_after_a_mass_departure_replace_the_former_ones(
     here, there = await node(presence_lifetime=1), await node()
     _, ann = await here.enter(ROOM, presence="Ann")
     await here.enter(ROOM, presence="Bob")
-    presences = here.cluster._presence
+    presences = here.cluster._node.presence
     # While the memory of Redis is full, a new generation cannot begin, but the entries remain.
     redis_server.command("CONFIG", "SET", "maxmemory", 1)
     presences._generation_ended = True
@@ -354,7 +354,7 @@ async def test_what_was_not_written_has_a_bound(
         redis_server.command("SET", f"sockjs:presence:{room}", "of another type")
         with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
             await within(ann.join(room, presence="Ann"))
-        assert len(here.cluster._presence._unwritten_rooms) <= 10
+        assert len(here.cluster._node.presence._unwritten_rooms) <= 10
     for room in rooms:
         redis_server.command("DEL", f"sockjs:presence:{room}")
     for room in rooms:
@@ -362,6 +362,6 @@ async def test_what_was_not_written_has_a_bound(
     # A removal waits for the queue of commands, without a task or a future of its own.
     monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED_BYTES", 0)
     ann.leave(rooms[0])
-    assert here.cluster._presence._removals == {(rooms[0], ann.id)}
+    assert here.cluster._node.presence._removals == {(rooms[0], ann.id)}
     monkeypatch.undo()
     await becomes(there, [], rooms[0])

@@ -180,7 +180,7 @@ async def test_members_continue_after_a_restart_of_redis_or_are_told_of_the_loss
         assert [(await member.recv())["data"] for member in (client, other)] == ["2", "2"]
         redis_server.command("SAVE")
         redis_server.kill()
-        await until(lambda: not cluster.commands.available and not cluster._bus.available)
+        await until(lambda: not cluster.commands.available and not cluster._node.bus.available)
         assert await follow(client, 2, 1, first.epoch) == {"type": "unavailable"}
         redis_server.start()
         (redis_server._directory / "dump.rdb").unlink()
@@ -193,8 +193,8 @@ async def test_members_continue_after_a_restart_of_redis_or_are_told_of_the_loss
         assert gaps == []
 
         # Another history has begun: no message of it continues the last one.
-        cluster._bus.reconnect()
-        await until(lambda: not cluster._bus.available)
+        cluster._node.bus.reconnect()
+        await until(lambda: not cluster._node.bus.available)
         redis_server.command("DEL", f"sockjs:history:{ROOM}")
         await until(lambda: gaps)
         assert await client.recv() == await other.recv() == {"type": "gap", "room": ROOM, "within": 0.002}

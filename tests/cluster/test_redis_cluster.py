@@ -602,7 +602,7 @@ async def test_gaps_while_on_gap_runs_are_reported_by_its_next_call(
     assert reported.empty()
     go_on.set()
     assert await within(reported.get()) == {ROOM}
-    await until(lambda: here.cluster._gap_reports._task.done())
+    await until(lambda: here.cluster._node.gap_reports._task.done())
     assert reported.empty()
     logged.take("on_gap raised an exception")
     logged.take("reconnecting")

@@ -93,11 +93,11 @@ async def test_without_the_permission_for_getex_everything_is_refreshed_all_the_
 ) -> None:
     here = await node(url_of_user(redis_server, "~*", "&*", "+@all"), presence_lifetime=0.6, **relaying())
     assert await here.poll("abc") == "o"
-    keys = ("sockjs:session:/echo:abc", here.cluster._membership._key)
+    keys = ("sockjs:session:/echo:abc", here.cluster._node.membership._key)
     redis_server.command("ACL", "SETUSER", USER, "-getex")
     for key in keys:
         redis_server.command("PEXPIRE", key, 20_000)
-    here.cluster._membership.refresh()
+    here.cluster._node.membership.refresh()
     for key in keys:
         await until(lambda key: redis_server.command("PTTL", key) > 20_000, key)
     alive = here.cluster.keys.alive(here.cluster.node_id)
@@ -105,7 +105,7 @@ async def test_without_the_permission_for_getex_everything_is_refreshed_all_the_
     await until(lambda: redis_server.command("PEXPIRETIME", alive) > before)
     # A claim that is missing is set again.
     redis_server.command("DEL", keys[0])
-    here.cluster._membership.refresh()
+    here.cluster._node.membership.refresh()
     await until(lambda: redis_server.command("EXISTS", keys[0]))
     assert here.stats["claims_lost"] == 0
     logged.take("rejects commands of this node: NOPERM")
@@ -141,13 +141,13 @@ async def test_while_the_memory_is_full_everything_that_exists_is_refreshed(
     redis_server.command("CONFIG", "SET", "maxmemory", 1)
     keys = {
         "claim": "sockjs:session:/echo:abc",
-        "address": here.cluster._membership._key,
+        "address": here.cluster._node.membership._key,
         "alive": here.cluster.keys.alive(here.cluster.node_id),
         "presence": here.cluster.keys.presence(ROOM),
     }
     for key in (keys["claim"], keys["address"]):
         redis_server.command("PEXPIRE", key, 20_000)
-    here.cluster._membership.refresh()
+    here.cluster._node.membership.refresh()
     for key in (keys["claim"], keys["address"]):
         await until(lambda key: redis_server.command("PTTL", key) > 20_000, key)
     for key in (keys["alive"], keys["presence"]):
@@ -163,7 +163,7 @@ async def test_while_the_memory_is_full_everything_that_exists_is_refreshed(
     logged.take("rejects commands of this node: OOM")
     # The claim of an ended session remains for its full time.
     redis_server.command("PEXPIRE", keys["claim"], 20_000)
-    here.cluster._membership._claims.retire("/echo:abc")
+    here.cluster._node.membership._claims.retire("/echo:abc")
     await until(lambda: redis_server.command("PTTL", keys["claim"]) > 50_000)
     redis_server.command("CONFIG", "SET", "maxmemory", 0)
 
@@ -175,7 +175,7 @@ async def test_a_node_starts_while_the_memory_is_full_and_registers_later(
     here, there = await node(**relaying()), await node(**relaying())
     for made in (here, there):
         text = logged.take("Started without registering").getMessage()
-        assert made.cluster._membership._address in text
+        assert made.cluster._node.membership._address in text
         assert "OOM" in text
         logged.take("rejects commands of this node: OOM")
     peer, _ = await here.enter(ROOM)
@@ -183,8 +183,8 @@ async def test_a_node_starts_while_the_memory_is_full_and_registers_later(
     assert await peer.message() == "x"
     redis_server.command("CONFIG", "SET", "maxmemory", 0)
     for made in (here, there):
-        made.cluster._membership.refresh()
-        await until(lambda key: redis_server.command("EXISTS", key), made.cluster._membership._key)
+        made.cluster._node.membership.refresh()
+        await until(lambda key: redis_server.command("EXISTS", key), made.cluster._node.membership._key)
     assert await here.poll("abc") == "o"
     assert await there.send("abc", "x") == 204
 

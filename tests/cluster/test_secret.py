@@ -85,7 +85,7 @@ async def test_the_claim_of_a_dead_node_with_the_old_secret_is_replaced(
         await node(advertise=f"http://127.0.0.1:{free_port()}", secret=secret) for secret in ([OLD, NEW], [NEW, OLD])
     ]
     session = await owned_by(here, there)
-    await within(here.cluster._membership.node.close())
+    await within(here.cluster._node.membership.node.close())
     # Without a connection that is still open.
     there.upstreams.close()
     there.upstreams.closed = False

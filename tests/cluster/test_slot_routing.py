@@ -107,8 +107,8 @@ async def test_nodes_follow_the_slot_of_the_namespace(node: StartNode, groups: G
         group.replicas[number].command("FLUSHALL")
         for server in (group.masters[other], group.replicas[number]):
             server.command("CLUSTER", "SETSLOT", slot, "NODE", group.node_id(other))
-        here.cluster._membership.refresh()
-        there.cluster._membership.refresh()
+        here.cluster._node.membership.refresh()
+        there.cluster._node.membership.refresh()
         await until(lambda: len(here.gaps) > gaps and there.cluster.available)
         ports = [made.cluster.commands._connection.address[1] for made in (here, there)]
         assert ports == [group.masters[other].port] * 2
