@@ -64,10 +64,10 @@ def bind_sockets(port: int, address: str | None = None, **options: Any) -> list[
     Raises:
         TypeError: The arguments are no port and address.
         ValueError: The port is not within 0-65535.
-        OSError: The port is in use, or the address is not one of this computer.
+        OSError: The port is in use, or the address is not one of this computer, or is not known.
     """
     given: Any = address
-    if isinstance(given, int) or not str(port).lstrip("-").isdecimal():
+    if not (given is None or isinstance(given, str)) or not str(port).lstrip("-").isdecimal():
         raise TypeError(
             f'bind_sockets: expected a port and an address, such as 8080, "127.0.0.1", got {port!r}, {address!r}'
         )
@@ -76,10 +76,13 @@ def bind_sockets(port: int, address: str | None = None, **options: Any) -> list[
         raise ValueError(f"port: expected 0-65535, got {port}")
     try:
         return netutil.bind_sockets(port, address, **options)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: the name has an empty or long label, as that of no host.
+        unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        failure = error if isinstance(error, OSError) else unknown
         # It is in the text of the error.
-        error.filename = describe_address((address or "*", port))
-        raise
+        failure.filename = describe_address((address or "*", port))
+        raise failure from None
 
 
 @contextlib.asynccontextmanager

@@ -256,6 +256,10 @@ def test_an_address_that_cannot_be_bound_is_named() -> None:
             bind_sockets(port, "127.0.0.1")
     with pytest.raises(socket.gaierror, match=r": 'localhost:8080'$"):
         bind_sockets(8080, "localhost", flags=socket.AI_NUMERICHOST)
+    for name in ("a..b", f"{'a' * 64}.b"):
+        with pytest.raises(socket.gaierror, match="Name or service not known: ") as raised:
+            bind_sockets(8080, name)
+        assert raised.value.filename == f"{name}:8080"
     swapped: Any = ("127.0.0.1", 8080)
     with pytest.raises(
         TypeError, match=r"^bind_sockets: expected a port and an address, .*, got '127\.0\.0\.1', 8080$"

@@ -11,14 +11,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..extras import install_command
 from ..router import SockJSRouter
 from ..server import HTTPServer
-from ..serving import describe_address, http_server, serve
+from ..serving import bind_sockets, describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from .built_in import BUILT_IN, load_connection
 from .serve_logs import application_settings
@@ -182,8 +181,6 @@ def listen_on(host: str, port: int) -> list[socket.socket]:
         return bind_sockets(port, host)
     except OSError as error:
         raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
-    except UnicodeError:  # of a name with an empty or long label
-        raise CannotListen(f"Cannot listen on {host}, port {port}: it is not a name of a host") from None
 
 
 def _inherit(number: int) -> socket.socket:

@@ -177,10 +177,13 @@ def parse_proxy(proxy: object) -> Proxy | bool | None:
     """Return the option ``proxy`` with its URL parsed, or raise ConfigurationError, which contains no credentials."""
     if proxy is None or proxy is True:
         return proxy
-    if not isinstance(proxy, str) or not _URL.fullmatch(proxy):
+    if not isinstance(proxy, str):
         raise ConfigurationError(
-            f"proxy: expected True for the environment's proxies, a URL, or None, got {Options._describe(proxy)}"
+            "proxy: expected True for the environment's proxies, a URL, or None for no proxy, got "
+            f"{Options._describe(proxy)}"
         )
+    if not _URL.fullmatch(proxy):
+        raise ConfigurationError("proxy: expected ASCII text without spaces, such as 'http://proxy.example:3128'")
     return Proxy.parse(proxy)
 
 

@@ -46,6 +46,8 @@ def split_address(name: str, value: str) -> tuple[str, int]:
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         host, port = parts.hostname, parts.port
+        # A name with an empty or long label cannot be resolved.
+        (host or "").encode("idna")
     except ValueError:
         raise ConfigurationError(expected) from None
     is_plain = parts.username is None and parts.path in ("", "/") and not parts.query and not parts.fragment

@@ -155,7 +155,7 @@ def test_an_inherited_socket_is_greeted_by_its_address(certificate: tuple[Path, 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (ServeOptions(host="a..b", port=0), "Cannot listen on a..b, port 0: it is not a name of a host"),
+        (ServeOptions(host="a..b", port=0), "Cannot listen on a..b, port 0: Name or service not known"),
         (ServeOptions(fd=10**12), "Cannot listen on the file descriptor 1000000000000: it is not open"),
     ],
 )

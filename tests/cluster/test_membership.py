@@ -42,6 +42,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
         *("", "http://", "10.0.0.5", "http://10.0.0.5", "http://10.0.0.5:0", "http://10.0.0.5:70000", ":9001"),
         *("ftp://10.0.0.5:9001", "http://10.0.0.5:9001/x", "http://a:b@10.0.0.5:9001", "http://10.0.0.5:9001?x"),
         *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
+        *("http://a..b:9001", f"{'a' * 64}.b:9001"),
     ],
 )
 def test_invalid_addresses(text: Any) -> None:
