@@ -42,9 +42,6 @@ _FORWARDED_HEADERS: Final = (
     *("Access-Control-Request-Headers", "Content-Encoding"),
 )
 
-# Fields that `response_head` sets (`_common_fields`), so a complete response must not repeat the owner's.
-_REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
-
 
 @dataclasses.dataclass(slots=True, eq=False)
 class RelayedRequest:
@@ -53,6 +50,7 @@ class RelayedRequest:
     Attributes:
         done: A future that completes when the client has the response or has disconnected.
         is_streaming: Whether the client's connection was taken over, so that the response ends with the connection.
+        response: The future of the owner's response, if :meth:`Forwarder.send_now` has sent the request.
     """
 
     key: str
@@ -62,6 +60,7 @@ class RelayedRequest:
     body: bytes | bytearray
     done: "asyncio.Future[None]" = dataclasses.field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_streaming: bool = False
+    response: "asyncio.Future[Response | Stream] | None" = None
 
     def response_sent(self) -> None:
         """Called when the request was answered, or when its connection was taken over for a stream."""
@@ -102,11 +101,48 @@ class Forwarder:
             UpstreamDisconnected: The connection was closed before the response; the owner may have processed the
                 request.
         """
-        response = await self._send_once(request)
+        sent, request.response = request.response, None
+        response = await (self._send_once(request) if sent is None else sent)
         if _rejection(response) == STALE and not request.exchange.responded:
             # The owner was blocked until the signature had expired, and did not process the request. Sign it again.
             response = await self._send_once(request)
         return response
+
+    def send_now(self, request: RelayedRequest, otherwise: Callable[[RelayedRequest], None]) -> bool:
+        """Send a request without a task, if there is an idle connection to the owner of its session.
+
+        Args:
+            request: A request whose response is not a stream.
+            otherwise: Called when anything else has happened than an ordinary response, which is sent to the client.
+                Then :meth:`send` returns the response, or raises an exception.
+
+        Returns:
+            Whether the request was sent.
+        """
+        node = self._node
+        upstream = None if node.health.has_failed(request.owner) else node.upstreams.take_idle(request.owner.address)
+        if upstream is None:
+            return False
+        self.requests.add(request)
+        response = upstream.send_request(self._encode(request))
+        watched = node.health.watch(request.owner, upstream)
+
+        def finished(response: "asyncio.Future[Response | Stream]") -> None:
+            watched.discard(upstream)
+            found = response.result() if response.exception() is None else None
+            if isinstance(found, Response) and found.status != 421 and _rejection(found) is None:
+                if not request.exchange.responded:
+                    node.stats["relayed"] += 1
+                    request.exchange.respond(found.status, list(found.fields), found.body)
+                self.requests.discard(request)
+                request.response_sent()
+            else:
+                request.response = response
+                request.done.add_done_callback(lambda done: self.requests.discard(request))
+                otherwise(request)
+
+        response.add_done_callback(finished)
+        return True
 
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
         endpoint, exchange = request.endpoint, request.exchange
@@ -181,8 +217,7 @@ class Forwarder:
             self._container.log.write(logger, logging.ERROR, "relay", message, reason)
             endpoint.respond_unavailable(exchange, "relay")
         else:
-            fields = [(name, value) for name, value in response.fields if name.lower() not in _REPLACED_HEADERS]
-            exchange.respond(response.status, fields, response.body)
+            exchange.respond(response.status, list(response.fields), response.body)
         if endpoint.opens_sessions and exchange.pending is not None:
             self._watch_unfinished(request.key, exchange.pending)
 

@@ -83,6 +83,11 @@ class HealthMonitor:
         self._identify = identify
         self._nodes: dict[str, _WatchedNode] = {}
 
+    def has_failed(self, owner: Owner) -> bool:
+        """Return whether the node did not respond to the last probe."""
+        node = self._nodes.get(owner.address)
+        return node is not None and node.failed
+
     def check(self, owner: Owner) -> None:
         """Raise NodeUnresponsive if the node did not respond to the last probe."""
         node = self._nodes.get(owner.address)

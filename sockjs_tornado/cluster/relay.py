@@ -1,5 +1,6 @@
 """The relay: finds the owner of a session, which is looked up once and cached, and forwards the request to it."""
 
+import asyncio
 import contextlib
 import logging
 import ssl
@@ -35,6 +36,7 @@ class SessionRelay:
         self._prefix = f"{router.prefix}:"
         self._container = router.container
         self._owner_cache: dict[str, Owner] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._forwarder = Forwarder(router, node)
         router.container.on_removed = self._session_removed
 
@@ -51,7 +53,15 @@ class SessionRelay:
         if exchange.relayed:
             return self._serve_relayed(endpoint, exchange)
         # Take the body now: the exchange releases it if the client disconnects.
-        return self._serve(endpoint, exchange, exchange.body())
+        body = exchange.body()
+        if not endpoint.opens_sessions:
+            key = self._prefix + exchange.session_id
+            owner = self._owner_cache.get(key)
+            if owner is not None:
+                request = RelayedRequest(key, owner, endpoint, exchange, body)
+                if self._forwarder.send_now(request, self._continue):
+                    return exchange.wait_until_responded()
+        return self._serve(endpoint, exchange, body)
 
     async def handoff_clients(self) -> None:
         """End the relayed responses of all clients, which then send their next request through another node."""
@@ -75,12 +85,30 @@ class SessionRelay:
         else:
             exchange.respond(421, [])
 
-    async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> None:
+    def _continue(self, sent: RelayedRequest) -> None:
+        """Serve a request that was sent, but has no ordinary response."""
+        task = asyncio.create_task(self._finish(sent, sent.exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, sent: RelayedRequest, exchange: Exchange) -> None:
+        try:
+            await self._serve(sent.endpoint, exchange, sent.body, sent)
+        except Exception as error:
+            exchange.fail(error)
+
+    async def _serve(
+        self,
+        endpoint: SessionEndpoint,
+        exchange: Exchange,
+        body: bytes | bytearray,
+        request: RelayedRequest | None = None,
+    ) -> None:
         key = self._prefix + exchange.session_id
         if endpoint.opens_sessions and self._forwarder.abort_unfinished(key):
             endpoint.respond_session_gone(exchange)
             return
-        location: Owner | Location | None = self._owner_cache.get(key)
+        location: Owner | Location | None = self._owner_cache.get(key) if request is None else request.owner
         for is_last_attempt in (False, True):
             try:
                 location = location or await self._claim_or_locate(key, endpoint, exchange)
@@ -103,13 +131,13 @@ class SessionRelay:
             if location is Location.LOST:
                 endpoint.respond_session_gone(exchange)
                 return
-            request = RelayedRequest(key, location, endpoint, exchange, body)
+            request = request or RelayedRequest(key, location, endpoint, exchange, body)
             try:
                 if await self._forward(request, is_last_attempt=is_last_attempt):
                     return
             finally:
                 request.response_sent()
-            location = None
+            location = request = None
 
     async def _claim_or_locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # If a limit is reached, look the session up but do not claim it.

@@ -1,5 +1,6 @@
 """The head of a response of another node: the subset of RFC 9112 that nodes send each other."""
 
+import functools
 import re
 from typing import Final, NamedTuple
 
@@ -13,26 +14,32 @@ _STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
 _FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
+# Those that `response_head` sets (`_common_fields`).
+_COMMON_FIELDS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+
 
 class ResponseHead(NamedTuple):
     """The head of a response.
 
     Attributes:
         status: The status code.
-        fields: The header fields in their order, without those of the connection and of the body's length.
+        fields: The header fields in their order, without those of the connection and of the body's length, and those
+            that all responses have.
         length: The length of the body, or None if it ends with the connection.
         keep_alive: Whether the connection can be used for another request.
     """
 
     status: int
-    fields: list[tuple[str, str]]
+    fields: tuple[tuple[str, str], ...]
     length: int | None
     keep_alive: bool
 
 
-def parse_response_head(head: str) -> ResponseHead:
+# Cached because many responses of a node within a second have the same head.
+@functools.lru_cache(maxsize=32)
+def parse_response_head(head: bytes) -> ResponseHead:
     """Parse a head without its empty line, or raise ValueError."""
-    first, *lines = head.split("\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     start = _STATUS_LINE.fullmatch(first)
     if start is None:
         raise ValueError(first)
@@ -52,6 +59,6 @@ def parse_response_head(head: str) -> ResponseHead:
             length = int(value)
         elif lower == "connection":
             keep_alive = keep_alive and not has_token(value, "close")
-        else:
+        elif lower not in _COMMON_FIELDS:
             fields.append((name, value))
-    return ResponseHead(status, fields, 0 if status in (204, 304) else length, keep_alive)
+    return ResponseHead(status, tuple(fields), 0 if status in (204, 304) else length, keep_alive)

@@ -48,10 +48,10 @@ def is_local(error: OSError) -> bool:
 
 
 class Response(NamedTuple):
-    """A complete response."""
+    """A complete response, without the header fields that all responses have."""
 
     status: int
-    fields: list[tuple[str, str]]
+    fields: tuple[tuple[str, str], ...]
     body: bytes
 
 
@@ -199,7 +199,7 @@ class Upstream(asyncio.BufferedProtocol):
                 if len(received) > MAX_HEAD_SIZE:
                     raise ValueError("the head is too long")
                 return
-            head = parse_response_head(received[:end].decode("latin-1"))
+            head = parse_response_head(bytes(received[:end]))
             if head.length is None:
                 # Read no more before the client's connection can take it, and can slow this one down.
                 self.pause_reading()
@@ -274,13 +274,17 @@ class Upstreams:
                 certificate is not accepted, it is an ssl.SSLError.
             UpstreamDisconnected: This node is stopping.
         """
+        return self.take_idle(address) or await self.open(address)
+
+    def take_idle(self, address: str) -> Upstream | None:
+        """Return an idle connection to a node, or None if there is none."""
         while idle := self._idle.get(address):
             upstream = idle.pop()
             # Check for a close that the event loop has not reported, so that no request is lost on a dead connection.
             if upstream.idle_since >= _oldest() and not upstream.is_disconnected():
                 return upstream
             upstream.abort()
-        return await self.open(address)
+        return None
 
     async def open(self, address: str) -> Upstream:
         """Return a new connection to a node; the exceptions are those of :meth:`connect`."""

@@ -235,12 +235,15 @@ class SockJSHandler(BaseExchange, LoggedHandler):
     def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
         self._on_disconnect = callback
 
+    def wait_until_responded(self) -> Awaitable[None]:
+        self._response_future = asyncio.get_running_loop().create_future()
+        return self._response_future
+
     def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
         self.release_body()
         self._release_parsed_fields()
         self._on_disconnect = on_disconnect
-        self._response_future = asyncio.get_running_loop().create_future()
-        return self._response_future
+        return self.wait_until_responded()
 
     def _release_parsed_fields(self) -> None:
         """Free what Tornado parsed of an unusually large request. Only the access log could still use it."""

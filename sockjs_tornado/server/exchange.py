@@ -230,8 +230,12 @@ class NativeExchange(BaseExchange):
         """Call ``callback`` if the client disconnects before the response."""
         self._on_disconnect = callback
 
-    def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
+    def wait_until_responded(self) -> Awaitable[None]:
         """Wait until the response is sent or the client disconnects."""
+        return self
+
+    def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
+        """Free the memory of the body. Wait until the response is sent or the client disconnects."""
         self.release_body()
         self._on_disconnect = on_disconnect
         return self

@@ -171,8 +171,11 @@ class Exchange(Protocol):
     def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` if the client disconnects before the response."""
 
+    def wait_until_responded(self) -> Awaitable[None]:
+        """Return an awaitable that waits until the response is sent, or the client disconnects."""
+
     def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
-        """Wait until the response is sent, or the client disconnects and ``on_disconnect`` was called."""
+        """Free the memory of the request. Wait until the response is sent, or ``on_disconnect`` was called."""
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``, which writes the whole response including its head.
@@ -188,6 +191,9 @@ class Exchange(Protocol):
         returned. It returns the unsent rest of the response, if there is one. It is None if the connection must be
         closed after the response.
         """
+
+    def fail(self, error: Exception) -> None:
+        """Respond to a request whose endpoint has raised an exception."""
 
     def abort(self) -> None:
         """Close the connection without a response, because the client has disconnected."""

@@ -200,6 +200,58 @@ async def test_a_slow_application_slows_its_client_down(start: Start) -> None:
     assert [await connection.message() for _ in range(6)] == messages
 
 
+async def test_a_client_that_sends_may_leave_before_the_response(start: Start) -> None:
+    """Its messages are delivered."""
+
+    class Slow(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: Any) -> None:
+            await self.may_go_on.wait()
+            super().on_message(message)
+
+    Slow.may_go_on = asyncio.Event()
+    owner, other, _ = await start({"max_queue_bytes": 400}, kind=Slow)
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    connection = await owner.journal.connection()
+    requests = other.router.relay._forwarder.requests  # type: ignore[union-attr]
+    messages = [letter * 100 for letter in "abcdef"]
+    async with other.client() as client:
+        client.write(sending("xhr", f"/echo/000/{session}", json.dumps(messages)))
+        await until(lambda: connection.session._inbox_waiters)
+        await client.leave()
+        (request,) = requests
+        await until(lambda: request.exchange.responded)
+    Slow.may_go_on.set()
+    assert [await connection.message() for _ in range(6)] == messages
+    await until(lambda: not requests)
+    # The poll.
+    assert other.stats["relayed"] == 1
+
+
+async def test_a_send_that_fails_here_after_it_was_sent(
+    start: Start, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    relay: Any = other.router.relay
+
+    def fail(key: str) -> None:
+        raise RuntimeError("of this test")
+
+    monkeypatch.setattr(relay._ownership, "locate", fail)
+    # The owner has been restarted, and responds 421.
+    monkeypatch.setattr(owner.router.relay, "owns", lambda session: False)
+    (connection,) = owner.router.container
+    owner.router.container.unregister(session)
+    assert await other.send(session, "x") == 500
+    logged.take("Uncaught exception in POST /echo/000/***/xhr_send")
+    assert len(relay._forwarder.requests) == 0
+    connection.close()
+
+
 async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start({"max_sessions": 1})
     assert await other.poll(owner.own()) == "o"

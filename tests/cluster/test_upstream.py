@@ -32,7 +32,7 @@ from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi"
-ANSWER = Response(200, [("X-A", "1")], b"hi")
+ANSWER = Response(200, (("X-A", "1"),), b"hi")
 
 
 class Side:
@@ -130,12 +130,12 @@ async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asy
     ("data", "answer"),
     [
         (OK, ANSWER),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, [], b"")),
-        (b"HTTP/1.1 304 Not Modified\r\n\r\n", Response(304, [], b"")),
-        (b"HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\ncontent-length:0\r\n\r\n", Response(404, [], b"")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, (), b"")),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", Response(304, (), b"")),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\ncontent-length:0\r\n\r\n", Response(404, (), b"")),
         (
             b"HTTP/1.1 200 OK\r\nA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
-            Response(200, [("A", "é x"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")], b"\r\n\r\n"),
+            Response(200, (("A", "é x"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")), b"\r\n\r\n"),
         ),
     ],
 )
@@ -269,7 +269,7 @@ async def test_a_malformed_response(node: Node, upstreams: Upstreams, data: byte
 def test_a_head_is_parsed_or_rejected(text: str) -> None:
     for head in (text, f"HTTP/1.1 200 OK\r\n{text}"):
         with contextlib.suppress(ValueError):
-            parse_response_head(head)
+            parse_response_head(head.encode("latin-1"))
 
 
 async def test_a_response_without_a_request_closes_the_connection(node: Node, upstreams: Upstreams) -> None:
