@@ -44,7 +44,7 @@ def _run(given: argparse.Namespace) -> int:
     # Fail before anything is opened.
     router = create_router(options, create_cluster(options))
     create_tls(options)
-    loop_factory(options.uvloop)
+    loop_factory(options)
     monitoring_application(options, router)
     with contextlib.ExitStack() as stack:
         sockets = open_sockets(options)

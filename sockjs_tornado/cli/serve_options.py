@@ -156,9 +156,15 @@ class ServeOptions:
     log_format: str = _option(_choice("text", "json"), "text", "text or json", "FORMAT")
     access_log: bool = _option(FLAG, False, "log each request, without session ids and queries")
     uvloop: bool = _option(FLAG, False, "use uvloop (requires the extra `fast`)")
+    #: Where options were given, by name.
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def source(self, name: str) -> str:
+        """Return an option as the user has written it, for the beginning of an error."""
+        return self.sources.get(name, _flag(name))
 
 
-FIELDS: Final = {field.name: field for field in dataclasses.fields(ServeOptions)}
+FIELDS: Final = {field.name: field for field in dataclasses.fields(ServeOptions) if "kind" in field.metadata}
 
 
 def _flag(name: str) -> str:
@@ -211,6 +217,7 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     if config is not None:
         sources.append((lambda name: f"{config}: {name}", read_file(config, list(FIELDS))))
     values: dict[str, Any] = {}
+    found_in: dict[str, str] = {}
     # The first source has precedence, so it comes last.
     for describe, source in reversed(sources):
         kinds = [names for names in _ADDRESSES if not names.isdisjoint(source)]
@@ -222,9 +229,10 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
             replaced = {name for names in _ADDRESSES if names not in kinds for name in names}
             values = {name: value for name, value in values.items() if name not in replaced}
         for name, value in source.items():
-            parsed = _parse(describe(name), FIELDS[name].metadata["kind"], value)
+            found_in[name] = describe(name)
+            parsed = _parse(found_in[name], FIELDS[name].metadata["kind"], value)
             values[name] = {**values.get(name, {}), **parsed} if name == "set" else parsed
-    options = ServeOptions(**values)
+    options = ServeOptions(**values, sources=found_in)
     _check_combinations(options)
     return options
 
@@ -252,18 +260,19 @@ def _parse_setting(source: str, item: Any) -> tuple[str, Any]:
 
 def _check_combinations(options: ServeOptions) -> None:
     """Raise ConfigurationError for options that exclude or require each other."""
+    source = options.source
     if options.uds is not None and options.fd is not None:
-        raise ConfigurationError("--uds: cannot be combined with --fd")
+        raise ConfigurationError(f"{source('uds')}: cannot be combined with {source('fd')}")
     if options.keyfile is not None and options.certfile is None:
-        raise ConfigurationError("--keyfile: requires --certfile")
+        raise ConfigurationError(f"{source('keyfile')}: requires --certfile")
     if options.advertise is not None and options.redis is None:
-        raise ConfigurationError("--advertise: requires --redis")
+        raise ConfigurationError(f"{source('advertise')}: requires --redis")
     is_https = (options.advertise or "").startswith("https:")
     if is_https and options.node_certfile is None:
-        raise ConfigurationError("--advertise: https requires --node-certfile")
+        raise ConfigurationError(f"{source('advertise')}: https requires --node-certfile")
     for name in ("node_certfile", "node_keyfile", "node_cafile"):
         if getattr(options, name) is not None and not is_https:
-            raise ConfigurationError(f"{_flag(name)}: requires --advertise with an https address")
+            raise ConfigurationError(f"{source(name)}: requires {source('advertise')} with an https address")
     if (
         options.metrics_port
         and options.uds is None
@@ -271,13 +280,17 @@ def _check_combinations(options: ServeOptions) -> None:
         and options.metrics_host == options.host
         and options.metrics_port <= options.port < options.metrics_port + options.workers
     ):
-        raise ConfigurationError("--metrics-port: expected another port than --port; each worker has the next one")
+        raise ConfigurationError(
+            f"{source('metrics_port')}: expected another port than {source('port')}; each worker has the next one"
+        )
     if options.workers > 1:
         if not hasattr(socket, "AF_UNIX"):
-            raise ConfigurationError("--workers: expected 1, since this system has no Unix sockets")
+            raise ConfigurationError(f"{source('workers')}: expected 1, since this system has no Unix sockets")
         if options.redis is not None and options.advertise is None:
-            raise ConfigurationError("--workers: with --redis, requires --advertise: a worker serves any session")
+            raise ConfigurationError(
+                f"{source('workers')}: with {source('redis')}, requires --advertise: a worker serves any session"
+            )
         if options.metrics_port is not None and options.metrics_port + options.workers > 65536:
-            raise ConfigurationError("--metrics-port: too high, since each worker has the next port")
+            raise ConfigurationError(f"{source('metrics_port')}: too high, since each worker has the next port")
     if options.origins is not None and "allowed_origins" in options.set:
-        raise ConfigurationError("--origins: cannot be combined with --set allowed_origins")
+        raise ConfigurationError(f"{source('origins')}: cannot be combined with {source('set')} allowed_origins")

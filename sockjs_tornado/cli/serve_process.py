@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 import socket
 import ssl
@@ -33,14 +34,13 @@ _DEADLINE_MARGIN: Final = 15
 _BACKLOG: Final = 128
 
 
-#: The arguments of the cluster that its errors begin with, and what the user of the command has given in their place.
-_CLUSTER_OPTIONS: Final = {
-    "url": "--redis",
-    "secret": "SOCKJS_SECRET",
-    "advertise": "--advertise",
-    "tls_certificate": "--node-certfile",
-    "tls_key": "--node-keyfile",
-    "tls_ca": "--node-cafile",
+#: The options that are given to the cluster as other arguments.
+_CLUSTER_ARGUMENTS: Final = {
+    "redis": "url",
+    "advertise": "advertise",
+    "node_certfile": "tls_certificate",
+    "node_keyfile": "tls_key",
+    "node_cafile": "tls_ca",
 }
 
 
@@ -58,13 +58,21 @@ def describe_error(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _cluster_options_named() -> Iterator[None]:
-    """Name the options of the command in an error of a cluster on Redis."""
+def cluster_options_named(options: ServeOptions) -> Iterator[None]:
+    """Name the options as the user has written them, in place of arguments, in an error of a cluster on Redis."""
     try:
         yield
-    except ConfigurationError as error:
-        name, separator, rest = str(error).partition(": ")
-        raise ConfigurationError(f"{_CLUSTER_OPTIONS.get(name, name)}{separator}{rest}") from None
+    except (ClusterError, ConfigurationError) as error:
+        names = {"secret": "SOCKJS_SECRET"}
+        names |= {argument: options.source(option) for option, argument in _CLUSTER_ARGUMENTS.items()}
+        # There is no such option.
+        text = str(error).replace(", or set allow_public_listener=True", "")
+        # These are no words of English, so that they are replaced anywhere.
+        text = re.sub(r"\btls_\w+", lambda found: names.get(found[0], found[0]), text)
+        name, separator, rest = text.partition(": ")
+        # The address to listen on is that of --advertise.
+        name = options.source("advertise") if name.startswith("listen,") else names.get(name, name)
+        raise type(error)(f"{name}{separator}{rest}") from error.__cause__
 
 
 def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None = None) -> Any:
@@ -79,7 +87,7 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
         ConfigurationError: An option is not valid.
     """
     if options.redis is not None:
-        with _cluster_options_named():
+        with cluster_options_named(options):
             return _create_redis_cluster(options.redis, options, worker)
     if directory is None:
         return None
@@ -91,10 +99,10 @@ def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None
 def _create_redis_cluster(url: str, options: ServeOptions, worker: int) -> Any:
     try:
         from ..cluster import RedisCluster
-        from ..cluster.secret import split_secret
+        from ..cluster.secret import read_secret
     except ImportError as error:
-        raise ConfigurationError(f"--redis: {error}") from None
-    secret = split_secret(os.environ.get("SOCKJS_SECRET"))
+        raise ConfigurationError(f"{options.source('redis')}: {error}") from None
+    secret = read_secret(os.environ.get("SOCKJS_SECRET"), is_required=options.advertise is not None)
     if options.advertise is None:
         return RedisCluster(url, secret=secret)
     address = options.advertise
@@ -121,7 +129,14 @@ def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
     prefix = options.prefix
     if prefix is None:
         prefix = f"/{options.connection}" if options.connection in BUILT_IN else "/sockjs"
-    return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
+    try:
+        return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
+    except ConfigurationError as error:
+        name, separator, rest = str(error).partition(": ")
+        option = "origins" if name == "allowed_origins" else name
+        if option not in ("connection", "prefix", "origins") or getattr(options, option) is None:
+            raise
+        raise ConfigurationError(f"{options.source(option)}{separator}{rest}") from error.__cause__
 
 
 def create_tls(options: ServeOptions) -> ssl.SSLContext | None:
@@ -131,26 +146,27 @@ def create_tls(options: ServeOptions) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     for name, path in (("certfile", options.certfile), ("keyfile", options.keyfile)):
         if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(f"--{name}: cannot read {path}")
+            raise ConfigurationError(f"{options.source(name)}: cannot read {path}")
     try:
         # Without the function, OpenSSL would ask for a password on the terminal.
         context.load_cert_chain(options.certfile, options.keyfile, lambda: "")
     except (OSError, ValueError) as error:  # OSError includes SSLError
         reason = getattr(error, "reason", None) or error
         raise ConfigurationError(
-            f"--certfile: expected a certificate and its private key in PEM without a password: {reason}"
+            f"{options.source('certfile')}: expected a certificate and its private key in PEM without a password: "
+            f"{reason}"
         ) from None
     return context
 
 
-def loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory(options: ServeOptions) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return the function that creates the event loop, or raise ConfigurationError."""
-    if not use_uvloop:
+    if not options.uvloop:
         return None
     try:
         import uvloop
     except ImportError as error:
-        raise ConfigurationError(f"--uvloop: {error}; {install_command('fast')}") from error
+        raise ConfigurationError(f"{options.source('uvloop')}: {error}; {install_command('fast')}") from error
     return uvloop.new_event_loop
 
 
@@ -233,7 +249,7 @@ def monitoring_application(options: ServeOptions, router: SockJSRouter) -> Appli
     try:
         from ..observe.metrics import monitoring_urls
     except ImportError as error:
-        raise ConfigurationError(f"--metrics-port: {error}") from None
+        raise ConfigurationError(f"{options.source('metrics_port')}: {error}") from None
     return Application(monitoring_urls({options.connection: router}))
 
 
@@ -298,6 +314,6 @@ def run_process(
             )
 
     # The cluster's start reads the files that the URL of Redis names, and opens its listener.
-    named = contextlib.nullcontext() if options.redis is None else _cluster_options_named()
-    with named, asyncio.Runner(loop_factory=loop_factory(options.uvloop)) as runner:
+    named = contextlib.nullcontext() if options.redis is None else cluster_options_named(options)
+    with named, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
         runner.run(run())

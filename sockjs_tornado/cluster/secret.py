@@ -16,6 +16,14 @@ SecretOption = str | bytes | Sequence[str | bytes]
 #: The smallest length of a secret in bytes.
 MIN_SIZE: Final = 16
 
+_EXPECTED: Final = (
+    f"str or bytes of at least {MIN_SIZE} bytes, the same on all nodes, or a list of them, of which the first one signs"
+)
+_EXPECTED_TEXT: Final = (
+    f"at least {MIN_SIZE} bytes, the same on all nodes, or several secrets, separated by commas, of which the first "
+    "one signs"
+)
+
 
 class Secrets:
     """Sign with the first of some secrets, and accept the signatures (HMAC-SHA256, RFC 2104) of all of them.
@@ -41,29 +49,39 @@ def _sign(key: bytes, text: bytes) -> str:
     return hmac.digest(key, text, "sha256").hex()
 
 
-def check_secret(secret: object) -> Secrets:
+def check_secret(secret: object, expected: str = _EXPECTED) -> Secrets:
     """Return the secrets of a ``secret`` argument: one str or bytes, or a list or tuple of them.
+
+    Args:
+        secret: The argument.
+        expected: What the error says that was expected.
 
     Raises:
         ConfigurationError: There is none, or one has another type or is too short.
     """
     several = secret if isinstance(secret, list | tuple) else [secret]
-    return Secrets(*map(_check, several or [None]))
+    return Secrets(*(_check(one, expected) for one in several or [None]))
 
 
-def _check(secret: object) -> bytes:
+def _check(secret: object, expected: str) -> bytes:
     key = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < MIN_SIZE:
         # The text must not have the value: it may be the beginning of a real secret.
         got = f"{len(key)} bytes" if isinstance(key, bytes) else type(secret).__name__ if secret is not None else "none"
         raise ConfigurationError(
-            f"secret: got {got}, expected str or bytes of at least {MIN_SIZE} bytes, the same on all nodes, or a "
-            "list of them, of which the first one signs; create one with "
+            f"secret: got {got}, expected {expected}; create one with "
             "python -c 'import secrets; print(secrets.token_hex())'"
         )
     return key
 
 
-def split_secret(value: str | None) -> list[str] | None:
-    """Return the secrets in the value of an environment variable, separated by commas, or None if it is not set."""
-    return None if not value else [secret.strip() for secret in value.split(",")]
+def read_secret(value: str | None, *, is_required: bool = False) -> list[str] | None:
+    """Return the secrets in the value of an environment variable, separated by commas, or None if it is not set.
+
+    Raises:
+        ConfigurationError: There is none although one is required, or one is too short.
+    """
+    secrets = None if value is None else [secret.strip() for secret in value.split(",")]
+    if secrets is not None or is_required:
+        check_secret(secrets, _EXPECTED_TEXT)
+    return secrets

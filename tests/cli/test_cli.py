@@ -194,7 +194,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("json.dumps",), f"{EXPECTED}, got 'json.dumps', which is <function dumps"),
         (("--set", "x"), "--set: expected NAME=VALUE, got 'x'"),
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
-        (("--origins", "example.com"), 'allowed_origins: expected "*", "same-origin", or a list of origins'),
+        (("--origins", "example.com"), '--origins: expected "*", "same-origin", or a list of origins'),
         (("--set", "transports=5"), "transports: expected None for all, or a list of"),
         (("--workers", "0"), "--workers: expected 1 or more, got '0'"),
         (("--advertise", "http://10.0.0.1:80"), "--advertise: requires --redis"),
@@ -212,8 +212,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         ),
         (("--redis", "http://a"), "--redis: got http://a, the scheme is not "),
         (("--redis", "rediss://a?ssl_ca_certs=missing.pem"), "--redis: cannot read a file of certificates; "),
-        (("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"), "SOCKJS_SECRET: got none, expected "),
-        (("--prefix", "("), "prefix: got '('"),
+        (
+            ("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"),
+            "SOCKJS_SECRET: got none, expected at least 16 bytes",
+        ),
+        (("--prefix", "("), "--prefix: got '('"),
         (("--port", "99999"), "--port: expected 0 to 65535, got '99999'"),
         (
             ("--origins", "*", "--set", "allowed_origins=same-origin"),

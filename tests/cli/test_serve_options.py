@@ -180,8 +180,8 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
         ({"SOCKJS_ORIGINS": "a,,b"}, 'SOCKJS_ORIGINS: expected "*", "same-origin", or a list of origins, got'),
         ({"SOCKJS_LOG_FORMAT": "xml"}, "SOCKJS_LOG_FORMAT: expected text or json, got 'xml'"),
         ({"SOCKJS_SET": "x"}, "SOCKJS_SET: expected NAME=VALUE, got 'x'"),
-        ({"SOCKJS_UDS": "/a", "SOCKJS_FD": "3"}, "--uds: cannot be combined with --fd"),
-        ({"SOCKJS_KEYFILE": "/a"}, "--keyfile: requires --certfile"),
+        ({"SOCKJS_UDS": "/a", "SOCKJS_FD": "3"}, "SOCKJS_UDS: cannot be combined with SOCKJS_FD"),
+        ({"SOCKJS_KEYFILE": "/a"}, "SOCKJS_KEYFILE: requires --certfile"),
     ],
 )
 def test_a_wrong_variable_is_an_error(variables: dict[str, str], why: str) -> None:
@@ -194,7 +194,7 @@ def test_a_wrong_variable_is_an_error(variables: dict[str, str], why: str) -> No
 )
 def test_the_metrics_need_a_port_of_their_own_on_the_same_address(arguments: tuple[str, ...]) -> None:
     same = {"SOCKJS_PORT": "81", "SOCKJS_METRICS_PORT": "81"}
-    with pytest.raises(ConfigurationError, match=r"^--metrics-port: expected another port than --port"):
+    with pytest.raises(ConfigurationError, match=r"^SOCKJS_METRICS_PORT: expected another port than SOCKJS_PORT"):
         read(environment=same)
     read(*arguments, environment=same)
 

@@ -16,12 +16,13 @@ import pytest
 from tornado.log import access_log
 from tornado.web import Application
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import ConfigurationError, SockJSRouter
 from sockjs_tornado.cli.built_in import Echo
 from sockjs_tornado.cli.serve_logs import application_settings, configure_logging, log_access
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import (
     CannotListen,
+    cluster_options_named,
     create_cluster,
     create_router,
     drain_deadline,
@@ -29,7 +30,10 @@ from sockjs_tornado.cli.serve_process import (
     open_sockets,
     removed_at_end,
 )
+from sockjs_tornado.cluster import membership
+from sockjs_tornado.cluster.node_tls import load_node_tls
 from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.observe.json_logs import JSONFormatter
 from sockjs_tornado.server.access_log import AccessLogEntry
 
@@ -176,6 +180,42 @@ def test_a_worker_is_part_of_a_cluster(tmp_path: Path) -> None:
     assert router.cluster is cluster
     assert router.settings.allowed_origins == ("https://a.example", "https://b.example")
     assert create_router(ServeOptions(origins=("same-origin",))).settings.allowed_origins == "same-origin"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"prefix": "("}, r"a\.toml: prefix: got '\('"),
+        ({"origins": ("example.com",)}, r'a\.toml: origins: expected "\*", "same-origin", or a list of origins'),
+        ({"connection": "nothing"}, r"a\.toml: connection: expected echo, chat, or a SockJSConnection subclass"),
+        ({"redis": "http://a"}, r"a\.toml: redis: got http://a, the scheme is not "),
+        ({"redis": "redis://a", "advertise": "http://a..b:1"}, r"a\.toml: advertise: got 'http://a\.\.b:1', expected"),
+    ],
+)
+def test_an_error_names_the_option_as_it_was_given(
+    given: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOCKJS_SECRET", "what the nodes have in common")
+    options = ServeOptions(**given, sources={name: f"a.toml: {name}" for name in given})
+    with pytest.raises(ConfigurationError, match=f"^{why}"):
+        create_router(options, create_cluster(options))
+
+
+def test_errors_of_the_cluster_name_no_arguments_of_python(certificate: tuple[Path, Path]) -> None:
+    options = ServeOptions(sources={"advertise": "SOCKJS_ADVERTISE", "node_certfile": "a.toml: node_certfile"})
+    # There is neither an option to listen on another address nor one to allow a public one.
+    with (
+        pytest.raises(ConfigurationError, match=r"^SOCKJS_ADVERTISE: 8\.8\.8\.8 .*; use a private address$"),
+        cluster_options_named(options),
+    ):
+        membership.open_sockets("8.8.8.8", 9, False, membership._DEFAULT_LISTEN)
+    with (
+        pytest.raises(ConfigurationError, match=r"^a\.toml: node_certfile: cannot read a certificate from"),
+        cluster_options_named(options),
+    ):
+        load_node_tls(is_https=True, certificate="missing.pem", key=None, ca=None)
+    with pytest.raises(ClusterError, match="an authority in --node-cafile, and"), cluster_options_named(options):
+        raise ClusterError("check that it is issued by an authority in tls_ca, and is valid")
 
 
 def test_draining_takes_as_long_as_the_page_says() -> None:

@@ -9,7 +9,7 @@ from client import new_session, until, within
 from free_ports import free_port
 
 from sockjs_tornado import ConfigurationError
-from sockjs_tornado.cluster.secret import Secrets, check_secret, split_secret
+from sockjs_tornado.cluster.secret import Secrets, check_secret, read_secret
 
 from .conftest import StartNode
 from .node import Node
@@ -49,10 +49,18 @@ def test_each_secret_is_checked(secret: Any, got: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "secrets"), [(None, None), ("", None), ("a", ["a"]), ("a,b", ["a", "b"]), (" a, b\n", ["a", "b"])]
+    ("value", "secrets"), [(None, None), (OLD, [OLD]), (f"{NEW},{OLD}", [NEW, OLD]), (f" {NEW}, {OLD}\n", [NEW, OLD])]
 )
 def test_a_variable_has_secrets_with_commas(value: str | None, secrets: list[str] | None) -> None:
-    assert split_secret(value) == secrets
+    assert read_secret(value) == secrets
+
+
+@pytest.mark.parametrize(("value", "got"), [(None, "none"), ("", "0 bytes"), ("short", "5 bytes"), (f"{NEW},", "0")])
+def test_a_variable_without_a_secret_is_rejected(value: str | None, got: str) -> None:
+    # A variable has only text, and no list.
+    expected = "expected at least 16 bytes, the same on all nodes, or several secrets, separated by commas, of which "
+    with pytest.raises(ConfigurationError, match=rf"^secret: got {got}.*, {expected}"):
+        read_secret(value, is_required=True)
 
 
 def test_no_secret_is_shown() -> None:
