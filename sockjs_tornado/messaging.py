@@ -182,7 +182,6 @@ class Messaging:
             ClusterUnavailable: If Redis is unavailable.
             RuntimeError: If the cluster was not started.
         """
-        check_room(room)
         if self.cluster is not None:
             return await self.cluster.presence(room)
         return {f"local:{label}": value for label, value in self.container.rooms.presence(room).items()}
@@ -200,7 +199,6 @@ class Messaging:
             ClusterUnavailable: If Redis is unavailable.
             RuntimeError: If the cluster was not started.
         """
-        check_room(room)
         if self.cluster is not None:
             return await self.cluster.presence_count(room)
         return self.container.rooms.presence_count(room)

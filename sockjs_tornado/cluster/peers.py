@@ -14,7 +14,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.control import Command, decode_command, encode_command, execute
 from ..session.grace import timeout
-from ..session.rooms import Rooms
+from ..session.rooms import Rooms, check_room
 from .base import ClusterStats, WaitForAll, batches, cancel, fail
 from .node import Node
 from .ownership import Owner
@@ -205,6 +205,7 @@ class Peers:
         return self._rooms.presence_count(room) + sum(int(reply or b"0") for reply in replies)
 
     async def _call_all(self, name: str, room: str) -> list[bytes | None]:
+        check_room(room)
         body = json.dumps(room).encode()
         return await asyncio.gather(*(self._call(other, name, body, _RESPONSE_TIMEOUT) for other in self._others))
 

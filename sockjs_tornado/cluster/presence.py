@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
-from ..session.rooms import Rooms
+from ..session.rooms import Rooms, check_room
 from .base import SLICE, batches, cancel, repeat
 from .commands import Commands
 from .envelope import RedisKeys
@@ -123,6 +123,7 @@ class Presence:
 
     async def get(self, room: str) -> dict[str, Any]:
         """Return the values that a room's members have passed to ``join``, by node and label."""
+        check_room(room)
         reply = await self._commands.call(*read_command(self._keys, room, delete_expired=True))
         others = await decode_in_slices(reply, except_node=self._node)
         # This node's own entries are taken from memory, which is always up to date.
@@ -135,6 +136,7 @@ class Presence:
 
     async def count(self, room: str) -> int:
         """Return the number of a room's members that have a presence."""
+        check_room(room)
         counts = decode_counts(await self._commands.call(*count_command(self._keys, room)))
         counts[self._node] = self._rooms.presence_count(room)
         return sum(counts.values())

@@ -9,6 +9,7 @@
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
@@ -35,7 +36,6 @@ from .secret import SecretOption
 #: The number of commands of ``publish_many`` that are sent before the first reply.
 _PIPELINE_SIZE: Final = 16
 
-
 #: Seconds after which an unused connection of a ``Publisher`` is not used again.
 _MAX_IDLE: Final = 15.0
 
@@ -52,7 +52,29 @@ def _translated_errors() -> Iterator[None]:
         raise translate_error(error, "the given URL") from error
 
 
-class Publisher:
+class _BasePublisher(ABC):
+    """The arguments that both publishers have; :class:`Publisher` documents them."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "sockjs",
+        secret: SecretOption | None = None,
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
+        self._keys = redis_url.keys
+        self._signers = Signers(self._keys, secret)
+        self._prepare(redis_url)
+
+    @abstractmethod
+    def _prepare(self, url: RedisURL) -> None:
+        """Create what connects to Redis, without connecting."""
+
+
+class Publisher(_BasePublisher):
     """A blocking publisher. It may be used from several threads, and after a fork. It connects with the first message.
 
     Args:
@@ -67,20 +89,9 @@ class Publisher:
         ConfigurationError: An argument is not valid.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        namespace: str = "sockjs",
-        secret: SecretOption | None = None,
-        credentials: CredentialsFunction | None = None,
-        client_name: str | None = None,
-    ) -> None:
-        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
-        self._keys = redis_url.keys
-        self._signers = Signers(self._keys, secret)
+    def _prepare(self, url: RedisURL) -> None:
         self._used_at = time.monotonic()
-        self._client = create_client(redis_url)
+        self._client = create_client(url)
 
     def publish(
         self,
@@ -247,27 +258,16 @@ class Publisher:
         self.close()
 
 
-class AsyncPublisher:
+class AsyncPublisher(_BasePublisher):
     """A publisher for an event loop. Messages of one turn of the loop are sent in order and in one write.
 
     It takes the arguments of :class:`Publisher`. Use it as an asynchronous context manager, or call :meth:`start` and
     :meth:`close`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        namespace: str = "sockjs",
-        secret: SecretOption | None = None,
-        credentials: CredentialsFunction | None = None,
-        client_name: str | None = None,
-    ) -> None:
-        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
-        self._keys = redis_url.keys
-        self._signers = Signers(self._keys, secret)
+    def _prepare(self, url: RedisURL) -> None:
         self._signer = self._signers.create()
-        self._commands = Commands(redis_url)
+        self._commands = Commands(url)
 
     async def start(self) -> None:
         """Connect to Redis. If the connection is lost later, it is reopened.

@@ -36,6 +36,9 @@ class _Counts(Counter[Any]):
     __setitem__ = dict.__setitem__
     __delitem__ = dict.__delitem__
 
+    def __repr__(self) -> str:
+        return repr(Counter(self))
+
 
 class Stats(CountersCore):
     """Counters of one router. There is no background task.

@@ -191,10 +191,12 @@ class Rooms:
 
     def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of the members of a room, by label."""
+        check_room(room)
         return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
 
     def presence_count(self, room: str) -> int:
         """Return the number of members of a room that have a presence."""
+        check_room(room)
         return len(self._presence.get(room, ()))
 
     def rooms_with_presence(self) -> list[str]:

@@ -195,8 +195,9 @@ async def test_without_a_cluster_presence_is_of_this_process(serve: Serve, join:
     assert await router.presence_count(ROOM) == 1
     ann.leave(ROOM)
     assert await router.presence(ROOM) == {}
-    with pytest.raises(TypeError, match="the name of a room must be str"):
-        await router.presence(5)  # type: ignore[arg-type]
+    for call in (router.presence, router.presence_count):
+        with pytest.raises(TypeError, match="the name of a room must be str"):
+            await call(5)  # type: ignore[arg-type]
 
 
 async def test_failed_writes_are_repeated(node: StartNode, redis_server: RedisServer) -> None:

@@ -69,6 +69,9 @@ async def test_watchers_in_all_processes_get_the_changes_in_order(make_clusters:
     here.rooms.leave(ann, ROOM)
     here.rooms.join(bob, "other", 0)
     here.rooms.leave_all(bob)
+    for read in (here.presence, here.presence_count):
+        with pytest.raises(TypeError, match="the name of a room must be str, not list; call it for each room"):
+            await read([ROOM])
     node = here._node_name
     expected = [
         ("join", f"{node}:1", {"name": "Ann"}),

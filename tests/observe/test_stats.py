@@ -38,6 +38,13 @@ def test_nothing_has_happened_to_begin_with() -> None:
     }
 
 
+def test_the_counters_can_be_read() -> None:
+    stats = Stats(list, Clock())
+    stats.session_opened("xhr")
+    assert repr(stats.sessions) == "Counter({'xhr': 1})"
+    assert repr(stats.closed) == repr(stats.rejected) == "Counter()"
+
+
 def test_sessions_are_counted_by_transport() -> None:
     sessions = [
         SimpleNamespace(transport_name=name, is_attached=attached, is_accepted=True, is_closed=False)
