@@ -135,10 +135,9 @@ class CatchUp:
         self._recovered.clear()
         self._arriving.clear()
         self._pings = 0
-        for held in self.held.values():
-            if held is not None:
-                # Those with history will be read again.
-                held.messages = [message for message in held.messages if message.position is None]
+        for held in filter(None, self.held.values()):
+            # Those with history will be read again.
+            held.messages = [message for message in held.messages if message.position is None]
         self.held = {**dict.fromkeys(self.positions), **self.held}
 
     def unsubscribed(self, room: str) -> None:

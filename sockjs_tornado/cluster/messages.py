@@ -151,7 +151,6 @@ class Messages:
 
     def execute(self, command: Command, exclude: "Sequence[Session]") -> PublishManyResult:
         """Execute a command for all sessions of its target; see ``router.select``."""
-        subscribed = self.subscription(CONTROL)
         # A message that is published before a disconnect must be delivered before it.
         tag = next(self._tags) + 1 if self._pending else 0
         if not tag:
@@ -161,13 +160,9 @@ class Messages:
         reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         if tag:
             self._pending.setdefault(CONTROL, {})[tag] = _PendingMessage(command, exclude)
-            if self._is_interrupted:
-                # After the messages that wait.
-                pass
-            elif subscribed is None or (subscribed.done() and subscribed.exception()):
-                # It is not received back.
-                self._deliver_pending(CONTROL, tag)
-            else:
+            # It is received back: CONTROL is subscribed to first, and the command is sent after the pending messages.
+            # But disconnected() executes it itself, after those messages.
+            if not self._is_interrupted:
                 reply.add_done_callback(
                     lambda reply: self._deliver_pending(CONTROL, tag) if reply.exception() else None
                 )

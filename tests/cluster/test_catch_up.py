@@ -193,8 +193,9 @@ async def test_a_message_that_arrives_after_it_was_read_is_not_delivered_again(
     forget_reconnects(logged)
 
 
+@pytest.mark.parametrize("is_rejected", [False, True])
 async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_read(
-    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, is_rejected: bool
 ) -> None:
     here, there = await node(transform_message=with_offset), await node()
     peer, _ = await here.enter(ROOM)
@@ -205,7 +206,11 @@ async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_re
 
     async def read_and_disconnect(room: str, last: Position) -> Any:
         monkeypatch.undo()
+        if is_rejected:
+            redis_server.command("SET", f"sockjs:history:{ROOM}", "something else")
         missed = await read(room, last)
+        assert (missed is None) == is_rejected
+        redis_server.command("DEL", f"sockjs:history:{ROOM}")
         await cut(here)
         return missed
 
@@ -216,6 +221,32 @@ async def test_a_history_expires_and_the_connection_is_lost_again_while_it_is_re
     await until_caught_up(here)
     await publish(there, "1 again")
     assert await peer.message() == [1, "1 again"]
+    forget_reconnects(logged)
+
+
+async def test_the_connection_is_lost_again_while_missed_messages_are_delivered(
+    node: StartNode, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(transform_message=with_offset), await node()
+    peer, _ = await here.enter(ROOM)
+    await publish(there, "1")
+    assert await peer.message() == [1, "1"]
+    deliver_missed = here.cluster._node.catch_up._deliver_missed
+
+    async def deliver_and_disconnect(*arguments: Any) -> None:
+        monkeypatch.undo()
+        # Each message has a turn of its own.
+        monkeypatch.setattr(catch_up, "MAX_TURN", -1)
+        await deliver_missed(*arguments)
+        await cut(here)
+        await publish(there, "4")
+
+    monkeypatch.setattr(here.cluster._node.catch_up, "_deliver_missed", deliver_and_disconnect)
+    await cut(here)
+    await publish(there, "2", "3")
+    assert await receive(peer, 3) == [[2, "2"], [3, "3"], [4, "4"]]
+    await until_caught_up(here)
+    assert here.gaps == []
     forget_reconnects(logged)
 
 
@@ -260,9 +291,13 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     await publish(there, "1")
     assert await peer.message() == await author.message() == [1, "1"]
     gate = Gate(here, monkeypatch)
+    # This node's own messages, which their author must not receive from the history either. The first one is stored
+    # after the disconnect.
+    redis_server.command("CLIENT", "PAUSE", 60000, "WRITE")
+    own = here.router.publish(ROOM, "2", history=100, exclude=connection)
     await cut(here)
-    await publish(there, "2")
-    # This node's own message, which its author must not receive from the history either.
+    redis_server.command("CLIENT", "UNPAUSE")
+    await within(own)
     await publish(here, "3", exclude=connection)
     await within(gate.reached.wait())
     await publish(there, "4")
@@ -279,7 +314,7 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     await until_caught_up(here)
     await publish(there, "6")
     assert await receive(peer, 6) == [[2, "2"], [3, "3"], [4, "4"], [5, "5"], "plain", [6, "6"]]
-    assert await receive(author, 4) == [[2, "2"], [4, "4"], "plain", [6, "6"]]
+    assert await receive(author, 3) == [[4, "4"], "plain", [6, "6"]]
     assert here.gaps == []
     # No state is left.
     messages, catch_up = here.cluster._node.messages, here.cluster._node.catch_up
@@ -291,15 +326,21 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
 async def test_a_room_that_is_left_meanwhile_is_not_delivered(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = await node(transform_message=with_offset), await node()
+    def leave_and_transform(room: str, message: Any, position: Position) -> list[Any]:
+        if when == "while delivered" and message == "missed":
+            connection.leave(ROOM)
+        return with_offset(room, message, position)
+
+    when = ""
+    here, there = await node(transform_message=leave_and_transform), await node()
     peer, connection = await here.enter(ROOM)
     await publish(there, "1")
     assert await peer.message() == [1, "1"]
     read = here.cluster._node.catch_up._read
-    for when in ("before", "while"):
+    for when in ("before", "while read", "while delivered"):
         gate = Gate(here, monkeypatch)
         await cut(here)
-        await publish(there, "missed")
+        await publish(there, "missed", "missed, too")
         await within(gate.reached.wait())
 
         async def leave_and_read(*args: Any) -> Any:
@@ -309,7 +350,7 @@ async def test_a_room_that_is_left_meanwhile_is_not_delivered(
 
         if when == "before":
             connection.leave(ROOM)
-        else:
+        elif when == "while read":
             monkeypatch.setattr(here.cluster._node.catch_up, "_read", leave_and_read)
         gate.open.set()
         await until_caught_up(here)

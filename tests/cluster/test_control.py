@@ -171,22 +171,49 @@ async def test_deliveries_after_a_disconnect_end_although_more_is_published_mean
     logged.take("reconnecting")
 
 
-async def test_after_a_disconnect_of_redis_no_command_overtakes_messages_of_other_rooms(
+async def test_after_a_disconnect_of_redis_commands_are_executed_once_and_in_the_order_of_all_rooms(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
-    await here.enter("other")
-    redis_server.freeze()
+    other, _ = await here.enter("other")
+    redis_server.command("CLIENT", "PAUSE", 60000, "WRITE")
     here.router.publish("other", "stored", history=10)
-    here.router.select(tag="nobody").disconnect()
+    here.router.select(room="other").send("selected")
     here.router.publish(ROOM, "before")
     here.router.select(room=ROOM).disconnect(4000, "Closed")
     here.cluster._node.bus.reconnect()
     assert await peer.message() == "before"
     assert await peer.frame() == 'c[4000,"Closed"]'
-    redis_server.thaw()
+    assert await other.message() == "selected"
     await until(lambda: here.cluster.stats.gaps)
+    # Now this node receives the command from Redis.
+    redis_server.command("CLIENT", "UNPAUSE")
+    await within(here.router.publish("other", "end", history=10))
+    assert [await other.message() for _ in range(2)] == ["stored", "end"]
+    assert here.cluster.stats.received == 4
+    logged.take("reconnecting")
+
+
+async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster_is_closed(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    redis_server.freeze()
+    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
+    here.router.publish(ROOM, "stored", history=10)
+    texts = list(map(str, range(20)))
+    for text in texts:
+        here.router.publish(ROOM, text)
+    here.cluster._bus.reconnect()
+    await until(lambda: counts, interval=0)
+    closing = asyncio.create_task(here.cluster.close())
+    assert [await peer.message() for _ in texts] == texts
+    assert counts[-1] > 1
+    redis_server.thaw()
+    await within(closing)
     logged.take("reconnecting")
 
 
