@@ -77,8 +77,7 @@ async def request_credentials(function: CredentialsFunction) -> Credentials:
     try:
         async with asyncio.timeout(TIMEOUT):
             result = called() if is_async else await asyncio.to_thread(called)
-            if inspect.isawaitable(result):
-                result = await result
+            result = await result if inspect.isawaitable(result) else result
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():

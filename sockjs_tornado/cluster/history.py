@@ -253,9 +253,9 @@ class Recoveries:
         read = self._reads.get(key)
         if read is None:
             read = asyncio.create_task(self._read(key))
-            read.add_done_callback(_mark_retrieved)
-            if not read.done():
-                self._reads[key] = read
+            # All of its callers may have been cancelled: mark its exception as retrieved.
+            read.add_done_callback(lambda read: read.cancelled() or read.exception())
+            self._reads[key] = read
         # Cancelling one caller does not cancel the read, which others await, too.
         return await asyncio.shield(read)
 
@@ -278,9 +278,3 @@ class Recoveries:
                 )
         complete = bool(known) and len(messages) == last - offset
         return Recovered(messages, complete, Position(last, now.decode(errors="replace")))
-
-
-def _mark_retrieved(read: "asyncio.Task[Recovered]") -> None:
-    """Retrieve the exception of a read, all of whose callers may have been cancelled."""
-    if not read.cancelled():
-        read.exception()

@@ -145,11 +145,11 @@ class Membership:
         """Start the listener, register the address, and start refreshing the claims. After an error, call close()."""
         host, port = self._listen
         await self.node.start(open_sockets(host, port, self._allow_public, self._listen_name))
-        await self._register_address()
+        await self._register_address(await self.node.identify_self())
         self._task = asyncio.create_task(repeat(self._refresh, REFRESH_INTERVAL, self._wake))
 
-    async def _register_address(self) -> None:
-        found = await self.node.identify_self()
+    async def _register_address(self, found: str | None) -> None:
+        """Register the address, at which the node with the id ``found`` answers, or none if it is None."""
         if found not in (None, self._id):
             raise ClusterError(f"Another node already advertises {self._address}; every node needs its own address.")
         if found is None:

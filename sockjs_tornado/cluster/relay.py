@@ -109,7 +109,8 @@ class SessionRelay:
             endpoint.respond_session_gone(exchange)
             return
         location: Owner | Location | None = self._owner_cache.get(key) if request is None else request.owner
-        for is_last_attempt in (False, True):
+        is_last_attempt = False
+        while True:
             try:
                 location = location or await self._claim_or_locate(key, endpoint, exchange)
             except ClusterUnavailable:
@@ -138,6 +139,7 @@ class SessionRelay:
             finally:
                 request.response_sent()
             location = request = None
+            is_last_attempt = True
 
     async def _claim_or_locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # If a limit is reached, look the session up but do not claim it.
@@ -190,10 +192,7 @@ class SessionRelay:
         if is_local(error):
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
-            if not request.exchange.responded:
-                request.endpoint.respond_unavailable(request.exchange, "relay")
-            return
-        if isinstance(error, ssl.SSLError):
+        elif isinstance(error, ssl.SSLError):
             # The node is alive, and the session with it.
             message = (
                 "The TLS connection to node %s failed: %s. Check the certificates of both nodes (tls_certificate): "
@@ -201,12 +200,13 @@ class SessionRelay:
             )
             address = request.owner.address
             self._container.log.write(logger, logging.WARNING, "tls", message, address, tls_reason(error))
-            if not request.exchange.responded:
-                request.endpoint.respond_unavailable(request.exchange, "relay")
+        else:
+            logger.info("Cannot connect to node %s: %s", request.owner.address, error)
+            # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
+            await self._owner_lost(request, is_gone=is_refused(error))
             return
-        logger.info("Cannot connect to node %s: %s", request.owner.address, error)
-        # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
-        await self._owner_lost(request, is_gone=is_refused(error))
+        if not request.exchange.responded:
+            request.endpoint.respond_unavailable(request.exchange, "relay")
 
     async def _owner_lost(self, request: RelayedRequest, *, is_gone: bool) -> None:
         self._owner_cache.pop(request.key, None)

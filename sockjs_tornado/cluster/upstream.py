@@ -121,15 +121,13 @@ class Upstream(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             set_user_timeout(self._transport.get_extra_info("socket"), seconds)
 
-    def handshake_finished(self) -> None:
-        """Called when the TLS handshake is complete."""
+    def handshake_ended(self, error: Exception | None = None) -> None:
+        """Called when the TLS handshake is complete, or has failed with an error, and when the connection is closed."""
         if self.handshake is not None and not self.handshake.done():
-            self.handshake.set_result(None)
-
-    def handshake_failed(self, error: ssl.SSLError) -> None:
-        """Called when the TLS handshake has failed."""
-        if self.handshake is not None and not self.handshake.done():
-            self.handshake.set_exception(error)
+            if error is None:
+                self.handshake.set_result(None)
+            else:
+                self.handshake.set_exception(error)
 
     def abort(self) -> None:
         """Close the connection immediately."""
@@ -236,8 +234,7 @@ class Upstream(asyncio.BufferedProtocol):
         # With TLS 1.3, a server rejects the client's certificate after the client's side of the handshake, before it
         # processes a request.
         self._complete(transport.error if isinstance(transport, TLSTransport) else None)
-        if self.handshake is not None and not self.handshake.done():
-            self.handshake.set_exception(ConnectionResetError("the connection was closed during the TLS handshake"))
+        self.handshake_ended(ConnectionResetError("the connection was closed during the TLS handshake"))
         if self._pipe is not None:
             self._pipe.close_transport()
 
@@ -317,8 +314,8 @@ class Upstreams:
             None,
             self._tls,
             self._tls_buffer,
-            upstream.handshake_finished,
-            upstream.handshake_failed,
+            upstream.handshake_ended,
+            upstream.handshake_ended,
             host,
         )
         await loop.create_connection(make, host, port)

@@ -25,20 +25,20 @@ class Tokens:
 
     Args:
         server: The server.
-        lifetime: Seconds until they expire, or None.
+        lifetime: Seconds until they expire, or None, an attribute, too.
     """
 
     def __init__(self, server: RedisServer, lifetime: float | None) -> None:
         self.calls = 0
         self.is_valid = True
         self._server = server
-        self._lifetime = lifetime
+        self.lifetime = lifetime
 
     async def __call__(self) -> Credentials:
         self.calls += 1
         name = f"user{self.calls}"
         self._server.command("ACL", "SETUSER", name, "on", f">token{self.calls}", "~*", "&*", "+@all")
-        expires_at = None if self._lifetime is None else time.time() + self._lifetime
+        expires_at = None if self.lifetime is None else time.time() + self.lifetime
         return Credentials(name, f"token{self.calls}" if self.is_valid else "s3crq", expires_at)
 
     def clients(self) -> dict[bytes, int]:
@@ -74,7 +74,8 @@ async def test_connections_authenticate_again_before_the_credentials_expire(
     tokens.is_valid = False
     await until(lambda: any("rejects the new credentials" in record.getMessage() for record in logged.records))
     await until(lambda: any("rejects commands of this node" in record.getMessage() for record in logged.records))
-    tokens.is_valid = True
+    # The last ones do not expire.
+    tokens.is_valid, tokens.lifetime = True, None
     before = tokens.clients()
     assert before.keys() == first.keys()
     await until(lambda: all(tokens.clients()[key] > before[key] for key in before))
@@ -169,6 +170,17 @@ async def test_a_function_that_fails(redis_server: RedisServer, monkeypatch: pyt
     monkeypatch.setattr("sockjs_tornado.cluster.credentials.TIMEOUT", 0.05)
     with pytest.raises(ClusterError, match=r"raised TimeoutError; it may take 0.05 s"):
         await within(RedisCluster(redis_server.url, credentials=asyncio.Event().wait).start())  # type: ignore[arg-type]
+
+
+async def test_a_start_that_is_cancelled_cancels_the_function(redis_server: RedisServer) -> None:
+    called: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()
+    starting = asyncio.create_task(RedisCluster(redis_server.url, credentials=lambda: called).start())
+    # Until it is awaited.
+    await until(lambda: "cb=" in repr(called))
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(starting)
+    assert called.cancelled()
 
 
 async def test_a_node_reconnects_after_any_error(node: StartNode, redis_server: RedisServer, logged: LogWatch) -> None:

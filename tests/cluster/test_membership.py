@@ -315,6 +315,19 @@ async def test_without_redis(make: Make) -> None:
         await asyncio.open_connection("127.0.0.1", int(member.advertise.rpartition(":")[2]))
 
 
+async def test_redis_is_lost_before_the_address_is_registered(
+    make: Make, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    member = make("a")
+    await within(member.commands.start())
+    redis_server.kill()
+    await until(lambda: not member.commands.available)
+    with pytest.raises(ClusterUnavailable):
+        await within(member.membership.start())
+    redis_server.start()
+    logged.take("reconnecting")
+
+
 async def test_the_keys_are_refreshed(make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REFRESH_INTERVAL", 0.05)
     a = make("a")

@@ -337,6 +337,14 @@ async def test_nothing_listens(upstreams: Upstreams, tmp_path: Path) -> None:
     assert len(upstreams.all) == 0
 
 
+async def test_a_connection_that_is_closed_during_the_tls_handshake(upstreams: Upstreams) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ConnectionResetError):
+            await within(upstreams.connect(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    assert len(upstreams.all) == 0
+
+
 async def test_a_connect_timeout(upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.1)
     with contextlib.ExitStack() as stack:
