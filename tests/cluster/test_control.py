@@ -207,7 +207,7 @@ async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster
     texts = list(map(str, range(20)))
     for text in texts:
         here.router.publish(ROOM, text)
-    here.cluster._bus.reconnect()
+    here.cluster._node.bus.reconnect()
     await until(lambda: counts, interval=0)
     closing = asyncio.create_task(here.cluster.close())
     assert [await peer.message() for _ in texts] == texts

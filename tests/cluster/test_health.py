@@ -125,8 +125,12 @@ async def test_streams_of_a_hung_node_end(
         client.write(asking(transport, f"/echo/000/{owner.own()}"))
         assert await first_frame(client, transport) == "o"
         connection = await owner.journal.connection()
+        probes = 0
+        identify = monitor(other)._identify
 
         async def hang(*arguments: Any) -> None:
+            nonlocal probes
+            probes += 1
             raise TimeoutError
 
         # The process responds to no probe, but keeps its connections.
@@ -136,6 +140,11 @@ async def test_streams_of_a_hung_node_end(
             await within(client.chunk())
         logged.take("does not respond; closed 1 requests")
         assert (await connection.closed())[0] == 1002
+        # It is logged once, until it responds again.
+        await until(lambda: probes > 2)
+        monkeypatch.setattr(monitor(other), "_identify", identify)
+        await until(lambda: not any(node.failed for node in monitor(other)._nodes.values()))
+    assert other.stats["relay_unresponsive"] == 1
 
 
 async def test_a_node_that_responds_to_probes_may_take_its_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

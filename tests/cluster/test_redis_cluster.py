@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -585,13 +586,12 @@ async def test_gaps_while_on_gap_runs_are_reported_by_its_next_call(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     reported: asyncio.Queue[frozenset[str]] = asyncio.Queue()
-    go_on = asyncio.Event()
+    calls: list[asyncio.Future[None]] = []
 
-    async def on_gap(rooms: frozenset[str]) -> None:
+    def on_gap(rooms: frozenset[str]) -> Awaitable[None]:
         reported.put_nowait(rooms)
-        await go_on.wait()
-        # As that of a task that it awaits.
-        raise asyncio.CancelledError
+        calls.append(asyncio.get_running_loop().create_future())
+        return calls[-1]
 
     here = await node(on_gap=on_gap)
     await here.enter(ROOM)
@@ -600,9 +600,13 @@ async def test_gaps_while_on_gap_runs_are_reported_by_its_next_call(
         await until(lambda number: here.cluster.stats.gaps == number, number)
     assert await within(reported.get()) == {ROOM}
     assert reported.empty()
-    go_on.set()
+    # The application has cancelled what its function awaits.
+    calls[0].cancel()
     assert await within(reported.get()) == {ROOM}
+    # The end of the cluster cancels the call.
+    await within(here.cluster.close())
     await until(lambda: here.cluster._node.gap_reports._task.done())
+    assert calls[1].cancelled()
     assert reported.empty()
     logged.take("on_gap raised an exception")
     logged.take("reconnecting")
@@ -613,11 +617,14 @@ async def test_a_user_that_loses_the_permission_to_subscribe_is_connected_again(
 ) -> None:
     here = await node()
     peer, connection = await here.enter()
+    redis_server.command("ACL", "LOG", "RESET")
     try:
         # Redis disconnects clients with subscriptions, such as that to the channel of commands.
         redis_server.command("ACL", "SETUSER", "default", "resetchannels")
         with pytest.raises(ClusterUnavailable):
             await within(connection.join(ROOM))
+        # After the reconnect, it rejects the subscriptions.
+        await until(lambda: redis_server.command("ACL", "LOG"))
     finally:
         redis_server.command("ACL", "SETUSER", "default", "allchannels")
     await until(lambda: here.gaps)
