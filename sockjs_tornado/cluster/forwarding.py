@@ -18,7 +18,7 @@ from ..wire.connection import Connection
 from ..wire.ports import Container
 from .ownership import Owner
 from .signing import RELAY_HEADER, STALE, RelayedClient
-from .upstream import Response, Stream
+from .upstream import Response, Stream, Upstream
 
 if TYPE_CHECKING:
     from ..transports.endpoint import SessionEndpoint
@@ -112,7 +112,7 @@ class Forwarder:
         """Send a request without a task, if there is an idle connection to the owner of its session.
 
         Args:
-            request: A request whose response is not a stream.
+            request: The request.
             otherwise: Called when anything else has happened than an ordinary response, which is sent to the client.
                 Then :meth:`send` returns the response, or raises an exception.
 
@@ -123,17 +123,13 @@ class Forwarder:
         upstream = None if node.health.has_failed(request.owner) else node.upstreams.take_idle(request.owner.address)
         if upstream is None:
             return False
-        self.requests.add(request)
-        response = upstream.send_request(self._encode(request))
-        watched = node.health.watch(request.owner, upstream)
 
         def finished(response: "asyncio.Future[Response | Stream]") -> None:
-            watched.discard(upstream)
-            found = response.result() if response.exception() is None else None
-            if isinstance(found, Response) and found.status != 421 and _rejection(found) is None:
+            result = response.result() if response.exception() is None else None
+            if isinstance(result, Response) and result.status != 421 and _rejection(result) is None:
                 if not request.exchange.responded:
                     node.stats["relayed"] += 1
-                    request.exchange.respond(found.status, list(found.fields), found.body)
+                    self._pass_on(request, result)
                 self.requests.discard(request)
                 request.response_sent()
             else:
@@ -141,34 +137,38 @@ class Forwarder:
                 request.done.add_done_callback(lambda done: self.requests.discard(request))
                 otherwise(request)
 
-        response.add_done_callback(finished)
+        self._send_over(upstream, request).add_done_callback(finished)
         return True
 
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
-        endpoint, exchange = request.endpoint, request.exchange
         self._node.health.check(request.owner)
         upstream = await self._node.upstreams.connect(request.owner.address)
         # If it were sent after the router has closed, its client would not be handed off.
-        if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
+        is_gone = request.endpoint.opens_sessions and request.exchange.responded
+        if is_gone or self._container.state is RouterState.CLOSED:
             self._node.upstreams.put_back(upstream)
             return None
-        self.requests.add(request)
         request.done.add_done_callback(lambda done: self.requests.discard(request))
+        return await self._send_over(upstream, request)
+
+    def _send_over(self, upstream: Upstream, request: RelayedRequest) -> "asyncio.Future[Response | Stream]":
+        """Send a request over a connection, and return the future of the response."""
+        self.requests.add(request)
         response = upstream.send_request(self._encode(request))
-        if endpoint.opens_sessions:
+        if request.endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
-            exchange.notify_on_disconnect(partial(upstream.cancel_request, response))
+            request.exchange.notify_on_disconnect(partial(upstream.cancel_request, response))
         watched = self._node.health.watch(request.owner, upstream)
-        result: Response | Stream | None = None
-        try:
-            result = await response
-        finally:
-            if isinstance(result, Stream):
+
+        def stop_watching(response: "asyncio.Future[Response | Stream]") -> None:
+            if not response.cancelled() and response.exception() is None and isinstance(response.result(), Stream):
                 # Until the stream ends.
                 request.done.add_done_callback(lambda done: watched.discard(upstream))
             else:
                 watched.discard(upstream)
-        return result
+
+        response.add_done_callback(stop_watching)
+        return response
 
     def _encode(self, request: RelayedRequest) -> bytes:
         exchange, body = request.exchange, request.body
@@ -217,8 +217,12 @@ class Forwarder:
             self._container.log.write(logger, logging.ERROR, "relay", message, reason)
             endpoint.respond_unavailable(exchange, "relay")
         else:
-            exchange.respond(response.status, list(response.fields), response.body)
-        if endpoint.opens_sessions and exchange.pending is not None:
+            self._pass_on(request, response)
+
+    def _pass_on(self, request: RelayedRequest, response: Response) -> None:
+        exchange = request.exchange
+        exchange.respond(response.status, list(response.fields), response.body)
+        if request.endpoint.opens_sessions and exchange.pending is not None:
             self._watch_unfinished(request.key, exchange.pending)
 
     def abort_unfinished(self, key: str) -> bool:

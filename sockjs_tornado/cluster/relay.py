@@ -54,13 +54,15 @@ class SessionRelay:
             return self._serve_relayed(endpoint, exchange)
         # Take the body now: the exchange releases it if the client disconnects.
         body = exchange.body()
-        if not endpoint.opens_sessions:
-            key = self._prefix + exchange.session_id
-            owner = self._owner_cache.get(key)
-            if owner is not None:
-                request = RelayedRequest(key, owner, endpoint, exchange, body)
-                if self._forwarder.send_now(request, self._continue):
-                    return exchange.wait_until_responded()
+        key = self._prefix + exchange.session_id
+        if endpoint.opens_sessions and self._forwarder.abort_unfinished(key):
+            endpoint.respond_session_gone(exchange)
+            return None
+        owner = self._owner_cache.get(key)
+        if owner is not None:
+            request = RelayedRequest(key, owner, endpoint, exchange, body)
+            if self._forwarder.send_now(request, self._continue):
+                return exchange.wait_until_responded()
         return self._serve(endpoint, exchange, body)
 
     async def handoff_clients(self) -> None:
@@ -105,9 +107,6 @@ class SessionRelay:
         request: RelayedRequest | None = None,
     ) -> None:
         key = self._prefix + exchange.session_id
-        if endpoint.opens_sessions and self._forwarder.abort_unfinished(key):
-            endpoint.respond_session_gone(exchange)
-            return
         location: Owner | Location | None = self._owner_cache.get(key) if request is None else request.owner
         is_last_attempt = False
         while True:
