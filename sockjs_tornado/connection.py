@@ -319,6 +319,8 @@ class SockJSConnection:
             name: The tag.
 
         Raises:
+            TypeError: If the tag is not a ``str``.
+            ValueError: If no connection can have it.
             RuntimeError: If called from a thread other than the event loop's.
         """
         self.session._check_thread()

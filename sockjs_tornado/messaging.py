@@ -12,6 +12,7 @@ from .session.ports import Cluster, Position, PublishOptions
 from .session.rooms import COMPLETED, check_room, check_rooms, excluded_sessions
 from .session.session import Session
 from .settings import Settings
+from .validation import safe_repr
 
 if TYPE_CHECKING:
     from .session.container import SessionContainer
@@ -37,10 +38,14 @@ class Messaging:
             ValueError: If it contains a number that JSON does not support.
             RuntimeError: If called from a thread other than the event loop's.
         """
-        receivers = tuple(clients)
-        first: object = receivers[0] if receivers else None
-        if isinstance(first, str):
-            raise TypeError("broadcast(clients, message): clients must be an iterable of connections, got a str in it")
+        given: Any = clients
+        receivers: tuple[SockJSConnection, ...] = tuple(given) if isinstance(given, Iterable) else (given,)
+        if not isinstance(given, Iterable) or (receivers and not hasattr(receivers[0], "session")):
+            wrong: object = receivers[0]
+            raise TypeError(
+                "broadcast(clients, message): clients must be an iterable of connections, such as "
+                f"router.connections, got {safe_repr(wrong)} ({type(wrong).__name__})"
+            )
         prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         if receivers:
             receivers[0].session._check_thread("loop.call_soon_threadsafe(router.broadcast, clients, message)")
@@ -154,12 +159,13 @@ class Messaging:
             processes at most once.
 
         Raises:
-            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given by keyword, as a ``str``.
+            TypeError: Unless one of ``room``, ``tag`` and ``id`` is given by keyword, as a ``str``, or if ``exclude``
+                is something else than connections.
+            ValueError: If no connection can have this tag or id, such as the ``id`` of a connection, which is not
+                unique.
         """
         target = check_target(room, tag, id)
-        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
-        sessions = [connection.session for connection in excluded]
-        return Selection(target, partial(self._execute, sessions), self.settings.json_encode)
+        return Selection(target, partial(self._execute, excluded_sessions(exclude)), self.settings.json_encode)
 
     def _execute(self, exclude: list[Session], command: Command) -> Awaitable[None]:
         if self.cluster is not None:

@@ -24,7 +24,7 @@ from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
-from .validation import check_seconds
+from .validation import check_plain_callback, check_seconds, safe_repr
 from .wire.sockets import set_user_timeout
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
@@ -136,6 +136,7 @@ async def http_server(
                 raise ValueError('trusted_proxies: requires server="native"; use xheaders and trusted_downstream')
             proxies = TrustedProxies(trusted_proxies)
             options["xheaders"] = True
+        check_seconds("network_timeout", network_timeout)
         http = LimitedServer(application, **{**HTTP_LIMITS, **options})
         http.uses_streams |= server == "tornado"
         if proxies is not None:
@@ -160,6 +161,14 @@ async def http_server(
     finally:
         http.stop()
         await http.close_all_connections()
+
+
+def _check_signals(signals: Any) -> list[int]:
+    """Return the numbers of signals, or raise TypeError if they are none."""
+    numbers: list[Any] = list(signals) if isinstance(signals, Iterable) else [None]
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError(f"signals: expected a list of signals, such as [signal.SIGTERM], got {safe_repr(signals)}")
+    return numbers
 
 
 async def serve(
@@ -200,13 +209,21 @@ async def serve(
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
-        TypeError: The code, the reason, the routers or the sockets are of another type.
-        ValueError: The code is not within 0-65535, a number of seconds is invalid, or there are no sockets.
+        TypeError: The code, the reason, the routers, the sockets or the signals are of another type.
+        ValueError: The code is not within 0-65535, a number of seconds is invalid, there are no sockets, or
+            ``on_start`` or ``on_drain`` is ``async def`` or has other parameters than it is called with.
         ClusterError: A cluster cannot be started.
     """
     check_session_close(code, reason)
     check_seconds("drain_time", drain_time)
     check_seconds("deadline", deadline)
+    for name, function, parameters in (
+        ("on_start", on_start, ("server",)),
+        ("on_drain", on_drain, ("server", "number")),
+    ):
+        if function is not None:
+            check_plain_callback(name, function, parameters)
+    signals = _check_signals(signals)
     if not sockets and on_start is None:
         # on_start may call add_sockets().
         raise ValueError("sockets: expected at least one, such as bind_sockets(8080), got none")

@@ -22,6 +22,7 @@ from .validation import (
     are_header_names,
     are_origins,
     check_names,
+    check_plain_callback,
     is_count,
     is_flag,
     is_list,
@@ -294,6 +295,10 @@ class Settings(Validated):
                     raise ConfigurationError(f"{name}: {error}") from None
         # super() without arguments does not work in a dataclass with slots.
         Validated.__post_init__(self)
+        # They are called later: for a slow client, a message of another type, or the first request.
+        for name, parameter in (("slow_consumer", "connection"), ("json_encode", "message"), ("jsessionid", "request")):
+            if callable(getattr(self, name)):
+                check_plain_callback(name, getattr(self, name), (parameter,))
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
             value = getattr(self, name)
             if is_list(value):

@@ -199,6 +199,15 @@ def check_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
         )
 
 
+def check_plain_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
+    """Do the same for a function whose result is used at once, and which must not be ``async def``."""
+    if not callable(function):
+        raise ConfigurationError(f"{name}: expected a function, got {safe_repr(function)} ({type(function).__name__})")
+    check_callback(name, function, parameters)
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name}: expected a plain function, got {function.__qualname__}, which is async def")
+
+
 def option(
     expected: str, check: Check, default: Any = dataclasses.MISSING, *, hint: Callable[[Any], str] | None = None
 ) -> Any:

@@ -461,11 +461,23 @@ async def test_a_broadcast_is_text(message: Any) -> None:
         SockJSRouter(Echo, "/echo").broadcast([], message)
 
 
-@pytest.mark.parametrize("message", ["x", {"a": 1}])
-async def test_a_broadcast_has_the_clients_before_the_message(message: Any) -> None:
+@pytest.mark.parametrize(
+    ("clients", "got"), [("x", "'x' (str)"), ({"a": 1}, "'a' (str)"), (None, "None (NoneType)"), ([5], "5 (int)")]
+)
+async def test_a_broadcast_has_the_clients_before_the_message(clients: Any, got: str) -> None:
     router = SockJSRouter(Echo, "/echo")
-    with pytest.raises(TypeError, match=r"^broadcast\(clients, message\): clients must be an iterable of connections"):
-        router.broadcast(message, {object()})
+    expected = "broadcast(clients, message): clients must be an iterable of connections, such as router.connections"
+    with pytest.raises(TypeError, match=re.escape(f"{expected}, got {got}")):
+        router.broadcast(clients, {object()})
+
+
+async def test_a_broadcast_is_not_for_one_connection(serve: Serve, join: Join) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    client: Any = router.connections[0]
+    with pytest.raises(TypeError, match=r"clients must be an iterable of connections, .*, got <.*Echo object"):
+        router.broadcast(client, "x")
 
 
 async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, join: Join) -> None:
@@ -907,6 +919,12 @@ def test_keywords_are_settings() -> None:
     mapping = {"heartbeat_delay": 10, "disconnect_delay": 3}
     assert SockJSRouter(Echo, "/a", mapping, heartbeat_delay=20).settings == expected
     assert mapping["heartbeat_delay"] == 10
+
+
+@pytest.mark.parametrize("wrong", [5, Echo, "Session"])
+def test_a_session_class_is_one(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^session_kls: expected a subclass of sockjs_tornado\.Session, got "):
+        SockJSRouter(Echo, "/echo", session_kls=wrong)
 
 
 @pytest.mark.parametrize(

@@ -277,8 +277,42 @@ async def test_other_arguments_are_rejected_at_once() -> None:
     sockets = bind_sockets(0, "127.0.0.1")
     with pytest.raises(TypeError, match=r"^routers: expected a list of routers, \[router\], got .*URL in it$"):
         await serve(application, wrong, sockets)
+    for options, text in (
+        ({"signals": "SIGTERM"}, "signals: expected a list of signals, such as [signal.SIGTERM], got 'SIGTERM'"),
+        ({"signals": signal.SIGTERM}, "signals: expected a list of signals"),
+        ({"on_start": "x"}, "on_start: expected a function, got 'x' (str)"),
+        # It would fail at the signal.
+        ({"on_drain": lambda server: None}, "on_drain: expected a function that can be called as on_drain(server, num"),
+        ({"on_start": asyncio.sleep}, "on_start: expected a plain function, got sleep, which is async def"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
+            await serve(application, [router], sockets, **options)
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.parametrize("server", ["native", "tornado"])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"network_timeout": -1}, "network_timeout: expected a number of seconds, 0 or more, got -1"),
+        ({"max_connections_per_ip": "5"}, "max_connections_per_ip: expected a number, 0 or more, or None, got '5'"),
+        ({"idle_connection_timeout": "75"}, "idle_connection_timeout: expected a number of seconds"),
+        ({"body_timeout": -1}, "body_timeout: expected a number of seconds"),
+        ({"max_body_size": "16M"}, "max_body_size: expected a number of bytes, got '16M'"),
+        ({"max_header_size": -1}, "max_header_size: expected a number of bytes, got -1"),
+        # It would be true.
+        ({"xheaders": "false"}, "xheaders: expected True or False, got 'false'"),
+        ({"protocol": "HTTPS"}, 'protocol: expected "http" or "https", got \'HTTPS\''),
+        ({"trusted_downstream": "10.0.0.1"}, "trusted_downstream: expected a list, got '10.0.0.1'"),
+    ],
+)
+async def test_options_of_the_server_are_checked(server: str, options: dict[str, Any], text: str) -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    given: Any = {"server": server, **options}
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+        async with http_server(Application(), sockets, **given):
+            pass
 
 
 async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:

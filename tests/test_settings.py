@@ -237,6 +237,20 @@ def test_seconds_that_look_like_milliseconds_cause_a_warning(settings: dict[str,
     assert [found.filename for found in caught] == [__file__]
 
 
+@pytest.mark.parametrize("name", ["slow_consumer", "json_encode", "jsessionid"])
+def test_a_callable_that_could_not_be_called_is_rejected(name: str) -> None:
+    async def encode(value: Any) -> str:
+        return "close"
+
+    # Otherwise it would fail for the first slow client, or a message of another type.
+    wrong: Any = {name: lambda: "close"}
+    with pytest.raises(ConfigurationError, match=rf"^{name}: expected a function that can be called as {name}\(\w+\)"):
+        Settings(**wrong)
+    wrong = {name: encode}
+    with pytest.raises(ConfigurationError, match=rf"^{name}: expected a plain function, got .*encode, which is async"):
+        Settings(**wrong)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"disconnect_delay": 1000}, {"disconnect_delay": 3600}, {"disconnect_delay": 18_000}, {"heartbeat_delay": 10**6}],

@@ -45,6 +45,8 @@ class Adopter(HTTPServer):
         server: The server that accepts the connections, whose options also apply to the adopted ones.
     """
 
+    checks_options = False
+
     def initialize(self, server: TornadoServer) -> None:  # type: ignore[override]
         """Set the options."""
         params = server.conn_params

@@ -21,6 +21,7 @@ from tornado.iostream import IOStream
 
 from ..observe.logs import ThrottledLog
 from ..session.requester import network_of
+from ..validation import is_size
 from ..wire.responses import claim_slot
 from ..wire.sockets import EXHAUSTED_ERRNOS, accept_socket
 from ..wire.tornado_internals import connection_stream
@@ -64,7 +65,7 @@ class Admission:
 
     def __init__(self, max_per_ip: int | None = None, reserved: int | None = None) -> None:
         for name, value in (("max_connections_per_ip", max_per_ip), ("reserved_descriptors", reserved)):
-            if value is not None and value < 0:
+            if value is not None and not is_size(value):
                 raise ValueError(f"{name}: expected a number, 0 or more, or None, got {value!r}")
         limit = _descriptor_limit()
         if reserved is None:

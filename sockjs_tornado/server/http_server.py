@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Container, Coroutine, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from tornado.httputil import HTTPConnection as TornadoConnection
@@ -14,9 +14,11 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.netutil import ssl_options_to_context
 from tornado.web import Application
 
+from ..exceptions import ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
+from ..validation import check_seconds, is_size, safe_repr
 from ..wire.http_parser import RequestHead
 from ..wire.sockets import set_keepalive
 from ..wire.tornado_internals import AcceptingServer
@@ -40,6 +42,32 @@ _MAX_BODY_SIZE: Final = 100 * 1024 * 1024
 
 #: Bytes of the read buffer that all connections share.
 READ_SIZE: Final = 64 * 1024
+
+
+#: The options with numbers, of which 0 and None stand for the default, and those that are on or off.
+_SECONDS_OPTIONS: Final = ("idle_connection_timeout", "body_timeout")
+_SIZE_OPTIONS: Final = ("chunk_size", "max_header_size", "max_body_size", "max_buffer_size")
+_FLAG_OPTIONS: Final = ("no_keep_alive", "xheaders", "decompress_request")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a value that Tornado would accept, and that has another meaning than it seems."""
+    for name in _SECONDS_OPTIONS:
+        if options.get(name) is not None:
+            check_seconds(name, options[name])
+    for name in _SIZE_OPTIONS:
+        value = options.get(name)
+        if not (value is None or is_size(value)):
+            raise ConfigurationError(f"{name}: expected a number of bytes, got {safe_repr(value)}")
+    for name in _FLAG_OPTIONS:
+        # "false" would be true.
+        if options.get(name, False) not in (True, False, None):
+            raise ConfigurationError(f"{name}: expected True or False, got {safe_repr(options[name])}")
+    if options.get("protocol") not in (None, "http", "https"):
+        raise ConfigurationError(f'protocol: expected "http" or "https", got {safe_repr(options["protocol"])}')
+    if isinstance(options.get("trusted_downstream"), str):
+        # Its characters would be the addresses.
+        raise ConfigurationError(f"trusted_downstream: expected a list, got {safe_repr(options['trusted_downstream'])}")
 
 
 class HTTPServer(AcceptingServer):
@@ -97,8 +125,13 @@ class HTTPServer(AcceptingServer):
     #: Makes the exchange of each SockJS request; the private listener of a cluster's node has its own.
     exchange_type: Callable[..., NativeExchange] = NativeExchange
 
+    #: Whether invalid options raise; those of Tornado's server may have any value that it accepts.
+    checks_options = True
+
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Set the options; see ``tornado.httpserver.HTTPServer``."""
+        if self.checks_options:
+            _check_options(kwargs)
         super().initialize(*args, **kwargs)
         callback: Any = self.request_callback
         # A router is callable, but only for an error.

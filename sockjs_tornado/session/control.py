@@ -72,7 +72,12 @@ def keywords_only(select: _F) -> _F:
 
 
 def check_target(room: object = None, tag: object = None, id: object = None) -> Target:
-    """Return the target, or raise TypeError unless exactly one argument is given, as a ``str``."""
+    """Return the target that is given.
+
+    Raises:
+        TypeError: Unless exactly one argument is given, as a ``str``.
+        ValueError: No connection can have this tag or id.
+    """
     given = [(kind, name) for kind, name in (("room", room), ("tag", tag), ("id", id)) if name is not None]
     if len(given) != 1:
         names = " and ".join(f"{kind}={name!r}" for kind, name in given) or "none"
@@ -81,6 +86,12 @@ def check_target(room: object = None, tag: object = None, id: object = None) -> 
     if not isinstance(name, str):
         hint = "; for this connection, use connection.global_id" if kind == "id" else ""
         raise TypeError(f"select: {kind} must be str, not {type(name).__name__}{hint}")
+    if kind == "tag":
+        check_tag(name)
+    elif kind == "id" and ":" not in name:
+        raise ValueError(
+            f"select: id: expected the global_id of a connection, got {name!r}; its id is unique in one process only"
+        )
     return Target(kind, name)
 
 
@@ -199,14 +210,19 @@ class Selection(Generic[_R]):
 # A tag is a room among the rooms `tags`, with the kind of its target before its name.
 
 
-def add_tag(rooms: Rooms, session: "Session", tag: object) -> None:
-    """Tag a session; see :meth:`SockJSConnection.tag`."""
+def check_tag(tag: object) -> None:
+    """Raise TypeError or ValueError if no session can have a tag."""
     if not isinstance(tag, str):
         raise TypeError(f"a tag must be str, not {type(tag).__name__}")
     if not tag:
         raise ValueError("a tag must not be empty")
     if len(tag) > MAX_TAG_LENGTH:
         raise ValueError(f"a tag must have at most {MAX_TAG_LENGTH} characters, got {len(tag)}")
+
+
+def add_tag(rooms: Rooms, session: "Session", tag: str) -> None:
+    """Tag a session; see :meth:`SockJSConnection.tag`."""
+    check_tag(tag)
     tags = tags_of(rooms, session)
     if len(tags) >= MAX_TAGS and tag not in tags:
         raise ValueError(f"a connection can have at most {MAX_TAGS} tags; untag() those that it no longer needs")
@@ -215,6 +231,7 @@ def add_tag(rooms: Rooms, session: "Session", tag: object) -> None:
 
 def remove_tag(rooms: Rooms, session: "Session", tag: str) -> None:
     """Remove a tag of a session. Does nothing if it has none of this name."""
+    check_tag(tag)
     if rooms.tags is not None:
         rooms.tags.leave(session, f"tag:{tag}")
 

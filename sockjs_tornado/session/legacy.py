@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from ..exceptions import ConfigurationError
 from ..overridable import overridable
 from ..protocol import CloseCode, JSONValue, Outgoing, encode_outgoing
+from ..validation import safe_repr
 from .connection_info import ConnectionInfo
 
 _SENDING = "override send_message, or send of the connection class, instead"
@@ -48,11 +49,13 @@ class NotCalled:
         )
 
 
-def check_session_class(kind: type, base: type) -> None:
-    """Raise ConfigurationError if a class for ``session_kls`` overrides a method that nothing calls.
+def check_session_class(kind: Any, base: type) -> None:
+    """Raise ConfigurationError if ``session_kls`` is no class of sessions, or overrides a method that nothing calls.
 
     ``base`` is the class of sessions.
     """
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ConfigurationError(f"session_kls: expected a subclass of sockjs_tornado.Session, got {safe_repr(kind)}")
     for name, method in vars(LegacySession).items():
         if isinstance(method, NotCalled) and getattr(kind, name, method) is not method:
             raise method.error(f"session_kls: {kind.__name__}")

@@ -154,10 +154,17 @@ async def test_mistakes_are_errors_that_name_what_was_expected(house: House) -> 
             router.select(**wrong)
     with pytest.raises(TypeError, match=r"select\(tag=\.\.\.\) .* got 'user:42' without one"):
         router.select("user:42")
-    with pytest.raises(TypeError, match=r"tag must be str, not int"):
-        router.select(tag=42)
     with pytest.raises(TypeError, match=r"id must be str, not Noted; for this connection, use connection.global_id"):
         router.select(id=a)
+    with pytest.raises(ValueError, match=r"id: expected the global_id of a connection, got '[0-9]+'; "):
+        router.select(id=a.id)
+    with pytest.raises(TypeError, match="exclude: expected a connection or an iterable of connections, got '1'"):
+        router.select(room="lobby", exclude="1")
+    wrong_tags: list[tuple[Any, type[Exception]]] = [(42, TypeError), ("", ValueError), ("x" * 1001, ValueError)]
+    for tag, error in wrong_tags:
+        for call in (a.tag, a.untag, lambda tag: router.select(tag=tag)):
+            with pytest.raises(error):
+                call(tag)
     lobby: Any = router.select(room="lobby")
     with pytest.raises(TypeError, match="close code must be int"):
         lobby.disconnect("4001")
