@@ -62,6 +62,11 @@ def is_private(ip: str) -> bool:
     return not address.is_global and not address.is_unspecified
 
 
+def _is_unspecified(host: str) -> bool:
+    """Return whether a host stands for all interfaces of this one."""
+    return host in ("0.0.0.0", "::")  # noqa: S104 - it is rejected
+
+
 def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen") -> list[socket.socket]:
     """Return listening sockets for a host and port. ``name`` is what an error begins with.
 
@@ -122,6 +127,11 @@ class Membership:
         log: ThrottledLog | None = None,
     ) -> None:
         host, port = split_address("advertise", advertise)
+        if _is_unspecified(host):
+            raise ConfigurationError(
+                f"advertise: got {advertise!r}, to which other nodes cannot connect; give it as listen, and advertise "
+                "the address at which they reach this node"
+            )
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
         self._listen_name = "listen" if listen is not None else _DEFAULT_LISTEN
         self._allow_public = allow_public_listener

@@ -140,8 +140,9 @@ class RedisCluster(BaseCluster):
                 if not callable(function):
                     raise ConfigurationError(f"{name}: got {function!r}, expected a function")
                 check_callback(name, function, parameters)
-        if not isinstance(recovery, bool):
-            raise ConfigurationError(f"recovery: got {recovery!r}, expected True or False")
+        for name, flag in (("recovery", recovery), ("allow_public_listener", allow_public_listener)):
+            if not isinstance(flag, bool):
+                raise ConfigurationError(f"{name}: got {flag!r}, expected True or False")
         if recovery and transform_message is not None:
             raise ConfigurationError("recovery and transform_message exclude each other: both define the messages")
         if on_redis_down not in ("local", "reject"):
@@ -168,6 +169,8 @@ class RedisCluster(BaseCluster):
             )
         elif any(option is not None for option in (listen, tls_certificate, tls_key, tls_ca)):
             raise ConfigurationError("listen, tls_certificate, tls_key and tls_ca require advertise")
+        elif on_redis_down == "local":
+            raise ConfigurationError('on_redis_down="local" requires advertise; without it, all sessions are local')
         self._make_node = partial(
             RedisNode,
             partial(RedisURL, url, namespace, credentials=credentials),

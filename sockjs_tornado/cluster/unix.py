@@ -53,7 +53,10 @@ class UnixCluster(BaseCluster):
             raise ConfigurationError(
                 f"worker: got {worker!r} of {workers!r} workers, expected an int from 0 to workers - 1"
             )
-        self._directory = Path(directory).absolute()
+        given: Any = directory
+        if not given or not isinstance(given, str | os.PathLike):
+            raise ConfigurationError(f"directory: got {given!r}, expected the path of a directory for the sockets")
+        self._directory = Path(given).absolute()
         names = [f"worker-{number}" for number in range(workers)]
         owners = [Owner(name, str(self._directory / f"{name}.sock")) for name in names]
         own = owners[worker]

@@ -308,6 +308,7 @@ async def test_publish_many_without_redis_raises_and_counts_each_room(
         {"presence_lifetime": -1},
         {"presence_lifetime": float("inf")},
         {"on_redis_down": "wait"},
+        {"allow_public_listener": "no"},
         {"on_gap": 5},
         {"on_gap": lambda: None},
         {"transform_message": "x"},
@@ -325,6 +326,15 @@ def test_invalid_options_are_rejected(options: Any) -> None:
 def test_a_listener_requires_an_address() -> None:
     with pytest.raises(ConfigurationError, match=r"^listen, tls_certificate, .* require advertise$"):
         RedisCluster("redis://localhost", listen="127.0.0.1:9001")
+    with pytest.raises(ConfigurationError, match=r'^on_redis_down="local" requires advertise; '):
+        RedisCluster("redis://localhost", on_redis_down="local")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_an_address_for_all_interfaces_is_not_advertised(host: str) -> None:
+    # Each node would take itself for the others.
+    with pytest.raises(ConfigurationError, match=r"^advertise: got 'http://.*', to which other nodes cannot connect; "):
+        RedisCluster("redis://localhost", advertise=f"http://{host}:9001", secret=SECRET, allow_public_listener=True)
 
 
 @pytest.mark.parametrize("missing", ["redis", "hiredis"])

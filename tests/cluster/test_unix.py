@@ -46,6 +46,12 @@ def test_a_directory_with_access_for_others_is_rejected(tmp_path: Path, bits: in
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("directory", [None, "", 5, b"/run/chat"])
+def test_a_directory_is_a_path(directory: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^directory: got .*, expected the path of a directory"):
+        UnixCluster(directory, 2, 0)
+
+
 def test_a_file_instead_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
