@@ -25,7 +25,7 @@ from typing import Any, Final
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from .exceptions import ClusterUnavailable, ConfigurationError
 from .protocol import CloseCode
 from .router import SockJSRouter
 
@@ -175,8 +175,6 @@ class _Handler(RequestHandler):
             return await result
         except ClusterUnavailable:
             raise _Refused(503, "Redis is unavailable, or did not execute the operation: try again") from None
-        except ClusterError as error:
-            raise _Refused(503, str(error)) from None
         except RuntimeError as error:
             if self.router.cluster is None or self.router.cluster.available:
                 raise

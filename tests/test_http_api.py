@@ -4,9 +4,10 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import pytest
-from application import Serve
+from application import LogWatch, Serve, exception_of
 from client import Client, Join, Response, request
 from cluster.node import Node
 from tornado.web import Application
@@ -154,6 +155,13 @@ async def test_a_wrong_field_is_named(node: Node, path: str, fields: dict[str, A
         assert (await api.post("/publish", room="a", message="first"))[0] == 200
     assert await peer.message() == "first"
     assert not connection.is_closed
+
+
+async def test_a_bug_is_logged(node: Node, monkeypatch: pytest.MonkeyPatch, logged: LogWatch) -> None:
+    monkeypatch.setattr(node.router, "publish", Mock(side_effect=RuntimeError("a bug")))
+    async with api_of(node.router) as api:
+        assert await api.post("/publish", room="a", message="x") == (500, {"error": "Internal Server Error"})
+    assert "a bug" in str(exception_of(logged.take("Uncaught exception")))
 
 
 async def test_other_requests_are_refused(node: Node) -> None:

@@ -842,6 +842,13 @@ class TestBuckets:
             found.append((numbered, created, [owner.bucket for owner in owners]))
         assert found[0] == found[1]
 
+    def test_a_bucket_may_be_deleted_before_the_last_owner_leaves_it(self) -> None:
+        """As that of an owner which is being checked, and cancels the others first."""
+        for leave in (_speedups.leave_bucket, deadlines._leave_bucket_python):
+            owner: Any = SimpleNamespace(bucket=5)
+            leave({}, owner)
+            assert owner.bucket is None
+
     @pytest.mark.parametrize(
         ("owner", "error"),
         [

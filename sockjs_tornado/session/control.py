@@ -289,8 +289,7 @@ def execute(rooms: Rooms, command: Command, exclude: "Iterable[Session]" = ()) -
             (room,) = command.arguments
             change = rooms.join if command.action == "join" else rooms.leave
             for session in sessions:
-                if not session.is_closed:
-                    change(session, room)
+                change(session, room)
 
 
 def _close(sessions: "Sequence[Session]", code: int, reason: str) -> None:

@@ -77,9 +77,8 @@ class MemoryReceiver:
     def disconnect(self, code: int, reason: str) -> None:
         """End the session, because its client has closed the connection or lost it."""
         self._set_closed(code, reason)
-        if self._is_attached:
-            self._is_attached = False
-            self.session._receiver_lost(self, code, reason)
+        self._is_attached = False
+        self.session._receiver_lost(self, code, reason)
 
     def read(self) -> Any:
         """Remove and return the first message."""

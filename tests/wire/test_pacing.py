@@ -177,10 +177,14 @@ async def test_data_that_is_decoded_in_one_step_is_not_divided() -> None:
 
 
 async def test_bytes_that_come_meanwhile_wait_behind_the_others() -> None:
-    connection, _ = connected(HurriedLedger())
+    connection, transport = connected(HurriedLedger())
     first, second = noise(3 * SMALL_PIECE), noise(10)
     connection.on_data(first)
-    connection.on_data(second)
+    connection.on_data(second[:5])
+    # uvloop ignores a pause of reading within connection_made().
+    transport.reading = True
+    connection.on_data(second[5:])
+    assert not transport.reading
     await some_turns()
     assert connection.data == first + second
 
