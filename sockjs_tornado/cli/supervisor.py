@@ -153,11 +153,6 @@ class Supervisor:
             logger.error("Worker %d (process %d) has not stopped in time; killing it", worker.number, worker.pid)
             worker.send_signal(signal.SIGKILL)
 
-    def _fail(self) -> None:
-        if not self._is_stopping.is_set():
-            self._is_failed = True
-            self._stop()
-
     async def _keep_running(self, number: int) -> None:
         """Run a worker and its successors, until all of them are to stop."""
         delay = MIN_DELAY
@@ -192,7 +187,8 @@ class Supervisor:
             how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
             if not is_ready and not (self._is_started and any(other.is_ready for other in self._workers.values())):
                 logger.error("Worker %d (process %d) %s before it served; stopping", number, worker.pid, how)
-                self._fail()
+                self._is_failed = True
+                self._stop()
                 break
             if time.monotonic() - started >= STABLE_TIME:
                 delay = MIN_DELAY

@@ -15,6 +15,7 @@ from programs import find_program
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.cluster.node_tls import NodeTLS
 from sockjs_tornado.exceptions import ClusterError
 
 from .conftest import StartNode
@@ -115,6 +116,11 @@ async def test_a_node_with_a_bad_certificate_does_not_start(
 ) -> None:
     with pytest.raises(ClusterError, match=rf"this node's own address https://127.0.0.1:.* failed \(.*{reason}"):
         await node(**options(directory, certificate, ca))
+
+
+def test_without_an_authority_that_of_the_system_verifies_servers_alone(directory: Path) -> None:
+    tls = NodeTLS(directory / "node.pem", None, None)
+    assert (tls.client.verify_mode, tls.server.verify_mode) == (ssl.CERT_REQUIRED, ssl.CERT_NONE)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ async def test_a_callback_may_change_the_room() -> None:
     async with LocalCluster() as cluster:
         ann: Any = Person("1")
         bob: Any = Person("2")
+        late: Any = Person("3")
         events: list[Any] = []
 
         def change(event: str, member: str, presence: Any) -> None:
@@ -150,8 +151,9 @@ async def test_a_callback_may_change_the_room() -> None:
         assert await cluster.presence(ROOM) == {"local:1": "back"}
         # What has not been delivered when the cluster closes is not delivered afterwards.
         cluster.rooms.leave_all(ann)
+        cluster.rooms.join(late, "other", "x")
     # As that of a session that closes after the cluster.
-    cluster.rooms.leave_all(bob)
+    cluster.rooms.leave_all(late)
     await asyncio.sleep(0)
     async with cluster:
         cluster.rooms.join(bob, ROOM, "x")

@@ -69,10 +69,12 @@ async def router(redis_server: RedisServer) -> AsyncIterator[MakeRouter]:
     """Return a function that creates the router of a new node."""
     made: list[SockJSRouter] = []
 
-    async def make(kind: type[SockJSConnection] = Feed, **options: Any) -> SockJSRouter:
+    async def make(
+        kind: type[SockJSConnection] = Feed, settings: dict[str, Any] | None = None, **options: Any
+    ) -> SockJSRouter:
         cluster = RedisCluster(redis_server.url, **{"recovery": True, **options})
         await cluster.start()
-        made.append(SockJSRouter(kind, "/feed", cluster=cluster))
+        made.append(SockJSRouter(kind, "/feed", settings, cluster=cluster))
         return made[-1]
 
     yield make
@@ -108,6 +110,20 @@ async def test_a_client_that_may_follow_a_room_no_longer_leaves_it(router: MakeR
         await client.send_json("hello")
         assert await client.recv() == ["other", json.dumps("hello")]
     assert not feed.container.rooms.members(ROOM)
+
+
+async def test_a_client_may_leave_a_room_whose_history_is_being_read(
+    router: MakeRouter, redis_server: RedisServer
+) -> None:
+    feed = await router(settings={"max_concurrent_callbacks": 2})
+    async with connect_in_memory(feed) as client:
+        redis_server.command("CLIENT", "PAUSE", 60000, "WRITE")
+        await client.send_json({"type": "follow", "room": ROOM, "id": 1})
+        await until(lambda: client.connection.rooms == {ROOM})
+        await client.send_json({"type": "unfollow", "room": ROOM})
+        assert client.connection.rooms == frozenset()
+        redis_server.command("CLIENT", "UNPAUSE")
+        assert await client.recv_all() == []
 
 
 async def test_a_client_receives_what_it_has_missed_and_what_is_published_later(router: MakeRouter) -> None:

@@ -21,6 +21,8 @@ async def test_callbacks_of_all_processes_receive_the_messages_in_order(make_clu
     here, there = make_clusters
     received: dict[str, list[Any]] = {"before": [], "here": [], "there": [], "other": []}
     there.subscribe("users", received["before"].append)
+    there.subscribe("users", received["other"].append)
+    there.unsubscribe("users", received["other"].append)
     with pytest.raises(RuntimeError, match="was not started"):
         here.publish_topic("users", 0)
     for cluster in {here, there}:
