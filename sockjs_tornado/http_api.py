@@ -28,6 +28,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from .exceptions import ClusterUnavailable, ConfigurationError
 from .protocol import CloseCode
 from .router import SockJSRouter
+from .validation import check_path_prefix
 
 __all__ = ["api_urls"]
 
@@ -54,8 +55,8 @@ def api_urls(router: SockJSRouter, *, token: str | Iterable[str], prefix: str = 
     """
     if not isinstance(router, SockJSRouter):
         raise ConfigurationError(f"router: expected a SockJSRouter, got {router!r} ({type(router).__name__})")
-    # None is what os.environ.get() returns.
-    tokens = [token] if isinstance(token, str) else list(token or ())
+    given: Any = token
+    tokens = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     # An error must not show them.
     if not tokens or not all(map(_is_token, tokens)):
         raise ConfigurationError(
@@ -63,6 +64,7 @@ def api_urls(router: SockJSRouter, *, token: str | Iterable[str], prefix: str = 
             "tokens; create one with `openssl rand -base64 24`"
         )
     arguments = {"router": router, "tokens": [token.encode() for token in tokens]}
+    prefix = check_path_prefix(prefix)
     handlers = {"publish": _Publish, "disconnect": _Disconnect, "presence": _Presence}
     return [URLSpec(f"{prefix}/{name}", handler, arguments) for name, handler in handlers.items()]
 

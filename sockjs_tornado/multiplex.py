@@ -145,8 +145,11 @@ class MultiplexConnection(SockJSConnection):
         """Return a connection class that carries ``channels``, which maps channel names to connection classes.
 
         Raises:
-            ConfigurationError: If a channel's class is invalid, as for a router. A misspelt callback causes a warning.
+            ConfigurationError: If a channel's class is invalid, as for a router, or if there is no channel. A misspelt
+                callback causes a warning.
         """
+        if not channels:
+            raise ConfigurationError("channels: expected at least one, such as get(ann=AnnConnection), got none")
         for name, factory in channels.items():
             if not callable(factory):
                 raise ConfigurationError(

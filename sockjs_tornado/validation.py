@@ -111,6 +111,11 @@ def _is_origin(value: object) -> bool:
     return value in _NAMED_ORIGINS or (value.isascii() and _ORIGIN.fullmatch(value) is not None)
 
 
+def is_origin(value: Any) -> bool:
+    """Return whether a value is an origin as browsers send it."""
+    return _is_origin(value) and value != "same-origin" and "*" not in value
+
+
 def are_origins(value: Any) -> bool:
     """Return whether a value is ``"*"``, ``"same-origin"``, or a list of origins and patterns of origins."""
     if isinstance(value, str):
@@ -164,6 +169,19 @@ def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
         raise ConfigurationError(
             f"{name}: expected {SECONDS if positive else 'a number of seconds, 0 or more'}, got {safe_repr(value)}"
         )
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise ConfigurationError if a value is not True or False: a text such as "false" would be true."""
+    if not is_flag(value):
+        raise ConfigurationError(f"{name}: expected True or False, got {safe_repr(value)}")
+
+
+def check_path_prefix(prefix: Any) -> str:
+    """Return the prefix of some paths without its trailing slash, or raise ConfigurationError if it is not valid."""
+    if not isinstance(prefix, str) or not re.fullmatch(r"(?:/[!-~]*)?", prefix):
+        raise ConfigurationError(f'prefix: expected "" or a path such as "/api", got {safe_repr(prefix)}')
+    return prefix.rstrip("/")
 
 
 def accepts(function: object, count: int) -> bool:

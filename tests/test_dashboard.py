@@ -223,8 +223,8 @@ async def test_a_client_without_a_password_gets_no_data(
         logged.take("wrong password")
 
 
-@pytest.mark.parametrize("password", ["", "sesame", "1234567"])
-def test_a_short_password_is_rejected(password: str) -> None:
+@pytest.mark.parametrize("password", ["", "sesame", "1234567", 12345678, b"open sesame"])
+def test_a_short_password_is_rejected(password: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^password: expected at least 8 characters"):
         Dashboard({}, password=password)
 
@@ -232,6 +232,11 @@ def test_a_short_password_is_rejected(password: str) -> None:
 def test_a_dashboard_requires_a_password_or_local_access() -> None:
     with pytest.raises(ConfigurationError, match=r"^password: set one, or local_only=True"):
         Dashboard({})
+    wrong: Any = "false"
+    with pytest.raises(ConfigurationError, match=r"^local_only: expected True or False, got 'false'$"):
+        Dashboard({}, local_only=wrong)
+    with pytest.raises(ConfigurationError, match=r'^prefix: expected "" or a path such as "/api", got None$'):
+        Dashboard({}, None, local_only=True)  # type: ignore[arg-type]
 
 
 async def test_a_client_with_the_password_gets_the_data(echo: SockJSRouter, serve: Serve, join: Join) -> None:
@@ -582,7 +587,11 @@ async def test_the_pages_files_have_a_strict_policy_and_nothing_else_is_served()
         await close_router(dashboard.router)
 
 
-@pytest.mark.parametrize("routers", [SockJSRouter(Echo, "/echo"), [SockJSRouter(Echo, "/echo")]], ids=["one", "a list"])
+@pytest.mark.parametrize(
+    "routers",
+    [SockJSRouter(Echo, "/echo"), [SockJSRouter(Echo, "/echo")], {"echo": Echo}],
+    ids=["one", "a list", "a connection"],
+)
 def test_routers_without_names_are_rejected(routers: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^routers: expected a mapping of names to routers, such as"):
         Dashboard(routers, local_only=True)

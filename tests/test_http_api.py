@@ -204,7 +204,7 @@ async def test_a_refused_body_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    "token", ["", "short", "with a blank, but so long that it would do", "ü" * 30, [], [TOKEN, "x"], None]
+    "token", ["", "short", "with a blank, but so long that it would do", "ü" * 30, [], [TOKEN, "x"], None, 5]
 )
 def test_a_weak_token_is_rejected_and_not_shown(node: Node, token: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -213,6 +213,14 @@ def test_a_weak_token_is_rejected_and_not_shown(node: Node, token: Any) -> None:
         assert "openssl rand" in str(caught.value)
         assert TOKEN not in str(caught.value)
         assert "blank, but" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["api", 5, None, "/a b", "http://api"])
+def test_a_prefix_that_no_path_begins_with_is_rejected(node: Node, prefix: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r'^prefix: expected "" or a path such as "/api", got '):
+        api_urls(node.router, token=TOKEN, prefix=prefix)
+    # As that of a router.
+    assert api_urls(node.router, token=TOKEN, prefix="/api/")[0].regex.pattern == "/api/publish$"
 
 
 def test_a_list_of_urls_is_no_router(node: Node) -> None:

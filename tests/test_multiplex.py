@@ -728,6 +728,8 @@ async def test_a_limit_on_the_rate_counts_what_the_connection_carries_once(enter
 def test_a_channel_without_a_class_is_rejected_at_once(channel: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^channel 'news': expected a subclass of SockJSConnection, got "):
         MultiplexConnection.get(news=channel)
+    with pytest.raises(ConfigurationError, match=r"^channels: expected at least one"):
+        MultiplexConnection.get()
 
 
 def test_the_callbacks_of_a_channel_are_checked() -> None:

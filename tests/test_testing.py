@@ -224,6 +224,14 @@ def test_wrong_arguments_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, got '/b'"):
         connect(SockJSRouter(Echo, "/a+"), path="/b")
     wrong: Any
+    for name, wrong, text in (
+        ("path", 5, "path: expected a str, got 5 (int)"),
+        ("ip", None, "ip: expected a str, got None (NoneType)"),
+        ("headers", {"X": 5}, "headers: expected names and values of type str, got 'X': 5"),
+        ("timeout", "5", "timeout: expected a number of seconds, 0 or more, got '5'"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}$"):
+            connect(Echo, **{name: wrong})
     for name, wrong, expected in (
         ("arguments", "token=abc", r"\{'token': 'abc'\}"),
         ("headers", "Origin: null", r"\{'Origin': 'https://example\.com'\}"),
@@ -232,6 +240,21 @@ def test_wrong_arguments_are_reported_at_once() -> None:
     ):
         with pytest.raises(TypeError, match=rf"^{name}: expected {expected}, for example, got '{wrong}' \(str\)$"):
             connect(Echo, **{name: wrong})
+
+
+async def test_wrong_values_of_the_client_are_errors() -> None:
+    async with connect(Echo) as client:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            await client.send_json(float("nan"))
+        wrong: Any = "4000"
+        with pytest.raises(TypeError, match="close code must be int, not str"):
+            await client.close(wrong)
+        await client.send("no JSON")
+        with pytest.raises(ValueError, match=r"^the message 'no JSON' is not JSON: Expecting value"):
+            await client.recv_json()
+        client.connection.send({"a": 1})
+        with pytest.raises(TypeError, match=r"not sent as text, but as a dict: use recv\(\), which returns {'a': 1}$"):
+            await client.recv_json()
 
 
 # Rejected clients.

@@ -192,11 +192,14 @@ class SockJSClient:
             reason: At most 123 bytes of UTF-8. Default empty.
 
         Raises:
+            TypeError: The reason is not a ``str``.
             ValueError: Code or reason is invalid.
         """
         self._check_loop()
         if code != CloseCode.NORMAL and code not in range(3000, 5000):
             raise ValueError(f"close code: expected 1000 or 3000-4999, got {code!r}")
+        if not isinstance(reason, str):
+            raise TypeError(f"close reason must be str, not {type(reason).__name__}")
         if len(reason.encode(errors="surrogatepass")) > _MAX_REASON_LENGTH:
             raise ValueError(f"close reason: expected at most {_MAX_REASON_LENGTH} bytes of UTF-8")
         reason.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate

@@ -17,6 +17,7 @@ from ..validation import (
     is_count,
     is_flag,
     is_number,
+    is_origin,
     is_positive,
     named_fields,
     option,
@@ -67,7 +68,9 @@ class ServiceURL(NamedTuple):
     def parse(cls, url: object) -> "ServiceURL":
         """Parse a URL, or raise ConfigurationError, whose message never contains credentials."""
         if not isinstance(url, str) or not _URL.fullmatch(url):
-            raise ConfigurationError("url: expected ASCII text without spaces, such as 'http://host/echo'")
+            # A text may contain a password.
+            got = "" if isinstance(url, str) else f", got {type(url).__name__}"
+            raise ConfigurationError(f"url: expected ASCII text without spaces, such as 'http://host/echo'{got}")
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -218,7 +221,9 @@ class Options(Validated):
 
     transports: tuple[str, ...] = option("parsed names", lambda value: isinstance(value, tuple))
     headers: tuple[tuple[str, str], ...] = option("parsed pairs", lambda value: isinstance(value, tuple))
-    origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_matches(_VALUE)))
+    origin: str | None = option(
+        "an origin such as 'https://example.com', without a trailing slash, or None", or_none(is_origin)
+    )
     ca_file: str | Path | None = option("a path or None", or_none(_is_path))
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
         "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)

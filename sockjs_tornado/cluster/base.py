@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from ..exceptions import ClusterUnavailable, ConfigurationError
 from ..session.rooms import COMPLETED, PresenceEvent, Rooms, check_room
+from ..validation import check_flag
 from .presence_events import PresenceCallback, PresenceWatcher, encode_presence_event, presence_topic
 from .topics import OnTopicGap, TopicCallback, Topics, check_callbacks, check_topic, encode_topic_message
 
@@ -172,8 +173,7 @@ class BaseCluster(ABC):
         self._topics = Topics()
 
     def _set_presence_events(self, enabled: bool) -> None:
-        if not isinstance(enabled, bool):
-            raise ConfigurationError(f"presence_events: got {enabled!r}, expected True or False")
+        check_flag("presence_events", enabled)
         if enabled:
             self.rooms.on_presence_change = self._send_presence_event
 

@@ -30,7 +30,7 @@ from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import check_callback, check_seconds
+from ..validation import check_callback, check_flag, check_seconds
 from .base import BaseCluster, WaitForAll
 from .credentials import CredentialsFunction
 from .envelope import Channel
@@ -140,9 +140,8 @@ class RedisCluster(BaseCluster):
                 if not callable(function):
                     raise ConfigurationError(f"{name}: got {function!r}, expected a function")
                 check_callback(name, function, parameters)
-        for name, flag in (("recovery", recovery), ("allow_public_listener", allow_public_listener)):
-            if not isinstance(flag, bool):
-                raise ConfigurationError(f"{name}: got {flag!r}, expected True or False")
+        check_flag("recovery", recovery)
+        check_flag("allow_public_listener", allow_public_listener)
         if recovery and transform_message is not None:
             raise ConfigurationError("recovery and transform_message exclude each other: both define the messages")
         if on_redis_down not in ("local", "reject"):

@@ -46,6 +46,7 @@ from ..exceptions import ConfigurationError
 from ..protocol import CloseCode
 from ..router import SockJSRouter
 from ..session.connection_info import ConnectionInfo
+from ..validation import check_flag, check_path_prefix
 from .access import RateLimit, RefusedMatcher, RefusingHandler
 from .listing import find_session, listing
 
@@ -126,11 +127,14 @@ class Dashboard:
         hosts: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        check_flag("local_only", local_only)
         if password is None and not local_only:
             raise ConfigurationError("password: set one, or local_only=True for browsers on the same computer only")
-        if password is not None and len(password) < MIN_PASSWORD:
+        secret: Any = password
+        if secret is not None and not (isinstance(secret, str) and len(secret) >= MIN_PASSWORD):
             raise ConfigurationError(f"password: expected at least {MIN_PASSWORD} characters")
-        if not isinstance(routers, Mapping):
+        given: Any = routers
+        if not isinstance(given, Mapping) or not all(isinstance(one, SockJSRouter) for one in given.values()):
             raise ConfigurationError(
                 f'routers: expected a mapping of names to routers, such as {{"chat": router}}, got {routers!r}'
             )
@@ -139,7 +143,7 @@ class Dashboard:
             # The Host header of an IPv6 address needs no entry.
             if re.search(r"[/:]", host):
                 raise ConfigurationError(f"hosts: got {host!r}, expected a name without a scheme, path and port")
-        prefix = prefix.rstrip("/")
+        prefix = check_path_prefix(prefix)
         base = re.escape(prefix)
         self._routers = dict(routers)
         self._password = None if password is None else _digest(password)

@@ -41,6 +41,7 @@ from ..protocol import CloseCode
 from ..router import SockJSRouter
 from ..server.connection_limits import Admission
 from ..settings import TRANSPORTS
+from ..validation import check_flag, check_path_prefix
 from ..wire.tornado_internals import UnloggedHandler
 from .stats import SLOW_BUCKETS
 
@@ -171,9 +172,11 @@ def monitoring_urls(
         require_cluster: Whether ``/readyz`` responds with 503 while a router's cluster is unavailable. Default: False.
 
     Raises:
-        ConfigurationError: ``routers`` is not a mapping of names to routers.
+        ConfigurationError: ``routers`` is not a mapping of names to routers, or another argument is invalid.
         ValueError: The registry already has metrics of routers.
     """
+    prefix = check_path_prefix(prefix)
+    check_flag("require_cluster", require_cluster)
     if registry is None:
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):

@@ -49,7 +49,7 @@ except ImportError as error:
 from tornado.web import HTTPError
 
 from ..connection import SockJSConnection
-from ..exceptions import ConnectionClosed
+from ..exceptions import ConfigurationError, ConnectionClosed
 from ..multiplex import ChannelSession
 from ..router import SockJSRouter
 from ..session.connection_info import ConnectionInfo
@@ -70,8 +70,13 @@ def instrument(router: SockJSRouter, tracer_provider: trace.TracerProvider | Non
         router: The router. If it is instrumented already, nothing is changed.
         tracer_provider: The provider of the tracer. Default None: the global one.
 
+    Raises:
+        ConfigurationError: The first argument is not a router.
+
     .. versionadded:: 2.0
     """
+    if not isinstance(router, SockJSRouter):
+        raise ConfigurationError(f"router: expected a SockJSRouter, got {router!r} ({type(router).__name__})")
     if not getattr(router._session_class, "_is_traced", False):
         tracer = _Tracer(router, trace.get_tracer("sockjs_tornado", tracer_provider=tracer_provider))
         channel_class = _traced(ChannelSession, tracer)

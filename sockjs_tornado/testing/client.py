@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..connection import SockJSConnection
 from ..exceptions import ConnectionClosed
-from ..protocol import CloseCode
+from ..protocol import CloseCode, check_session_close
 from ..router import SockJSRouter
 from ..session.connection_info import ConnectionInfo
 from .receiver import MemoryReceiver
@@ -93,8 +93,13 @@ class MemoryClient:
         self._watch.raise_error()
 
     async def send_json(self, value: Any) -> None:
-        """Send a JSON value as text, as pages do: ``socket.send(JSON.stringify(value))``."""
-        await self.send(json.dumps(value))
+        """Send a JSON value as text, as pages do: ``socket.send(JSON.stringify(value))``.
+
+        Raises:
+            TypeError: The value, or a part of it, cannot be encoded.
+            ValueError: It contains NaN or an infinity, which no page can send.
+        """
+        await self.send(json.dumps(value, allow_nan=False))
 
     async def recv(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the message says what happened
         """Return the next message, as the page would receive it: text, or the value of a message that was sent as JSON.
@@ -115,8 +120,22 @@ class MemoryClient:
         return message
 
     async def recv_json(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as recv()
-        """Return the value of the next message, which is JSON in text."""
-        return json.loads(await self.recv(timeout))
+        """Return the value of the next message, which is JSON in text.
+
+        Raises:
+            TypeError: The message is no text: it was sent as JSON, so that ``recv`` returns its value.
+            ValueError: The text is not JSON.
+        """
+        message = await self.recv(timeout)
+        if not isinstance(message, str | bytes):
+            raise TypeError(
+                f"the message was not sent as text, but as a {type(message).__name__}: use recv(), which returns "
+                f"{_shorten(message)}"
+            )
+        try:
+            return json.loads(message)
+        except ValueError as error:
+            raise ValueError(f"the message {_shorten(message)} is not JSON: {error}") from None
 
     async def recv_all(self) -> list[Any]:
         """Return all messages that were received after the callbacks of all clients of the router have ended.
@@ -164,8 +183,11 @@ class MemoryClient:
             reason: Close reason for ``on_close``.
 
         Raises:
+            TypeError: The code is not an ``int``, or the reason is not a ``str``.
+            ValueError: The code is not within 0-65535.
             TimeoutError: A callback has not ended.
         """
+        check_session_close(code, reason)
         await self._leave(code, reason)
         self._watch.raise_error()
 

@@ -19,6 +19,7 @@ from ..session.session import Session
 from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..transports.websocket import RawWebSocket, WebSocket
+from ..validation import check_seconds
 from ..wire.handshake import offered_subprotocols
 from .client import MemoryClient
 from .receiver import MemoryReceiver, RawMemoryReceiver
@@ -139,6 +140,11 @@ class connect:  # noqa: N801 - used like a function
     ) -> None:
         if transport not in _ENDPOINTS:
             raise ValueError(f"transport: expected {' or '.join(map(repr, _ENDPOINTS))}, got {transport!r}")
+        check_seconds("timeout", timeout)
+        given: tuple[tuple[str, Any], ...] = (("path", path or ""), ("ip", ip))
+        for name, value in given:
+            if not isinstance(value, str):
+                raise TypeError(f"{name}: expected a str, got {value!r} ({type(value).__name__})")
         self._is_own = not isinstance(target, SockJSRouter)
         # The settings of a router of its own are the defaults.
         self._router = target if isinstance(target, SockJSRouter) else SockJSRouter(target, "/sockjs")
@@ -157,6 +163,8 @@ class connect:  # noqa: N801 - used like a function
         self._query = f"?{urlencode(arguments, doseq=True)}" if arguments else ""
         self._fields = HTTPHeaders({"Host": "localhost"})
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            if not (isinstance(name, str) and isinstance(value, str)):
+                raise TypeError(f"headers: expected names and values of type str, got {name!r}: {value!r}")
             if name.lower() == "host":
                 del self._fields["Host"]
             self._fields.add(name, value)

@@ -121,7 +121,10 @@ def test_credentials_are_given_once() -> None:
         ({"headers": {"X": 5}}, "headers: expected pairs of a valid field name and a value, both of type str"),
         ({"headers": "X: y"}, "headers: expected a mapping or pairs, got str"),
         ({"headers": 5}, "headers: expected a mapping or pairs, got 5"),
-        ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', or None, got str"),
+        ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', without a trailing slash, or"),
+        ({"origin": "https://example.com/"}, "origin: expected an origin such as"),
+        ({"origin": "example.com"}, "origin: expected an origin such as"),
+        ({"origin": "https://*.example.com"}, "origin: expected an origin such as"),
         ({"ca_file": 5}, "ca_file: expected a path or None, got 5"),
         (
             {"client_cert": ("a",)},

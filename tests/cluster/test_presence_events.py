@@ -192,9 +192,9 @@ async def test_events_are_opt_in(redis_server: RedisServer, tmp_path: Path) -> N
         cluster.rooms.leave(ann, ROOM)
         assert cluster.stats.published == 0
     wrong: Any = "yes"
-    with pytest.raises(ConfigurationError, match="presence_events: got 'yes', expected True or False"):
+    with pytest.raises(ConfigurationError, match="presence_events: expected True or False, got 'yes'"):
         RedisCluster(redis_server.url, presence_events=wrong)
-    with pytest.raises(ConfigurationError, match="presence_events: got 'yes', expected True or False"):
+    with pytest.raises(ConfigurationError, match="presence_events: expected True or False, got 'yes'"):
         UnixCluster(tmp_path / "workers", 1, 0, presence_events=wrong)
 
 

@@ -201,6 +201,14 @@ def test_a_value_that_is_no_mapping_of_routers_is_rejected(routers: Any) -> None
         SockJSCollector(routers)
 
 
+def test_the_options_of_the_urls_are_checked() -> None:
+    wrong: Any = "no"
+    with pytest.raises(ConfigurationError, match=r"^require_cluster: expected True or False, got 'no'$"):
+        monitoring_urls({}, require_cluster=wrong)
+    with pytest.raises(ConfigurationError, match=r"^prefix: expected .*, got 'internal'$"):
+        monitoring_urls({}, prefix="internal")
+
+
 def test_the_dashboard_asks_for_what_there_is() -> None:
     """Every metric of a router is in Grafana's dashboard, and no other."""
     registry = CollectorRegistry()

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from sockjs_tornado import ConnectionClosed, ConnectionInfo, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, ConnectionClosed, ConnectionInfo, Session, SockJSConnection, SockJSRouter
 from sockjs_tornado.extras import install_command
 from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.observe.opentelemetry import TraceContextFilter, instrument
@@ -382,6 +382,12 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         importlib.import_module(name)
     assert str(raised.value).endswith(f": {install_command('opentelemetry')}")
     assert raised.value.name == "opentelemetry"
+
+
+def test_only_a_router_can_be_instrumented() -> None:
+    wrong: Any = Plain
+    with pytest.raises(ConfigurationError, match=r"^router: expected a SockJSRouter, got <class .*Plain'> \(type\)$"):
+        instrument(wrong)
 
 
 def test_a_router_that_is_not_instrumented_has_its_own_sessions() -> None:
