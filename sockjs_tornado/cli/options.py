@@ -17,6 +17,16 @@ _BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/(?:{_T
 _RAW_WEBSOCKET = re.compile(r"/websocket/?$")
 
 
+#: The arguments of ``connect`` that its errors begin with, and the options that the user has given in their place.
+_OPTIONS = {
+    "headers": "--header",
+    "origin": "--origin",
+    "ca_file": "--ca-file",
+    "proxy": "--proxy",
+    "transports": "--transports",
+}
+
+
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     parser.add_argument(
@@ -63,12 +73,16 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
         if not separator:
             raise ConfigurationError(f"--header: expected NAME:VALUE, got {name!r}")
         headers.append((name.strip(), value.strip()))
-    return connect(
-        service_url(arguments.url),
-        headers=headers,
-        origin=arguments.origin,
-        ca_file=arguments.ca_file,
-        verify=not arguments.insecure,
-        proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
-        **more,
-    )
+    try:
+        return connect(
+            service_url(arguments.url),
+            headers=headers,
+            origin=arguments.origin,
+            ca_file=arguments.ca_file,
+            verify=not arguments.insecure,
+            proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
+            **more,
+        )
+    except ConfigurationError as error:
+        name, separator, rest = str(error).partition(": ")
+        raise ConfigurationError(f"{_OPTIONS.get(name, name)}{separator}{rest}") from None

@@ -225,7 +225,8 @@ def _bind_unix(path: str) -> socket.socket:
                         os.unlink(path)
         return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        # Without a number: the path is too long, which only the first exception says.
+        reason = os.strerror(error.errno) if error.errno else str(error.__context__ or error)
         raise CannotListen(f"Cannot listen on {path}: {reason}") from None
 
 

@@ -160,6 +160,7 @@ def test_an_inherited_socket_is_greeted_by_its_address(certificate: tuple[Path, 
     ("options", "why"),
     [
         (ServeOptions(host="a..b", port=0), "Cannot listen on a..b, port 0: Name or service not known"),
+        (ServeOptions(uds=f"/tmp/{'a' * 200}"), f"Cannot listen on /tmp/{'a' * 200}: AF_UNIX path too long"),
         (ServeOptions(fd=10**12), "Cannot listen on the file descriptor 1000000000000: it is not open"),
     ],
 )
