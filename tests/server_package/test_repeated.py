@@ -337,6 +337,7 @@ SCRIPTS = {
         q chunk
         q chunk
     """,
+    "a stream on a connection that was polled": 'p stream\ns send ["say a"]\np chunk',
     "a broadcast": "p poll\np server broadcast\np get\np server broadcast\np poll\np get",
     "recycled": 'p poll\np server recycle\np get\np poll\ns send ["say a"]\np get',
     "full": 'p poll\np server full\ns send ["say a"]\np server recycle\np get\np poll\np get',
