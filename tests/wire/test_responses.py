@@ -61,7 +61,11 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
     assert await read(theirs, SIZE // 2) == data[SIZE // 2 :]
     async with asyncio.timeout(TIMEOUT):
         await done.wait()
-    assert pending.unsent == 0
+        assert pending.unsent == 0
+        done.clear()
+        pending.add_done_callback(lambda future: done.set())
+        assert not done.is_set()
+        await done.wait()
 
 
 async def test_later_writes_follow_a_tracked_one(pair: tuple[IOStream, socket.socket]) -> None:
