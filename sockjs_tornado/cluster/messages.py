@@ -2,12 +2,9 @@
 
 import asyncio
 import dataclasses
-import itertools
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
@@ -15,13 +12,14 @@ from ..recovery.messages import room_message
 from ..session.control import Command, execute
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import Rooms
-from .base import MAX_TURN, ClusterStats
+from .base import ClusterStats
 from .catch_up import CatchUp
 from .commands import Commands, DeferredCommand
 from .envelope import CONTROL, Channel, ControlEnvelope, Envelope, RedisKeys, local_prefix, value_of
 from .envelope_signing import EnvelopeSigner, Unauthenticated
 from .history import publish_command, publish_many_commands, was_published_before
 from .message_decoder import MessageDecoder
+from .pending_messages import PendingMessage, PendingMessages
 from .publish_result import PublishManyResult, PublishResult
 from .secret import Secrets
 from .topics import Topics
@@ -35,16 +33,20 @@ logger = logging.getLogger(__name__)
 TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
 
 
-class _PendingMessage(NamedTuple):
-    """A message of this node that is delivered to its own members when it is received back from Redis.
+class _OnReply:
+    """The callback of a reply: one object, since many may wait, and the garbage collector visits each."""
 
-    If it will not be received back, ``message`` is delivered instead. For a message with history or an idempotency key,
-    ``message`` is None: it is delivered only when it is received back. A command waits as a message without history
-    does.
-    """
+    __slots__ = ("_arguments", "_messages", "_result")
 
-    message: str | JSONValue | Command | None
-    exclude: "Sequence[Session]"
+    def __init__(
+        self, messages: "Messages", result: PublishResult | None, count: int, room: str | Channel, tag: int
+    ) -> None:
+        self._messages = messages
+        self._result = result
+        self._arguments = count, room, tag
+
+    def __call__(self, reply: "asyncio.Future[Any]") -> None:
+        self._messages.replied(reply, *self._arguments)
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,15 +82,11 @@ class Messages:
     def __post_init__(self) -> None:
         self._signer = EnvelopeSigner(self.node, self.keys, self.secrets)
         self._delivered_prefix = local_prefix(self.node, is_signed=self._signer.is_signing)
-        # The tags of messages that only Redis delivers are even, those of others are odd: these are delivered here if
-        # they are not received back in time, and must not be delivered again if they are received later.
-        self._tags = itertools.count(2, 2)
-        # The messages that were not received back yet, by room and tag; the commands have the channel CONTROL.
-        self._pending: dict[str | Channel, dict[int, _PendingMessage]] = {}
+        self._pending = PendingMessages(self._deliver_released)
+        # One bound method for all results.
+        self._report_failure = self._log_failure
         # The exclusions of messages with history that will not be received back, but may be read from the history.
         self._interrupted: dict[str, dict[int, Sequence[Session]]] = {}
-        # Whether disconnected() is running.
-        self._is_interrupted = False
 
     def publish(
         self,
@@ -105,7 +103,8 @@ class Messages:
         """
         # Whether only Redis decides that the message is delivered.
         through_redis = bool(options.history) or options.idempotency_key is not None
-        tag = next(self._tags) + (not through_redis) if through_redis or self._must_wait(room) else 0
+        must_wait = through_redis or self._must_wait(room)
+        tag = self._pending.create_tag(through_redis=through_redis) if must_wait else 0
         command = publish_command(self.keys, room, self._signer.encode(room, tag, message), options)
         self.stats.published += 1
         if not tag:
@@ -113,22 +112,13 @@ class Messages:
         # If the message is delivered when it is received back, submit it after the subscription, so that members that
         # have just joined receive it.
         sent = self._submit(*command, after=subscribed if tag else None)
-        reply = sent.reply if isinstance(sent, DeferredCommand) else sent
         # If the subscription failed or there is none, the message is not received back.
         is_received = subscribed is not None and not (subscribed.done() and subscribed.exception())
-        if tag and (is_received or (self._is_interrupted and not through_redis)):
-            self._pending.setdefault(room, {})[tag] = _PendingMessage(None if through_redis else message, exclude)
-            if is_received:
-                reply.add_done_callback(
-                    lambda reply: (
-                        self._deliver_pending(room, tag)
-                        if reply.exception() or was_published_before(reply.result())
-                        else None
-                    )
-                )
+        if tag and (is_received or (self._pending.releases_all and not through_redis)):
+            self._pending.add(room, tag, None if through_redis else message, exclude)
         elif options.history and exclude and room in self.catch_up.held:
             self._interrupted.setdefault(room, {})[tag] = exclude
-        return self._result(sent, 1)
+        return self._result(sent, 1, room, tag if is_received else 0)
 
     def publish_many(
         self, rooms: Iterable[str], message: str | JSONValue, exclude: "Sequence[Session]"
@@ -151,22 +141,19 @@ class Messages:
 
     def execute(self, command: Command, exclude: "Sequence[Session]") -> PublishManyResult:
         """Execute a command for all sessions of its target; see ``router.select``."""
+        subscribed = self.subscription(CONTROL)
         # A message that is published before a disconnect must be delivered before it.
-        tag = next(self._tags) + 1 if self._pending else 0
+        tag = self._pending.create_tag(through_redis=False) if self._pending else 0
         if not tag:
             execute(self.rooms, command, exclude)
         self.stats.published += 1
         sent = self._submit("PUBLISH", self.keys.channel(CONTROL), self._signer.encode_command(CONTROL, tag, command))
-        reply = sent.reply if isinstance(sent, DeferredCommand) else sent
+        is_received = subscribed is not None and not (subscribed.done() and subscribed.exception())
         if tag:
-            self._pending.setdefault(CONTROL, {})[tag] = _PendingMessage(command, exclude)
-            # It is received back: CONTROL is subscribed to first, and the command is sent after the pending messages.
-            # But disconnected() executes it itself, after those messages.
-            if not self._is_interrupted:
-                reply.add_done_callback(
-                    lambda reply: self._deliver_pending(CONTROL, tag) if reply.exception() else None
-                )
-        return PublishManyResult([self._result(sent, 1)])
+            self._pending.add(CONTROL, tag, command, exclude)
+        if tag and not is_received:
+            self._pending.release(tag)
+        return PublishManyResult([self._result(sent, 1, CONTROL, tag if is_received else 0)])
 
     def publish_topic(self, topic: str, text: str) -> PublishManyResult:
         """Send a message of a topic, given as JSON, to the other nodes; see ``cluster.publish_topic``."""
@@ -184,92 +171,55 @@ class Messages:
             return self.commands.defer(*command, after=after)
         return self.commands.submit(*command, after=after)
 
-    def _result(self, sent: "asyncio.Future[Any] | DeferredCommand", count: int) -> PublishResult:
-        result = PublishResult(sent, self._log_failure)
+    def _result(
+        self, sent: "asyncio.Future[Any] | DeferredCommand", count: int, room: str | Channel = "", tag: int = 0
+    ) -> PublishResult:
+        """Return the result of a message, which is pending until the reply if ``tag`` is not 0."""
+        result = PublishResult(sent, self._report_failure)
         if isinstance(sent, DeferredCommand):
             # The caller alone refers to the result: if it drops the result, the command is dropped as well.
-            sent.reply.add_done_callback(partial(self._count_failure, None, count))
+            sent.reply.add_done_callback(_OnReply(self, None, count, room, tag))
         else:
             # The callback refers to the result, so that it is not deleted before the reply has arrived. Only its
             # deletion after that reports a failure.
-            sent.add_done_callback(partial(self._count_failure, result, count))
+            sent.add_done_callback(_OnReply(self, result, count, room, tag))
         return result
 
-    def _count_failure(self, result: PublishResult | None, count: int, reply: "asyncio.Future[Any]") -> None:
+    def replied(self, reply: "asyncio.Future[Any]", count: int, room: str | Channel, tag: int) -> None:
+        """Called with the reply to ``count`` messages, of which one is pending if ``tag`` is not 0."""
         if reply.exception() is not None:
             self.stats.publish_failures += count
+            if tag:
+                self._pending.release(tag)
+        elif tag and was_published_before(reply.result()):
+            self._pending.pop(room, tag)
 
     def _log_failure(self, error: BaseException) -> None:
         self.log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)
 
-    def _pop_pending(self, room: str | Channel, tag: int) -> _PendingMessage | None:
-        tags = self._pending.get(room, {})
-        pending = tags.pop(tag, None)
-        if not tags:
-            self._pending.pop(room, None)
-        return pending
-
-    def _deliver_pending(self, room: str | Channel, tag: int) -> None:
-        """Deliver a pending message without history to this node's members, because it will not be received back."""
-        pending = self._pop_pending(room, tag)
-        if pending is None or pending.message is None:
+    def _deliver_released(self, room: str | Channel, tag: int, pending: PendingMessage) -> None:
+        """Deliver a message to this node's members, unless it has history, because it will not be received back."""
+        message, exclude = pending
+        if message is None:
+            if exclude and self._pending.releases_all and room in self.catch_up.positions:
+                self._interrupted.setdefault(str(room), {})[tag] = exclude
             return
         try:
-            if isinstance(pending.message, Command):
-                execute(self.rooms, pending.message, pending.exclude)
+            if isinstance(message, Command):
+                execute(self.rooms, message, exclude)
             else:
-                self.rooms.publish(str(room), PreparedMessage(pending.message), pending.exclude)
+                self.rooms.publish(str(room), PreparedMessage(message), exclude)
         except Exception as error:
-            # After a disconnect, it must not stop the delivery of later messages, or the reconnect.
+            # It must not stop the delivery of later messages.
             self.log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
 
     def unsubscribed(self, room: str | Channel) -> None:
-        """Called when the subscription to a room has ended."""
-        for tag in tuple(self._pending.get(room, ())):
-            self._deliver_pending(room, tag)
+        """Called when the subscription to a room has ended, after its last member has left."""
+        self._pending.forget_room(room)
 
     async def disconnected(self) -> None:
-        """Called when all subscriptions have ended, and before the reconnect: deliver the messages that wait.
-
-        What is published meanwhile waits as well, if earlier messages do. If it is cancelled, it delivers all at once.
-        """
-        self._is_interrupted = True
-        turn = MAX_TURN
-        until = time.monotonic() + turn
-        try:
-            while self._pending:
-                for room, tag in self._waiting():
-                    self._interrupt(room, tag)
-                    if time.monotonic() > until:
-                        await asyncio.sleep(0)
-                        until = time.monotonic() + turn
-                # What was published meanwhile is next. Longer turns end also if more is published in each of them.
-                turn *= 2
-        finally:
-            while self._pending:
-                for room, tag in self._waiting():
-                    self._interrupt(room, tag)
-            self._is_interrupted = False
-
-    def _waiting(self) -> Iterator[tuple[str | Channel, int]]:
-        if CONTROL in self._pending:
-            # Commands and messages are delivered in the order of the calls, which is that of the tags, in all rooms.
-            for tag, room in sorted((tag, room) for room, tags in self._pending.items() for tag in tags):
-                yield room, tag
-            return
-        for room in tuple(self._pending):
-            for tag in tuple(self._pending.get(room, ())):
-                yield room, tag
-            if CONTROL in self._pending:
-                # No later message must overtake the command.
-                return
-
-    def _interrupt(self, room: str | Channel, tag: int) -> None:
-        """Deliver a message of a room whose subscription is lost, or remember its exclusions for the history."""
-        pending = self._pending.get(room, {}).get(tag)
-        if pending is not None and pending.message is None and pending.exclude and room in self.catch_up.positions:
-            self._interrupted.setdefault(str(room), {})[tag] = pending.exclude
-        self._deliver_pending(room, tag)
+        """Called when all subscriptions have ended, and before the reconnect: deliver the messages that wait."""
+        await self._pending.release_all()
 
     def caught_up(self, room: str) -> None:
         """Called when messages of a room are not read from its history any more."""
@@ -307,11 +257,11 @@ class Messages:
         exclude: Sequence[Session] = ()
         try:
             if node == self.node:
-                pending = self._pop_pending(room, tag)
+                pending = self._pending.pop(room, tag)
                 if pending is not None:
                     exclude = pending.exclude
                 elif tag % 2:
-                    # _deliver_pending() has delivered it already.
+                    # It was released, and has been delivered.
                     return
                 else:
                     exclude = self._interrupted.get(room, {}).get(tag, ())
@@ -332,9 +282,9 @@ class Messages:
     def _execute_received(self, received: ControlEnvelope) -> None:
         exclude: Sequence[Session] = ()
         if received.node == self.node:
-            pending = self._pop_pending(CONTROL, received.tag)
+            pending = self._pending.pop(CONTROL, received.tag)
             if pending is None:
-                # _deliver_pending() has executed it already.
+                # It was released, and has been executed.
                 return
             exclude = pending.exclude
         try:

@@ -189,7 +189,7 @@ async def test_a_message_that_arrives_after_it_was_read_is_not_delivered_again(
     deliver(*late[0])
     await publish(there, "3")
     assert await receive(peer, 2) == [[2, "2"], [3, "3"]]
-    assert here.cluster._node.messages._pending == {}
+    assert not here.cluster._node.messages._pending
     forget_reconnects(logged)
 
 
@@ -318,7 +318,7 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     assert here.gaps == []
     # No state is left.
     messages, catch_up = here.cluster._node.messages, here.cluster._node.catch_up
-    assert (messages._pending, messages._interrupted, catch_up._held_bytes) == ({}, {}, 0)
+    assert (bool(messages._pending), messages._interrupted, catch_up._held_bytes) == (False, {}, 0)
     logged.take("Ignored a malformed message")
     forget_reconnects(logged)
 

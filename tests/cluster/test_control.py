@@ -10,7 +10,7 @@ import pytest
 from application import LogWatch
 from client import Join, until, within
 
-from sockjs_tornado.cluster import AsyncPublisher, Publisher
+from sockjs_tornado.cluster import AsyncPublisher, Publisher, pending_messages
 from sockjs_tornado.cluster import messages as messages_module
 from sockjs_tornado.cluster.envelope import encode, encode_control
 from sockjs_tornado.exceptions import ClusterUnavailable
@@ -107,7 +107,7 @@ async def test_a_disconnect_does_not_overtake_messages_with_history(node: StartN
     assert await peer.frame() == 'c[4000,"Closed"]'
     assert await excluded.message() == "stored"
     assert not b.is_closed
-    assert here.cluster._node.messages._pending == {}
+    assert not here.cluster._node.messages._pending
 
 
 async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disconnect(
@@ -116,7 +116,7 @@ async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disc
     here = await node()
     peer, connection = await here.enter(ROOM)
     redis_server.freeze()
-    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
     counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
     results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
     results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
@@ -139,6 +139,29 @@ async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disc
     logged.take("reconnecting")
 
 
+async def test_messages_whose_commands_fail_are_delivered_in_slices(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    redis_server.freeze()
+    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
+    results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
+    results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
+    here.cluster.commands._connection.close()
+    expected = [f"{number}" for number in range(20)]
+    assert [await peer.message() for _ in expected] == expected
+    # The commands fail in one turn, but a message may be sent to many members.
+    assert counts == [1] * len(expected)
+    for result in results:
+        with pytest.raises(ClusterUnavailable):
+            await within(result)
+    redis_server.thaw()
+    await until(lambda: here.cluster.commands.available)
+    logged.take("reconnecting")
+
+
 async def test_deliveries_after_a_disconnect_end_although_more_is_published_meanwhile(
     node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
@@ -154,12 +177,12 @@ async def test_deliveries_after_a_disconnect_end_although_more_is_published_mean
 
     # Each delivery takes a millisecond, and twice as many messages are published in a turn as one can deliver.
     monkeypatch.setattr(messages_module, "PreparedMessage", prepare)
-    monkeypatch.setattr(messages_module, "time", SimpleNamespace(monotonic=lambda: delivered / 1000))
+    monkeypatch.setattr(pending_messages, "time", SimpleNamespace(monotonic=lambda: delivered / 1000))
     results = [here.router.publish(ROOM, "stored", history=10)]
     results += [here.router.publish(ROOM, "before") for _ in range(20)]
     here.cluster._node.bus.reconnect()
     await until(lambda: delivered, interval=0)
-    while here.cluster._node.messages._is_interrupted:
+    while here.cluster._node.messages._pending.releases_all:
         results += [here.router.publish(ROOM, "meanwhile") for _ in range(10)]
         assert len(results) < 1000
         await asyncio.sleep(0)
@@ -201,7 +224,7 @@ async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster
     here = await node()
     peer, _ = await here.enter(ROOM)
     redis_server.freeze()
-    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
     counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
     here.router.publish(ROOM, "stored", history=10)
     texts = list(map(str, range(20)))
@@ -225,7 +248,7 @@ async def test_no_message_overtakes_a_command_of_the_time_after_a_disconnect(
     for room in ("first", "last"):
         await here.enter(room)
     redis_server.freeze()
-    monkeypatch.setattr(messages_module, "MAX_TURN", -1)
+    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
     counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
     for room in ("first", "last"):
         here.router.publish(room, "stored", history=10)

@@ -39,7 +39,7 @@ async def test_a_message_is_delivered_once_however_it_is_published(
     await within(here.router.publish(ROOM, "last", history=history))
     for peer, _ in members:
         assert [await peer.message() for _ in range(3)] == ["once", "another", "last"]
-    assert here.cluster._node.messages._pending == {}
+    assert not here.cluster._node.messages._pending
     (key,) = (key for key in redis_server.command("KEYS", "*published*7:*") if key.endswith(b"lobby"))
     assert 0 < redis_server.command("PTTL", key) <= 1000 * IDEMPOTENCY_TTL
     if history:
@@ -61,7 +61,7 @@ async def test_its_author_is_excluded_and_later_messages_wait_for_it(node: Start
         await within(result)
     assert [await other.message() for _ in range(2)] == ["once", "last"]
     assert await author.message() == "last"
-    assert here.cluster._node.messages._pending == {}
+    assert not here.cluster._node.messages._pending
 
 
 async def test_if_redis_fails_nobody_receives_it_before_the_retry(
@@ -100,7 +100,7 @@ async def test_members_of_its_node_receive_it_if_only_the_reply_is_lost(
     for key in ("a", "b"):
         await within(here.router.publish(ROOM, key, idempotency_key=key))
     assert await peer.message() == "b"
-    assert here.cluster._node.messages._pending == {}
+    assert not here.cluster._node.messages._pending
     logged.take("reconnecting")
 
 
