@@ -5,6 +5,7 @@ import gzip
 import json
 import socket
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -456,9 +457,12 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
 
         async def on_message(self, message: str) -> None:
             try:
-                await asyncio.Event().wait()
+                await self.query()
             finally:
                 self.cancelled = True
+
+        async def query(self) -> None:
+            await asyncio.Event().wait()
 
     journal = Journal(Endless)
     server = await serve(SockJSRouter(journal, "/echo", {"callback_timeout": 0.05}))
@@ -469,7 +473,9 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
     assert await connection.closed() == (1011, "Internal error")
     assert await peer.frame() == 'c[1011,"Internal error"]'
     assert connection.cancelled  # type: ignore[attr-defined]
-    assert "exceeded callback_timeout (0.05 s)" in str(exception_of(logged.take("on_message of")))
+    error = exception_of(logged.take(".Endless.on_message of <Session 1 websocket "))
+    assert "exceeded callback_timeout (0.05 s)" in str(error)
+    assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["on_message", "query", "wait"]
 
 
 async def test_a_callback_is_not_late_because_the_loop_stood_still(serve: Serve, join: Join) -> None:

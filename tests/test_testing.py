@@ -499,7 +499,7 @@ async def test_the_exception_of_a_callback_is_raised_in_the_test(callback: str, 
     reached = {"on_open": 0, "on_message": 1 + is_async, "on_close": 2}[callback]
     assert steps == ["open", "received"][:reached]
     (note,) = raised.value.__notes__
-    assert re.fullmatch(rf"sockjs_tornado: {callback} of <Session \d+ websocket \w+> failed", note)
+    assert re.fullmatch(rf"sockjs_tornado: Kind.{callback} of <Session \d+ websocket \w+> failed", note)
 
 
 async def test_an_exception_that_is_raised_nowhere_else_is_raised_at_the_end() -> None:
@@ -550,7 +550,7 @@ async def test_exceptions_do_not_hide_that_of_the_test() -> None:
         async with connect(kind):
             raise ZeroDivisionError
     (note,) = raised.value.__notes__
-    assert re.fullmatch(r"sockjs_tornado: on_close of <.*> failed: ValueError: a mistake", note)
+    assert re.fullmatch(r"sockjs_tornado: Kind.on_close of <.*> failed: ValueError: a mistake", note)
 
 
 async def test_exceptions_may_be_left_to_the_log(logged: LogWatch) -> None:

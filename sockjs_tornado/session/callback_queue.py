@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import Message
 from ..wire.time_budget import TimeBudget, Turn
 from .blocking import BlockingWatch
-from .callback_results import check_result, handle_failure
+from .callback_results import check_result, handle_failure, suspended_at
 from .concurrency import ConcurrentCallbacks
 from .deadlines import CallbackTimeout
 from .slow_callbacks import TimedSteps, report_slow_callback
@@ -325,7 +325,7 @@ class CallbackQueue(CallbacksCore):
     async def wait_for(self, name: str, awaitable: Awaitable[object]) -> object:
         timeout = None
         if self._timeout is not None and name:
-            timeout = CallbackTimeout(self._session._container, self._timeout, partial(self._expire, name))
+            timeout = CallbackTimeout(self._session._container, self._timeout, partial(self._expire, name, awaitable))
         if name and type(awaitable) is CoroutineType and self._slow_after < inf:
             awaitable = time_steps(awaitable, self, name, self._slow_after)
         try:
@@ -338,6 +338,7 @@ class CallbackQueue(CallbacksCore):
             if timeout is not None:
                 timeout.cancel()
 
-    def _expire(self, name: str) -> None:
+    def _expire(self, name: str, awaitable: Awaitable[object]) -> None:
         # This closes the session at once; the awaitable may take its time to end.
-        handle_failure(self._session, name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))
+        error = TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)")
+        handle_failure(self._session, name, error.with_traceback(suspended_at(awaitable)))

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import traceback
-from typing import TYPE_CHECKING
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
 
@@ -83,13 +84,26 @@ def _log_failure(session: "Session", name: str, error: BaseException) -> None:
         return
     if name == "on_open":
         session._has_open_failed = True
-    log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
+    kind = type(session.conn).__qualname__
+    log.write(logger, logging.ERROR, name, "%s.%s of %r failed", kind, name, session, error=error, extra=fields)
 
 
 def _place(error: BaseException) -> str:
-    """Return the file and the line where an exception was raised; it was not raised if ``callback_timeout`` expired."""
+    """Return the file and the line where an exception was raised, if it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "no traceback"
+
+
+def suspended_at(awaitable: Any) -> TracebackType | None:
+    """Return a traceback of where a coroutine is suspended: of what it awaits, and so on. None for other awaitables."""
+    frames: list[FrameType] = []
+    while (frame := getattr(awaitable, "cr_frame", getattr(awaitable, "gi_frame", None))) is not None:
+        frames.append(frame)
+        awaitable = getattr(awaitable, "cr_await", getattr(awaitable, "gi_yieldfrom", None))
+    traceback: TracebackType | None = None
+    for frame in reversed(frames):
+        traceback = TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
+    return traceback
 
 
 def _is_cancelled() -> bool:
