@@ -36,6 +36,10 @@ class _InputError(Exception):
     """The input cannot be read; the message says why."""
 
 
+class _NotReconnected(Exception):
+    """After the end of the input, the connection was still lost; the message says how many lines were not sent."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     add_client_arguments(parser)
@@ -55,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.transports is not None:
         more["transports"] = arguments.transports.split(",")
     if arguments.reconnect:
+        more["on_disconnect"] = _report_disconnect
         more["on_reconnect"] = lambda client: note(f"Reconnected over {client.transport}")
     try:
         check_seconds("--linger", arguments.linger, positive=True)
@@ -88,8 +93,8 @@ async def _run_client(connector: connect, linger: float) -> int:
     elapsed = (time.monotonic() - started) * 1000
     note(f"Connected to {client.url} over {client.transport} in {elapsed:.0f} ms; press Ctrl-D to end")
     async with client:
-        received = asyncio.Event()
-        coroutines = _print_messages(client, received), _send_input(client, received, linger)
+        active = asyncio.Event()
+        coroutines = _print_messages(client, active), _send_input(client, active, linger)
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +109,9 @@ async def _run_client(connector: connect, linger: float) -> int:
                 return 0 if outcome.code in _NORMAL_CODES else 1
             case _InputError():
                 note(f"Cannot read the input: {outcome}")
+                return 1
+            case _NotReconnected():
+                note(str(outcome))
                 return 1
             case BrokenPipeError():
                 discard_output()
@@ -124,10 +132,14 @@ async def _find_advice(connector: connect) -> str:
     return findings[-1].advice if info is None else "The command info checks the service in detail."
 
 
-async def _print_messages(client: SockJSClient, received: asyncio.Event) -> None:
+def _report_disconnect(client: SockJSClient, code: int, reason: str) -> None:
+    note(f"Lost the connection: {f'{code} {reason}'.rstrip()}. Reconnecting; press Ctrl-C to end")
+
+
+async def _print_messages(client: SockJSClient, active: asyncio.Event) -> None:
     while True:
         message = await client.recv()
-        received.set()
+        active.set()
         text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
         if sys.stdout.isatty():
             text = printable(text)
@@ -135,29 +147,52 @@ async def _print_messages(client: SockJSClient, received: asyncio.Event) -> None
         print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
 
-async def _send_input(client: SockJSClient, received: asyncio.Event, linger: float) -> None:
+async def _send_input(client: SockJSClient, active: asyncio.Event, linger: float) -> None:
+    """Send the lines of the input; after its end, wait until no line is sent and no message arrives for a time."""
     lines: asyncio.Queue[str | _InputError] = asyncio.Queue()
     capacity = threading.Semaphore(_MAX_LINES)
     loop = asyncio.get_running_loop()
+    has_ended = asyncio.Event()
 
     def put_line(line: str | _InputError) -> None:
         capacity.acquire()
         loop.call_soon_threadsafe(lines.put_nowait, line)
+        if not line:
+            loop.call_soon_threadsafe(has_ended.set)
+
+    async def send_lines() -> None:
+        while line := await lines.get():
+            capacity.release()
+            if isinstance(line, _InputError):
+                raise line
+            await client.send(line.removesuffix("\n"))
+            active.set()
 
     # A daemon thread: a blocking read from a terminal cannot be interrupted.
     threading.Thread(target=_read_lines, args=(sys.stdin, put_line), daemon=True).start()
-    while line := await lines.get():
-        capacity.release()
-        if isinstance(line, _InputError):
-            raise line
-        await client.send(line.removesuffix("\n"))
-    while True:
-        received.clear()
-        try:
-            async with asyncio.timeout(linger):
-                await received.wait()
-        except TimeoutError:
-            return
+    sending = asyncio.create_task(send_lines())
+    ending = asyncio.create_task(has_ended.wait())
+    try:
+        await asyncio.wait((sending, ending), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()  # raises an error of the input at once
+        while True:
+            active.clear()
+            try:
+                async with asyncio.timeout(linger):
+                    await active.wait()
+            except TimeoutError:
+                if not client.is_connected and not client.is_closed:
+                    unsent = 0 if sending.done() else lines.qsize()
+                    raise _NotReconnected(
+                        f"Not reconnected {linger:g} s after the end of the input (--linger); lines not sent: {unsent}"
+                    ) from None
+                if sending.done():
+                    return sending.result()
+    finally:
+        sending.cancel()
+        ending.cancel()
+        await asyncio.gather(sending, ending, return_exceptions=True)
 
 
 def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError], None]) -> None:

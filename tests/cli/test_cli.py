@@ -35,7 +35,7 @@ import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
 from sockjs_tornado.cli import main, silence_tornado
 from sockjs_tornado.cli.built_in import BUILT_IN, Chat, load_connection
-from sockjs_tornado.cli.connect import _run_client
+from sockjs_tornado.cli.connect import _report_disconnect, _run_client
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import create_cluster
 from sockjs_tornado.cli.serve_workers import _exit_with_parent, _run_worker
@@ -598,7 +598,45 @@ async def test_a_reconnect_is_reported(serve: Serve) -> None:
         second.close(3000, "Done")
         ended = await within(running)
     assert ended.status == 0
-    assert ended.errors.splitlines()[1:] == ["Reconnected over websocket", "Closed: 3000 Done"]
+    assert ended.errors.splitlines()[1:] == [
+        "Lost the connection: 4000 Again. Reconnecting; press Ctrl-C to end",
+        "Reconnected over websocket",
+        "Closed: 3000 Done",
+    ]
+
+
+@pytest.mark.parametrize("unsent", ["", "late\nlast\n"])
+async def test_the_end_of_the_input_ends_reconnecting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, unsent: str
+) -> None:
+    """The lines that were not sent are counted."""
+    journal = Journal()
+    reported = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def report(*arguments: Any) -> None:
+        _report_disconnect(*arguments)
+        loop.call_soon_threadsafe(reported.set)
+
+    monkeypatch.setattr("sockjs_tornado.cli.connect._report_disconnect", report)
+    server = await serve(SockJSRouter(journal, "/sockjs"))
+    reading, writing = os.pipe()
+    with io.TextIOWrapper(io.FileIO(reading), "utf-8") as stdin, io.FileIO(writing, "w") as keyboard:
+        arguments = ("--reconnect", "--linger", "0.1")
+        running = asyncio.ensure_future(talk(SimpleNamespace(ports=[server.port]), "/sockjs", *arguments, stdin=stdin))
+        connection = await journal.connection()
+        # No other session opens.
+        await connection.router.drain(0)
+        await within(reported.wait())
+        await asyncio.to_thread(keyboard.write, unsent.encode())
+        keyboard.close()
+        ended = await within(running)
+    assert ended.status == 1
+    lines = ended.errors.splitlines()[1:]
+    assert lines[0].startswith("Lost the connection: 1012 ")
+    assert lines[1:] == [
+        f"Not reconnected 0.1 s after the end of the input (--linger); lines not sent: {unsent.count(chr(10))}"
+    ]
 
 
 async def test_input_that_is_not_text_is_reported(shared: Run) -> None:
