@@ -70,12 +70,14 @@ class ConnectionClosed(SockJSError):
     Attributes:
         code: Close code of the session.
         reason: Close reason of the session.
+        details: Why a client of this package has stopped reconnecting, which is also in the text; ``""`` otherwise.
     """
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"connection closed: {code} {reason}")
+    def __init__(self, code: int, reason: str, details: str = "") -> None:
+        super().__init__(f"connection closed: {code} {reason}{f'; {details}' if details else ''}")
         self.code = code
         self.reason = reason
+        self.details = details
 
 
 class ConnectionRejected(SockJSError):

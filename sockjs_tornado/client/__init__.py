@@ -94,8 +94,7 @@ class connect:  # noqa: N801 - used like a function
             60.
         close_timeout: Timeout in seconds for :meth:`SockJSClient.close`. Default 5.
         max_message_size: Maximum size of a frame in bytes; a frame may contain several messages. If a frame is larger,
-            the connection is closed with code 1009 over HTTP, and with 1006 over a websocket. Default 10485760 (10
-            MiB).
+            the connection is closed with code 1009. Default 10485760 (10 MiB).
         max_queue_bytes: Maximum number of characters in the receive queue and in the send queue. One more frame may be
             received. Over HTTP, if the receive queue is full for longer than the server's ``disconnect_delay``, the
             server may end the session. Default 1048576 (1 MiB).

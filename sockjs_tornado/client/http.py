@@ -13,7 +13,7 @@ from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
 from .options import ServiceURL
-from .session import INVALID_FRAME, ClientSession
+from .session import INVALID_FRAME, ClientSession, frame_too_long
 
 
 class HttpSession(ClientSession):
@@ -100,7 +100,7 @@ class HttpSession(ClientSession):
                 self._has_frames = True
                 self._handle_frame(frame)
         except FrameTooLong:
-            self._set_closed(CloseCode.TOO_BIG, f"the server sent a frame of more than {self._limit} bytes")
+            self._set_closed(CloseCode.TOO_BIG, frame_too_long(self._limit))
         except UnicodeDecodeError:
             self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
 

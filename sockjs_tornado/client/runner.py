@@ -62,6 +62,7 @@ class SessionRunner:
         self.requested_close: tuple[int, str] | None = None
         self.close_status: tuple[int, str] | None = None
         self._cause: BaseException | None = None
+        self._details = ""
         self._start_session(session)
         self.task = asyncio.create_task(self._run())
 
@@ -79,7 +80,7 @@ class SessionRunner:
     def raise_if_closed(self, status: tuple[int, str] | None) -> None:
         """Raise ConnectionClosed with this code and reason, unless it is None."""
         if status is not None:
-            raise ConnectionClosed(*status) from self._cause
+            raise ConnectionClosed(*status, self._details) from self._cause
 
     async def wait_for_capacity(self) -> None:
         """Wait until the send queue is not full, or raise ConnectionClosed."""
@@ -162,6 +163,8 @@ class SessionRunner:
                     return
                 next_session, delay = await self._reconnect(delays)
                 if next_session is None:
+                    last = "" if self._cause is None else f", the last one: {self._cause}"
+                    self._details = f"gave up after {backoff.attempts} attempts to reconnect{last}"
                     return
                 session = next_session
                 self._start_session(session)

@@ -15,6 +15,11 @@ from .options import Options
 INVALID_FRAME = "the server sent an invalid frame"
 
 
+def frame_too_long(limit: int) -> str:
+    """Return the close reason if a frame of the server has more bytes than ``max_message_size``."""
+    return f"the server sent a frame of more than {limit} bytes (max_message_size)"
+
+
 class OpenFailed(Exception):
     """A session, or the request for ``/info`` before it, has failed; the message says why.
 

@@ -18,10 +18,10 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
-from ..wire.tornado_internals import open_websocket
+from ..wire.tornado_internals import notify_too_big, open_websocket
 from .curl import CurlFactory
 from .options import ServiceURL
-from .session import ClientSession, OpenFailed
+from .session import ClientSession, OpenFailed, frame_too_long
 from .tunnel import TunnelClient
 
 
@@ -108,6 +108,8 @@ class WebSocketSession(ClientSession):
         #: The pings that wait for a pong. The result is the time at which it arrived, or 0 if the session has closed.
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._ping_numbers = itertools.count()
+        self._limit = factory.options.max_message_size
+        self._has_exceeded_limit = False
 
     async def open(self, seconds: float) -> None:
         try:
@@ -118,6 +120,7 @@ class WebSocketSession(ClientSession):
         # sockjs-node sends pings instead of heartbeat frames.
         self._socket.on_ping = self._record_activity  # type: ignore[method-assign]
         self._socket.on_pong = self._pong_received  # type: ignore[method-assign]
+        notify_too_big(self._socket, self._limit_exceeded)
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._opened
 
@@ -188,6 +191,10 @@ class WebSocketSession(ClientSession):
     def _record_activity(self, data: object) -> None:
         self._last_activity = self._loop.time()
 
+    def _limit_exceeded(self) -> None:
+        # The messages before are read first.
+        self._has_exceeded_limit = True
+
     def _pong_received(self, data: bytes) -> None:
         self._record_activity(data)
         pong = self._pings.get(data)
@@ -208,5 +215,7 @@ class WebSocketSession(ClientSession):
         code, reason = socket.close_code, socket.close_reason
         if code is not None and is_close_code(code):
             self._set_closed(code, reason or "")
+        elif self._has_exceeded_limit:
+            self._set_closed(CloseCode.TOO_BIG, frame_too_long(self._limit))
         else:
             self._set_closed(CloseCode.ABNORMAL, "the connection was lost")

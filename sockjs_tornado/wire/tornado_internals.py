@@ -7,6 +7,7 @@ import inspect
 import socket
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -173,6 +174,20 @@ def open_websocket(
     request.headers = HTTPHeaders(request.headers)
     with_defaults = _RequestProxy(request, HTTPRequest._DEFAULTS)
     return _WebSocketClient(tcp_client, with_defaults, max_message_size).connect_future
+
+
+def notify_too_big(socket: WebSocketClientConnection, callback: Callable[[], None]) -> None:
+    """Call a function if a message exceeds ``max_message_size``: Tornado closes the websocket, but does not say why."""
+    protocol = socket.protocol
+    assert protocol is not None
+    close = protocol.close
+
+    def close_and_notify(code: int | None = None, reason: str | None = None) -> None:
+        if code == 1009:
+            callback()
+        close(code, reason)
+
+    protocol.close = close_and_notify  # type: ignore[method-assign]
 
 
 def open_connections(server: HTTPServer) -> set[Any]:

@@ -277,8 +277,11 @@ async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) ->
     between.cut()
     with pytest.raises(ConnectionClosed) as caught:
         await within(waiting)
-    assert caught.value.code == 1006
+    assert (caught.value.code, caught.value.reason) == (1006, "the connection was lost")
     assert isinstance(caught.value.__cause__, ConnectError)
+    assert str(caught.value).endswith(
+        f"; gave up after 3 attempts to reconnect, the last one: {caught.value.__cause__}"
+    )
     with pytest.raises(ConnectionClosed):
         await client.send("x")
 
@@ -289,7 +292,7 @@ async def test_delays_grow_if_sessions_end_at_once(stub: MakeStub, dial: Dial) -
     client = await dial(server, "xhr_streaming", reconnect=Backoff(initial=0.5, factor=1, jitter=0, attempts=3))
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
-    assert caught.value.code == 4000
+    assert str(caught.value) == "connection closed: 4000 no; gave up after 3 attempts to reconnect"
     assert server.requests.count("xhr_streaming") == 4
 
 

@@ -327,7 +327,7 @@ async def test_send_waits_while_the_server_does_not_read(serve: Serve, dial: Dia
 
 
 async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial: Dial) -> None:
-    for transport, code in [("websocket", 1006), ("xhr_streaming", 1009), ("eventsource", 1009), ("xhr", 1009)]:
+    for transport in TRANSPORTS:
         journal = Journal()
         # Short, since a session over xhr ends on the server only after this delay.
         server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.5}))
@@ -336,9 +336,8 @@ async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial
         connection.send("x" * 2900)
         assert await within(client.recv()) == "x" * 2900
         connection.send("y" * 3000)
-        with pytest.raises(ConnectionClosed) as caught:
+        with pytest.raises(ConnectionClosed, match=r"1009 the server sent a frame of more than 3000 bytes"):
             await within(client.recv())
-        assert caught.value.code == code
         await connection.closed()
 
 

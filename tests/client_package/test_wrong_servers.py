@@ -99,7 +99,7 @@ async def test_a_line_without_an_end_is_too_long(stub: MakeStub, dial: Dial) -> 
 
     server = await stub(xhr_streaming=endless)
     client = await dial(server, "xhr_streaming", max_message_size=100_000)
-    assert await end_of(client) == (1009, "the server sent a frame of more than 100000 bytes")
+    assert await end_of(client) == (1009, "the server sent a frame of more than 100000 bytes (max_message_size)")
 
 
 async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
