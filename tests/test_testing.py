@@ -520,6 +520,55 @@ async def test_an_exception_that_is_raised_nowhere_else_is_raised_at_the_end() -
             await run(*calls)
 
 
+@pytest.mark.parametrize("callback", ["on_open", "on_message", "on_close"])
+async def test_the_exception_of_a_task_that_a_callback_has_created_is_raised_at_the_end(callback: str) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("a mistake")
+
+    async def create(self: Any, *args: Any) -> None:
+        self.task = asyncio.create_task(fail(), name="ticker")
+        if callback == "on_close":
+            await asyncio.wait([self.task])
+
+    kind: Any = type("Kind", (Recorder,), {callback: create})
+    router = SockJSRouter(kind, "/x")
+
+    async def run(*, is_awaited: bool = False, **options: Any) -> None:
+        async with connect(router, **options) as client, connect(router, **options) as other:
+            await client.send("x")
+            assert await client.recv_all() == []
+            tasks = [each.connection.task for each in (client, other) if hasattr(each.connection, "task")]
+            if tasks:
+                await asyncio.wait(tasks)
+            if is_awaited:
+                with pytest.raises(ValueError, match="a mistake"):
+                    await tasks[0]
+
+    expected: Any = ValueError if callback == "on_message" else BaseExceptionGroup
+    with pytest.raises(expected) as raised:
+        await run()
+    error: Any = raised.value
+    for each in [error] if expected is ValueError else error.exceptions:
+        assert each.__notes__ == ["sockjs_tornado: the task 'ticker', which a callback has created, failed"]
+    if callback == "on_message":
+        await run(is_awaited=True)
+        await run(is_awaited=True, raise_exceptions=False)
+    assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_tasks_of_the_test_are_its_own(logged: LogWatch) -> None:
+    async def fail() -> None:
+        raise ValueError("a mistake")
+
+    async with connect(Echo) as client:
+        task = asyncio.create_task(fail())
+        await client.send("x")
+        await asyncio.wait([task])
+    with pytest.raises(ValueError, match="a mistake"):
+        await task
+
+
 async def test_who_waits_for_another_client_gets_its_exception() -> None:
     kind: Any = type("Kind", (Failing,), {"callback": "on_message", "is_async": True})
     router = SockJSRouter(kind, "/x")

@@ -18,8 +18,9 @@ For rooms, create the router, and connect several clients to it::
             await ann.send("hello")
             assert await bob.recv() == "hello"
 
-No mistake is silent: if a callback raises, the test gets the exception, and if a message does not arrive, the error
-says what has happened instead.
+If a callback raises, or a task that it has created, the test gets the exception. If a message does not arrive, the
+error says what has happened instead. Messages that the test does not read are no error: end it with
+``assert await client.recv_all() == []``.
 
 - :func:`connect` is for tests that are coroutines, whatever runs them.
 - :func:`connect_sync` is for plain functions, such as those of Tornado's ``AsyncHTTPTestCase``.

@@ -23,7 +23,8 @@ class MemoryClient:
     """A client in memory, which :func:`connect` returns.
 
     If a callback has raised, the next call raises the exception. Messages that were received before can be read first.
-    The callbacks of all clients of a router count, since the test may wait for one that depends on another.
+    The callbacks of all clients of a router count, since the test may wait for one that depends on another. If a task
+    that a callback has created raises, and nothing awaits it, the end of the last client of the router raises that.
 
     Attributes:
         router: The router.
@@ -87,7 +88,8 @@ class MemoryClient:
         )
         self._watch.raise_error()
         self._check_open()
-        self._receiver.receive(message)
+        with self._watch.calling(self._session.label):
+            self._receiver.receive(message)
         # An `async def` callback begins in the next iteration, before Python 3.12.
         await asyncio.sleep(0)
         self._watch.raise_error()
@@ -223,7 +225,8 @@ class MemoryClient:
         self._has_left = True
         try:
             if self._receiver.close_status is None:
-                self._receiver.disconnect(code, reason)
+                with self._watch.calling(self._session.label):
+                    self._receiver.disconnect(code, reason)
             await self._callbacks_ended(lambda: self._session.conn is None)
         finally:
             if self._is_own:

@@ -114,8 +114,9 @@ class connect:  # noqa: N801 - used like a function
         subprotocols: The subprotocols that the client offers.
         timeout: Seconds after which each wait of this client fails.
         wait_for_open: Whether to wait until ``on_open`` has ended. False if it runs as long as the connection is open.
-        raise_exceptions: Whether exceptions in callbacks of the connection are raised in the test. If False, they are
-            logged, and close the connection with code 1011, as in production.
+        raise_exceptions: Whether exceptions in callbacks of the connection, and in the tasks that these create, are
+            raised in the test. If False, they are logged, and those of callbacks close the connection with code 1011,
+            as in production.
 
     Raises:
         ConnectionRejected: The client got an HTTP error instead of a session (by ``await`` or ``async with``).
@@ -206,7 +207,8 @@ class connect:  # noqa: N801 - used like a function
             watch.silence(receiver.session.label)
         client = MemoryClient(router, receiver, watch, self._timeout, is_own=self._is_own)
         try:
-            receiver.on_connect()
+            with watch.calling(receiver.session.label):
+                receiver.on_connect()
             if self._wait_for_open:
                 await client.wait_open()
         except BaseException as error:

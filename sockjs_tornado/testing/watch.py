@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from ..observe.logs import ThrottledLog
+from .tasks import TaskFactory, TaskWatch
 
 #: Number of log records that an error repeats.
 _SHOWN: Final = 5
@@ -16,6 +18,7 @@ class RouterWatch(ThrottledLog):
 
     Attributes:
         clients: Number of clients that are connected.
+        tasks: The tasks that callbacks create.
     """
 
     def __init__(self, log: ThrottledLog) -> None:
@@ -24,6 +27,8 @@ class RouterWatch(ThrottledLog):
         self._kinds = log._kinds
         self._log = log
         self.clients = 0
+        self.tasks = TaskWatch()
+        self._factory = TaskFactory.install(asyncio.get_running_loop())
         self._silent: set[str] = set()
         self._errors: list[BaseException] = []
         self._records: list[str] = []
@@ -39,14 +44,23 @@ class RouterWatch(ThrottledLog):
         return watch
 
     def release(self, router: Any) -> None:
-        """Count one client less; after the last one, the router has its own log again."""
+        """Count one client less; after the last one, the router has its own log again.
+
+        Not before, the exceptions of tasks count that nobody has got: an ``on_close`` may await a task.
+        """
         self.clients -= 1
         if not self.clients:
+            self._factory.release()
+            self._errors += self.tasks.take_errors()
             router.container.log = self._log
 
     def silence(self, label: str) -> None:
         """Leave the exceptions of a session to the log."""
         self._silent.add(label)
+
+    def calling(self, label: str) -> AbstractContextManager[None]:
+        """Return a context manager in which callbacks of a session may be called: it watches their tasks."""
+        return nullcontext() if label in self._silent else self.tasks.watching()
 
     def write(self, *record: Any, **fields: Any) -> None:
         """Keep an exception for the test, or write a record, with the arguments of :meth:`ThrottledLog.write`."""
