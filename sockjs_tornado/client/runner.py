@@ -12,7 +12,7 @@ from ..protocol import CloseCode
 from .fallback import open_session
 from .hooks import call_hook, is_in_hook
 from .multi import Multi
-from .options import Options, ServiceURL
+from .options import Backoff, Options, ServiceURL
 from .queues import ReceiveQueue, SendQueue
 from .session import ClientSession
 
@@ -163,8 +163,7 @@ class SessionRunner:
                     return
                 next_session, delay = await self._reconnect(delays)
                 if next_session is None:
-                    last = "" if self._cause is None else f", the last one: {self._cause}"
-                    self._details = f"gave up after {backoff.attempts} attempts to reconnect{last}"
+                    self._details = self._describe_giving_up(backoff)
                     return
                 session = next_session
                 self._start_session(session)
@@ -195,6 +194,11 @@ class SessionRunner:
                 self._cause = None
                 return session, delay
         return None, delay
+
+    def _describe_giving_up(self, backoff: Backoff) -> str:
+        # If each attempt has succeeded, and the session has ended at once, none of them has a cause.
+        last = "" if self._cause is None else f", the last one: {self._cause}"
+        return f"gave up after {backoff.attempts} attempts to reconnect{last}"
 
     async def _send_messages(self, session: ClientSession) -> None:
         """Send queued messages until the session is closed, or until the queue is empty after :meth:`request_close`."""
