@@ -11,7 +11,6 @@ which is reported.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -68,11 +67,15 @@ class _Missed:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Held:
-    """The messages of a held room that have arrived since the reconnect, and their size in bytes."""
+    """The messages of a held room that have arrived since the reconnect, each with its size, and the sum of the sizes.
 
-    messages: list[Envelope] = dataclasses.field(default_factory=list)
+    ``is_releasing`` is True while the messages are delivered, so that the history is not read any more.
+    """
+
+    messages: deque[tuple[Envelope, int]] = dataclasses.field(default_factory=deque)
     size: int = 0
     attempts: int = 0
+    is_releasing: bool = False
 
 
 class CatchUp:
@@ -122,11 +125,14 @@ class CatchUp:
         # The number of PINGs without a reply.
         self._pings = 0
         self._task: asyncio.Task[None] | None = None
+        # The tasks that release rooms because too much was held.
+        self._releases: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Stop reading."""
         task, self._task = self._task, None
-        await cancel(task)
+        for each in (task, *self._releases):
+            await cancel(each)
 
     def disconnected(self) -> None:
         """Called when all subscriptions have ended: hold the rooms until they are read."""
@@ -137,7 +143,8 @@ class CatchUp:
         self._pings = 0
         for held in filter(None, self.held.values()):
             # Those with history will be read again.
-            held.messages = [message for message in held.messages if message.position is None]
+            held.messages = deque(item for item in held.messages if item[0].position is None)
+            self._resize(held, sum(size for _, size in held.messages) - held.size)
         self.held = {**dict.fromkeys(self.positions), **self.held}
 
     def unsubscribed(self, room: str) -> None:
@@ -193,12 +200,18 @@ class CatchUp:
     def hold(self, room: str, message: Envelope, size: int) -> None:
         """Keep a message that has arrived in a held room. If too much is held, the room is released as incomplete."""
         held = self._create_held(room)
-        held.messages.append(message)
-        held.size += size + _OVERHEAD
-        self._held_bytes += size + _OVERHEAD
-        if self._held_bytes > MAX_HELD_BYTES:
-            self._release(room)
-            self._on_lost([room])
+        held.messages.append((message, size + _OVERHEAD))
+        self._resize(held, size + _OVERHEAD)
+        if self._held_bytes > MAX_HELD_BYTES and not held.is_releasing:
+            held.is_releasing = True
+            release = asyncio.create_task(self._release_incomplete(room, held))
+            if not release.done():
+                self._releases.add(release)
+                release.add_done_callback(self._releases.discard)
+
+    def _resize(self, held: _Held, difference: int) -> None:
+        held.size += difference
+        self._held_bytes += difference
 
     def _create_held(self, room: str) -> _Held:
         """Return what is held of a held room."""
@@ -215,13 +228,44 @@ class CatchUp:
                 self._held_bytes -= held.size
             self._on_end(room)
 
-    def _release(self, room: str) -> None:
-        """Hold a room no longer, and deliver what waits, apart from what was read from its history."""
-        # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
-        for message in self._create_held(room).messages:
+    async def _release_incomplete(self, room: str, held: _Held) -> None:
+        await self._release(room, held)
+        self._on_lost([room])
+
+    async def _release(self, room: str, held: _Held) -> None:
+        """Deliver what waits, apart from what was read from the history, and hold the room no longer.
+
+        After another disconnect, the room remains held if its history can be read from its position.
+        """
+        held.is_releasing = True
+        disconnects = self.disconnects
+        turn = MAX_TURN
+        until = time.monotonic() + turn
+        remaining = len(held.messages)
+        # The room may be left meanwhile.
+        while held.messages and self.held.get(room) is held:
+            message, size = held.messages.popleft()
+            self._resize(held, -size)
             if not self.is_delivered(room, message.position):
                 self._deliver(room, message)
-        self._end(room)
+            remaining -= 1
+            if not remaining:
+                # What has arrived meanwhile is next. Longer turns end also if more arrives in each of them.
+                turn *= 2
+                remaining = len(held.messages)
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                if self.disconnects != disconnects and room in self.positions:
+                    held.is_releasing = False
+                    return
+                until = time.monotonic() + turn
+        # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
+        if self.held.get(room) is held:
+            self._end(room)
+
+    def _is_read(self, room: str, held: _Held) -> bool:
+        """Return whether a room is still held, and its history is needed: it may have been left or released."""
+        return self.held.get(room) is held and not held.is_releasing
 
     async def _read_all(self) -> None:
         """Read the histories of all rooms, and deliver what was missed."""
@@ -236,8 +280,7 @@ class CatchUp:
             reads = [self._read(room, self.positions[room]) for room, _ in batch]
             lost = []
             for (room, held), missed in zip(batch, await asyncio.gather(*reads), strict=True):
-                # The room may have been left meanwhile.
-                if self.held.get(room) is not held:
+                if not self._is_read(room, held):
                     continue
                 if missed is None:
                     held.attempts += self._commands.available
@@ -247,19 +290,19 @@ class CatchUp:
                         continue
                     missed = _Missed([], False, None)
                 await self._deliver_missed(room, held, missed)
-                if self.held.get(room) is held:
+                if self._is_read(room, held):
                     if not missed.complete:
                         lost.append(room)
                     # After another disconnect, it is read again from its position, if it still has one.
                     if self.disconnects == disconnects or room not in self.positions:
-                        self._release(room)
+                        await self._release(room, held)
             if lost:
                 self._on_lost(lost)
 
     async def _deliver_missed(self, room: str, held: _Held, missed: _Missed) -> None:
         until = time.monotonic() + MAX_TURN
         for message in missed.messages:
-            if self.held.get(room) is not held:
+            if not self._is_read(room, held):
                 return
             last = self.positions.get(room)
             if not missed.complete and last and message.position and last.epoch != message.position.epoch:
@@ -269,7 +312,7 @@ class CatchUp:
             if time.monotonic() > until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + MAX_TURN
-        if not missed.complete and self.held.get(room) is held:
+        if not missed.complete and self._is_read(room, held):
             # What follows is relative to this position, whether messages before it are lost or not.
             if missed.position is None:
                 self.positions.pop(room, None)
@@ -288,16 +331,8 @@ class CatchUp:
             # It has expired, or Redis has lost it.
             return _Missed([], False, None)
         run, offset, epoch, entries, known = reply
-        messages = []
-        complete = bool(known)
-        for id_, fields in entries:
-            # Of another history, only what was published since the start of Redis is certainly newer.
-            is_new = fields[1].startswith(run)
-            complete = complete and is_new
-            # Skip invalid entries, for example of a later version or forged ones.
-            with contextlib.suppress(ValueError, IndexError):
-                if known or is_new:
-                    position = Position(int(id_.partition(b"-")[0]), fields[1].decode())
-                    messages.append(self._decoder.decode_stored(room, fields[3])._replace(position=position))
-        complete = complete and len(messages) == offset - last.offset
+        # Of another history, only what was published since the start of Redis is certainly newer.
+        new = [entry for entry in entries if entry[1][1].startswith(run)]
+        messages = await self._decoder.decode_history(room, entries if known else new, lambda envelope: envelope)
+        complete = bool(known) and len(new) == len(entries) and len(messages) == offset - last.offset
         return _Missed(messages, complete, Position(offset, epoch.decode(errors="replace")))

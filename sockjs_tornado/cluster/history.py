@@ -9,7 +9,6 @@ epoch begins with the run id of the Redis server, and the next run starts a new 
 """
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from numbers import Real
@@ -20,7 +19,7 @@ from ..session.ports import Position, PublishOptions
 from ..validation import safe_repr
 from .base import batches
 from .commands import Commands
-from .envelope import RedisKeys, value_of
+from .envelope import Envelope, RedisKeys, value_of
 from .envelope_signing import EnvelopeSigner
 from .message_decoder import MessageDecoder
 from .redis_connection import Args
@@ -269,12 +268,11 @@ class Recoveries:
         if not reply:
             return Recovered([], False, Position(0, ""))
         last, now, entries, known = reply
-        messages = []
-        for id_, fields in entries:
-            # Skip invalid entries, for example of a later version or forged ones; ``complete`` is False then.
-            with contextlib.suppress(ValueError, IndexError):
-                messages.append(
-                    (int(id_.partition(b"-")[0]), value_of(self._decoder.decode_stored(room, fields[3]).message))
-                )
+        messages = await self._decoder.decode_history(room, entries, _offset_and_value)
         complete = bool(known) and len(messages) == last - offset
         return Recovered(messages, complete, Position(last, now.decode(errors="replace")))
+
+
+def _offset_and_value(envelope: Envelope) -> tuple[int, Any]:
+    assert envelope.position is not None
+    return envelope.position.offset, value_of(envelope.message)

@@ -1,15 +1,22 @@
 """Received messages: decoded, verified, and counted and logged if they are not authentic."""
 
+import asyncio
+import contextlib
 import logging
-from typing import Final
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from ..observe.logs import ThrottledLog
-from .base import ClusterStats
+from ..session.ports import Position
+from .base import MAX_TURN, ClusterStats
 from .envelope import Channel, ControlEnvelope, Envelope, RedisKeys, TopicEnvelope
 from .envelope_signing import MAX_AGE, EnvelopeVerifier, Unauthenticated
 from .secret import Secrets
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _FORGED: Final = (
     "Ignored a message from %s that is not signed with this node's secret. Give all nodes and publishers the same "
@@ -35,6 +42,10 @@ class MessageDecoder:
         self._verifier = EnvelopeVerifier(keys, secrets)
         self._stats = stats
         self._log = log
+        # Histories that have arrived together are decoded one after the other, each with this lock, and share the time
+        # of a turn: at most until `_until`.
+        self._decoding = asyncio.Lock()
+        self._until = 0.0
 
     def decode_published(self, room: str, data: bytes) -> Envelope:
         """Return a message that was published in a room.
@@ -56,6 +67,26 @@ class MessageDecoder:
         except Unauthenticated as error:
             self._report(error)
             raise
+
+    async def decode_history(self, room: str, entries: Sequence[Any], convert: Callable[[Envelope], _T]) -> list[_T]:
+        """Return the messages of a history, for :data:`MAX_TURN` seconds in each turn of the event loop.
+
+        Args:
+            room: The room.
+            entries: The entries of its stream. Those that are not valid are skipped, such as forged ones, and those of
+                a later version.
+            convert: Called with each envelope, which has the position; returns the message.
+        """
+        messages = []
+        async with self._decoding:
+            for id_, fields in entries:
+                if time.monotonic() > self._until:
+                    await asyncio.sleep(0)
+                    self._until = time.monotonic() + MAX_TURN
+                with contextlib.suppress(ValueError, IndexError):
+                    position = Position(int(id_.partition(b"-")[0]), fields[1].decode())
+                    messages.append(convert(self.decode_stored(room, fields[3])._replace(position=position)))
+        return messages
 
     def decode_command(self, channel: Channel, data: bytes) -> ControlEnvelope:
         """Return a command that was published on a channel; as above."""

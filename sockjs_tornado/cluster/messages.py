@@ -141,19 +141,16 @@ class Messages:
 
     def execute(self, command: Command, exclude: "Sequence[Session]") -> PublishManyResult:
         """Execute a command for all sessions of its target; see ``router.select``."""
-        subscribed = self.subscription(CONTROL)
         # A message that is published before a disconnect must be delivered before it.
         tag = self._pending.create_tag(through_redis=False) if self._pending else 0
         if not tag:
             execute(self.rooms, command, exclude)
         self.stats.published += 1
         sent = self._submit("PUBLISH", self.keys.channel(CONTROL), self._signer.encode_command(CONTROL, tag, command))
-        is_received = subscribed is not None and not (subscribed.done() and subscribed.exception())
         if tag:
+            # It is received back: CONTROL is subscribed to first, and the command is sent after the pending messages.
             self._pending.add(CONTROL, tag, command, exclude)
-        if tag and not is_received:
-            self._pending.release(tag)
-        return PublishManyResult([self._result(sent, 1, CONTROL, tag if is_received else 0)])
+        return PublishManyResult([self._result(sent, 1, CONTROL, tag)])
 
     def publish_topic(self, topic: str, text: str) -> PublishManyResult:
         """Send a message of a topic, given as JSON, to the other nodes; see ``cluster.publish_topic``."""

@@ -8,6 +8,7 @@ from application import LogWatch
 from client import Peer, until, within
 
 from sockjs_tornado.cluster import Position, catch_up, redis_node
+from sockjs_tornado.cluster.envelope import encode
 
 from .conftest import StartNode
 from .node import SECRET, Node
@@ -323,6 +324,46 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     forget_reconnects(logged)
 
 
+@pytest.mark.parametrize("then", ["more arrives", "the connection is lost again", "the room is left"])
+async def test_what_has_waited_is_delivered_in_slices(
+    node: StartNode, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    here, there = await node(), await node()
+    peer, connection = await here.enter(ROOM)
+    await publish(there, "first")
+    assert await peer.message() == "first"
+    gate = Gate(here, monkeypatch)
+    await cut(here)
+    await within(gate.reached.wait())
+    await until(lambda: here.cluster._node.bus.available and not here.cluster._node.bus._resubscribing)
+    texts = [f"{number}" for number in range(10)]
+    for text in texts:
+        await within(there.router.publish(ROOM, text))
+    await until(lambda: len(here.cluster._node.catch_up.held[ROOM].messages) == len(texts))
+    monkeypatch.setattr(catch_up, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, here.cluster._node.messages, "deliver_envelope")
+    gate.open.set()
+    await until(lambda: counts, interval=0)
+    assert len(counts) < len(texts)
+    if then == "more arrives":
+        monkeypatch.setattr(catch_up, "MAX_TURN", 5)
+        here.cluster._node.messages.deliver(ROOM, encode("", 0, "more"))
+        texts.append("more")
+    elif then == "the connection is lost again":
+        await cut(here)
+    else:
+        connection.leave(ROOM)
+        assert not here.cluster._node.catch_up.held
+        await until(lambda: here.cluster._node.catch_up._task.done())
+        assert len(counts) < len(texts)
+        texts = texts[: len(counts)]
+    assert await receive(peer, len(texts)) == texts
+    await until_caught_up(here)
+    assert counts == [1] * len(texts)
+    assert here.cluster._node.catch_up._held_bytes == 0
+    forget_reconnects(logged)
+
+
 async def test_a_room_that_is_left_meanwhile_is_not_delivered(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,8 +417,11 @@ async def test_if_too_much_waits_the_room_is_delivered_as_incomplete(
     await publish(there, "2")
     await within(gate.reached.wait())
     await until(lambda: here.cluster._node.bus.available and not here.cluster._node.bus._resubscribing)
+    monkeypatch.setattr(catch_up, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, here.cluster._node.messages, "deliver_envelope")
     await publish(there, "3", "x" * 2000)
     assert await receive(peer, 2) == [[3, "3"], [4, "x" * 2000]]
+    assert counts == [1, 1]
     gate.open.set()
     await until(lambda: here.gaps)
     await publish(there, "5")

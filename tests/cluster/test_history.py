@@ -8,11 +8,12 @@ from application import LogWatch
 from client import Peer, until, within
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
-from sockjs_tornado.cluster import AsyncPublisher, Position
+from sockjs_tornado.cluster import AsyncPublisher, Position, message_decoder
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .conftest import StartNode
 from .redis_server import RedisServer
+from .turns import count_calls
 
 ROOM = "lobby"
 
@@ -93,6 +94,18 @@ async def test_identical_recoveries_of_one_turn_are_one_command_with_one_encoded
     published = await within(here.router.publish(ROOM, "later", history=5))
     assert (await within(recover(0))).position == published
     await within(earlier)
+
+
+async def test_histories_are_decoded_in_slices(node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = await node()
+    for number in range(5):
+        await within(here.router.publish(ROOM, [number], history=5))
+    monkeypatch.setattr(message_decoder, "MAX_TURN", -1)
+    counts = count_calls(monkeypatch, message_decoder.MessageDecoder, "decode_stored")
+    # Both arrive together, and share the time of a turn.
+    reads = [here.cluster.recover(ROOM, 0, "", limit=limit) for limit in (None, 3)]
+    assert [len(recovered.messages) for recovered in await within(asyncio.gather(*reads))] == [5, 3]
+    assert counts == [1] * 8
 
 
 async def test_recoveries_fail_together_even_if_no_caller_is_left(node: StartNode, redis_server: RedisServer) -> None:
