@@ -210,12 +210,19 @@ async def test_failed_writes_are_repeated(node: StartNode, redis_server: RedisSe
     await becomes(there, ["Bob"])
 
 
-async def test_nothing_is_written_of_a_room_that_everybody_has_left_meanwhile(
+async def test_nothing_is_written_of_members_that_have_left_meanwhile(
     node: StartNode, redis_server: RedisServer
 ) -> None:
     here = await node()
     await within(here.cluster._node.presence._write_entries([ROOM]))
     assert redis_server.command("KEYS", "*presence*") == []
+    people = enter_many(here, ROOM, 1000, base.SLICE + 2)
+    writing = asyncio.create_task(here.cluster._node.presence._write_entries([ROOM]))
+    await asyncio.sleep(0)
+    # It is in the second slice.
+    here.cluster.rooms.leave(people[-1], ROOM)
+    await within(writing)
+    assert await here.cluster.presence_count(ROOM) == base.SLICE + 1
 
 
 async def test_a_member_that_joins_while_the_queue_of_commands_is_full_appears_later(

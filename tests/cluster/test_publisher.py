@@ -225,6 +225,23 @@ def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServe
         redis_server.command("SET", f"sockjs:history:{ROOM}", "x")
         with pytest.raises(ClusterUnavailable, match="Redis rejected the command: WRONGTYPE"):
             publisher.publish(ROOM, "x", history=1)
+        # The connection is lost while a command waits for its reply.
+        redis_server.command("CLIENT", "PAUSE", 60000, "WRITE")
+        ended = threading.Event()
+
+        def kill_until_ended() -> None:
+            while not ended.is_set():
+                redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        killing = threading.Thread(target=kill_until_ended)
+        killing.start()
+        try:
+            with pytest.raises(ClusterUnavailable, match="does not respond"):
+                publisher.publish(ROOM, "x")
+        finally:
+            ended.set()
+            killing.join()
+            redis_server.command("CLIENT", "UNPAUSE")
 
 
 @pytest.mark.parametrize("count", [600, 9000])

@@ -68,6 +68,22 @@ async def test_publishers_send_messages_to_topics(redis_server: RedisServer) -> 
         assert received == [{"id": 1}, {"id": 2}]
 
 
+async def test_a_topic_that_is_subscribed_to_while_the_cluster_starts(redis_server: RedisServer) -> None:
+    received: list[Any] = []
+    cluster = RedisCluster(redis_server.url)
+    starting = asyncio.create_task(cluster.start())
+    await until(lambda: cluster._node.bus._confirmations, interval=0)
+    cluster.subscribe("users", received.append)
+    assert not cluster.available
+    await within(starting)
+    async with cluster, AsyncPublisher(redis_server.url) as publisher:
+        # After the subscription.
+        await within(cluster.subscribe("users", print))
+        await within(publisher.publish_topic("users", 1))
+        await until(lambda: received)
+    assert received == [1]
+
+
 async def test_messages_that_are_signed_with_another_secret_are_ignored(
     redis_server: RedisServer, logged: LogWatch
 ) -> None:
