@@ -234,6 +234,10 @@ class SockJSRouter(Messaging):
     def _set_application(self, application: Any) -> None:
         if self._application is None:
             warn_about_hidden_routers(application, self)
+            # Without its rooms, it may seem to work; requests that it would relay get 503.
+            reason = getattr(self.cluster, "unusable_reason", "")
+            if reason:
+                logger.warning("the router with the prefix %r has clients, but its cluster %s", self.prefix, reason)
             self.settings = with_application_settings(self.settings, self._own_settings, application)
             self.body_budget.limit = _body_budget(self.settings)
         self._application = application

@@ -189,6 +189,11 @@ class BaseCluster(ABC):
                 "a cluster can be used only in its event loop's thread; use loop.call_soon_threadsafe in other threads"
             )
 
+    @property
+    def unusable_reason(self) -> str:
+        """Why it cannot be used, such as ``"was not started: ..."``, or ``""`` while it is running."""
+        return self._unusable_reason
+
     def counters(self) -> dict[str, int]:
         """Return the counters by name, those of the relay among them; for :mod:`~sockjs_tornado.observe.metrics`."""
         counters = {field.name: getattr(self.stats, field.name) for field in dataclasses.fields(self.stats)}

@@ -10,7 +10,7 @@ from ..observe.stats import Stats
 from ..protocol import CloseCode, Outgoing, PreparedMessage
 from ..settings import Settings
 from .ports import Receiver, UnsentResponse
-from .states import IDLE, OPENED, RUNNING, SessionState
+from .states import CONNECTING, IDLE, OPENED, RUNNING, SessionState
 
 try:
     from .._speedups import CALLBACKS_IDLE, CALLBACKS_RUNNING, SESSION_OPEN, SessionCore
@@ -130,7 +130,7 @@ class Outbox(SessionCore):
         return "connection.send_threadsafe(message)"
 
     def _send_fallback(self, message: Outgoing) -> None:
-        """Send one message. Does nothing if the session is closed."""
+        """Send one message. Does nothing if the session is closed, or has a full queue before it is opened."""
         self._check_thread()
         if self.state is OPENED:
             self._outbox.append(message)
@@ -151,6 +151,13 @@ class Outbox(SessionCore):
                     or self._unsent_response is not None
                 ) and self._exceeds_limits():
                     self._overflow()
+        elif self.state is CONNECTING and (
+            len(self._outbox) < self._settings.max_queue_messages
+            and self.queued + len(message) <= self._settings.max_queue_bytes
+        ):
+            # The constructor of the connection sends, or has joined a room. _attach() sends it after the open frame.
+            self._outbox.append(message)
+            self.queued += len(message)
 
     def _send_prepared_fallback(self, message: PreparedMessage) -> None:
         receiver = self._receiver

@@ -274,11 +274,12 @@ async def test_history_requires_redis(workers: list[Node]) -> None:
         workers[0].router.publish(ROOM, "x", history=1)
 
 
-async def test_the_cluster_must_be_started(tmp_path: Path, serve: Serve, enter: Enter) -> None:
+async def test_the_cluster_must_be_started(tmp_path: Path, serve: Serve, enter: Enter, logged: LogWatch) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     node = Node(cluster, {}, Noted, "/echo")
     node.server = await serve(node.router)
     _, connection = await enter(node)
+    logged.take("has clients, but its cluster was not started: await cluster.start()")
     for call in (connection.join, lambda room: node.router.publish(room, "x")):
         with pytest.raises(RuntimeError, match=r"await cluster.start\(\)"):
             call(ROOM)

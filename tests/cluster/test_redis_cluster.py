@@ -395,6 +395,7 @@ async def test_rooms_cannot_be_used_before_the_start_and_after_the_end(
         assert not len(cluster.rooms)
 
     await attempts(r"await cluster\.start\(\)")
+    logged.take("'/echo' has clients, but its cluster was not started: await cluster.start()")
     await cluster.start()
     await cluster.start()
     peer = join(server, "websocket")

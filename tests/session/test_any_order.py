@@ -22,7 +22,7 @@ from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.session.states import RouterState
 
-from .receivers import CLOSED, CLOSING, DISCONNECT_DELAY, HEARTBEAT_DELAY, OPEN, STILL_OPEN
+from .receivers import CLOSED, CLOSING, CONNECTING, DISCONNECT_DELAY, HEARTBEAT_DELAY, OPEN, STILL_OPEN
 
 MESSAGES = st.lists(st.text("abc", max_size=3), max_size=4)
 
@@ -85,7 +85,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.connection.send(text)
 
     def note_sent(self, text: str) -> None:
-        if self.session.state is OPEN:
+        settings = self.session._settings
+        is_full = (
+            len(self.session._outbox) >= settings.max_queue_messages
+            or self.session.queued + len(text) > settings.max_queue_bytes
+        )
+        if self.session.state is OPEN or (self.session.state is CONNECTING and not is_full):
             self.sent.append(text)
 
     def close(self) -> None:

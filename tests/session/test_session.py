@@ -9,7 +9,7 @@ from doubles import IP, FakeContainer, Notes, Pause, Receiver, make_session
 
 import sockjs_tornado
 import sockjs_tornado.session as session_package
-from sockjs_tornado import SockJSConnection
+from sockjs_tornado import ConnectionInfo, SockJSConnection
 from sockjs_tornado.exceptions import SessionStateError
 from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.requester import authorize_post, check_receiver
@@ -89,8 +89,8 @@ def test_a_representation_shows_the_state_and_hides_the_id(container: FakeContai
     assert make_session(container, None).label == "2"
 
 
-@pytest.mark.parametrize("state", [CONNECTING, CLOSING, CLOSED])
-def test_messages_go_nowhere_unless_the_session_is_open(container: FakeContainer, state: SessionState) -> None:
+@pytest.mark.parametrize("state", [CLOSING, CLOSED])
+def test_messages_go_nowhere_after_the_session_was_open(container: FakeContainer, state: SessionState) -> None:
     session = in_state(state, container)
     known = everything_of(session)
     session.send("lost")
@@ -424,6 +424,48 @@ def test_receivers_must_name_the_origin_of_the_first_one(
     again = Receiver(session, 1)
     session._attach(again, IP, ours)
     assert again.frames == [["x"]]
+
+
+@pytest.mark.parametrize("is_immediate", [True, False])
+def test_messages_of_the_constructor_follow_the_open_frame(container: FakeContainer, is_immediate: bool) -> None:
+    class Early(SockJSConnection):
+        def __init__(self, session: Session) -> None:
+            super().__init__(session)
+            self.send("first")
+            self.join("lobby")
+
+        def on_open(self, info: ConnectionInfo) -> None:
+            self.send("third")
+
+    session = make_session(container, kind=Early, immediate_flush=is_immediate)
+    # The client is a member already, although its connection has not been taken over yet.
+    container.rooms.publish("lobby", PreparedMessage("second"))
+    session._attach(receiver := Receiver(session), IP, A)
+    assert receiver.frames == ["o", ["first", "second", "third"]]
+    assert session.queued == 0
+
+
+def test_messages_before_the_session_is_opened_have_a_limit(container: FakeContainer) -> None:
+    limits: list[dict[str, Any]] = [{"max_queue_messages": 2}, {"max_queue_bytes": 8}]
+    for limit in limits:
+        session = make_session(container, **limit)
+        for number in range(5):
+            session.send(f"no {number}")
+        session._receive(["lost"])
+        session._attach(receiver := Receiver(session), IP, A)
+        assert receiver.frames == ["o", ["no 0", "no 1"]]
+
+
+def test_messages_of_a_constructor_that_closes_are_discarded(container: FakeContainer) -> None:
+    class Closed(SockJSConnection):
+        def __init__(self, session: Session) -> None:
+            super().__init__(session)
+            self.send("never")
+            self.close(4000, "closed")
+
+    session = make_session(container, kind=Closed)
+    session._attach(receiver := Receiver(session), IP, A)
+    assert receiver.frames == [(4000, "closed")]
 
 
 def test_a_session_that_its_constructor_closed_has_no_origin(container: FakeContainer) -> None:
