@@ -17,13 +17,14 @@ To select the subprotocol of a websocket, override ``select_subprotocol`` in a s
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 from .connection import SockJSConnection
 from .exceptions import ConfigurationError
 from .protocol import CloseCode, Outgoing, PreparedMessage
 from .session.connection_checks import check_connection_class
 from .session.session import Session, SessionState
+from .validation import safe_repr
 
 __all__ = ["MultiplexConnection"]
 
@@ -141,13 +142,19 @@ class MultiplexConnection(SockJSConnection):
     channels: ClassVar[dict[str, ConnectionFactory]] = {}
 
     @classmethod
-    def get(cls, **channels: ConnectionFactory) -> "type[MultiplexConnection]":
+    def get(cls, *positional: Never, **channels: ConnectionFactory) -> "type[MultiplexConnection]":
         """Return a connection class that carries ``channels``, which maps channel names to connection classes.
 
         Raises:
             ConfigurationError: If a channel's class is invalid, as for a router, or if there is no channel. A misspelt
                 callback causes a warning.
+            TypeError: If an argument is given without a name.
         """
+        if positional:
+            raise TypeError(
+                f"get: expected channels as keywords, such as get(ann=AnnConnection), got {safe_repr(positional[0])}; "
+                "pass a dict as get(**channels)"
+            )
         if not channels:
             raise ConfigurationError("channels: expected at least one, such as get(ann=AnnConnection), got none")
         for name, factory in channels.items():

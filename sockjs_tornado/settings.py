@@ -21,6 +21,7 @@ from .validation import (
     Validated,
     are_header_names,
     are_origins,
+    check_json_encoder,
     check_names,
     check_plain_callback,
     is_count,
@@ -299,6 +300,8 @@ class Settings(Validated):
         for name, parameter in (("slow_consumer", "connection"), ("json_encode", "message"), ("jsessionid", "request")):
             if callable(getattr(self, name)):
                 check_plain_callback(name, getattr(self, name), (parameter,))
+        if self.json_encode is not None:
+            check_json_encoder("json_encode", self.json_encode)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
             value = getattr(self, name)
             if is_list(value):

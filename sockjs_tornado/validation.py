@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import json
 import re
 import sys
 import warnings
@@ -224,6 +225,25 @@ def check_plain_callback(name: str, function: Any, parameters: Sequence[str]) ->
     check_callback(name, function, parameters)
     if inspect.iscoroutinefunction(function):
         raise ConfigurationError(f"{name}: expected a plain function, got {function.__qualname__}, which is async def")
+
+
+def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
+    """Raise ConfigurationError if a function returns something else than JSON, which no page could read.
+
+    One that raises is accepted: it may be for other types, or need something that exists later.
+    """
+    example = ["a", None]
+    try:
+        encoded = encode(example)
+    except Exception:
+        return
+    try:
+        json.loads(encoded)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"{name}: expected a function that returns JSON, such as json.dumps, got {safe_repr(encode)}, which "
+            f"returns {safe_repr(encoded)} for {example!r}"
+        ) from None
 
 
 def option(

@@ -730,6 +730,11 @@ def test_a_channel_without_a_class_is_rejected_at_once(channel: Any) -> None:
         MultiplexConnection.get(news=channel)
     with pytest.raises(ConfigurationError, match=r"^channels: expected at least one"):
         MultiplexConnection.get()
+    wrong: Any = {"news": SockJSConnection}
+    with pytest.raises(
+        TypeError, match=r"^get: expected channels as keywords, such as get\(ann=AnnConnection\), got \{"
+    ):
+        MultiplexConnection.get(wrong)
 
 
 def test_the_callbacks_of_a_channel_are_checked() -> None:

@@ -1,7 +1,9 @@
 import dataclasses
 import inspect
 import itertools
+import json
 import math
+import pickle
 import re
 import warnings
 from collections.abc import Callable
@@ -139,7 +141,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
     "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
     "adopt_connections": (True, (True, False), NO_FLAGS, "True or False"),
-    "json_encode": (None, (None, repr), ("json", 5, True), "None, or a callable that takes a message"),
+    "json_encode": (None, (None, json.dumps), ("json", 5, True), "None, or a callable that takes a message"),
     "max_message_size": (10485760, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
     "max_queue_bytes": (1048576, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
     "max_queue_messages": (10000, (1, 10**9), NO_COUNTS, "a number of messages above 0"),
@@ -249,6 +251,17 @@ def test_a_callable_that_could_not_be_called_is_rejected(name: str) -> None:
     wrong = {name: encode}
     with pytest.raises(ConfigurationError, match=rf"^{name}: expected a plain function, got .*encode, which is async"):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize("encode", [str, repr, pickle.dumps, lambda message: message, lambda message: None])
+def test_an_encoder_that_does_not_return_json_is_rejected(encode: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^json_encode: expected a function that returns JSON, such as json"):
+        Settings(json_encode=encode)
+
+
+def test_an_encoder_may_be_for_some_types_or_need_something_first() -> None:
+    for encode in (lambda message: message.to_json(), lambda message: b'{"data": 1}'):
+        Settings(json_encode=encode)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,8 @@ def test_wrong_arguments_are_reported_at_once() -> None:
     for name, wrong, text in (
         ("path", 5, "path: expected a str, got 5 (int)"),
         ("ip", None, "ip: expected a str, got None (NoneType)"),
-        ("headers", {"X": 5}, "headers: expected names and values of type str, got 'X': 5"),
+        ("headers", {"X": 5}, "headers: expected pairs of a name and a value of type str, got ('X', 5)"),
+        ("headers", ["X: 5"], "headers: expected pairs of a name and a value of type str, got 'X: 5'"),
         ("timeout", "5", "timeout: expected a number of seconds, 0 or more, got '5'"),
     ):
         with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}$"):

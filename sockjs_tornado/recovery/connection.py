@@ -52,14 +52,26 @@ class RecoveryConnection(SockJSConnection):
         super().__init__(session)
         self._followed: set[str] = set()
         # The router has checked its connection class, but not what another callable returns.
-        self._check_cluster(session.server.cluster)
+        self._check_recovery(session.server.cluster)
 
     @classmethod
     def _check_cluster(cls, cluster: object) -> None:
-        """Raise ConfigurationError if the cluster has no recovery, or a method has other parameters.
+        """Raise ConfigurationError as :meth:`_check_recovery` does; warn if no client may follow a room.
 
         The router calls this when it is created.
         """
+        cls._check_recovery(cluster)
+        if cls.may_follow is RecoveryConnection.may_follow:
+            names = [name for name, method in inspect.getmembers(cls, inspect.isfunction) if "follow" in name]
+            own = [name for name in names if not hasattr(RecoveryConnection, name)]
+            hint = f": rename {own[0]} to may_follow" if own else ""
+            warn_application(
+                f"{cls.__name__} has no may_follow, so that each client is refused that follows a room{hint}"
+            )
+
+    @classmethod
+    def _check_recovery(cls, cluster: object) -> None:
+        """Raise ConfigurationError if the cluster has no recovery, or a method has other parameters."""
         if not getattr(cluster, "recovery", False):
             raise ConfigurationError(
                 f"{cls.__name__} requires a cluster with histories: create the router with "

@@ -85,6 +85,11 @@ def _log_failure(session: "Session", name: str, error: BaseException) -> None:
     if name == "on_open":
         session._has_open_failed = True
     kind = type(session.conn).__qualname__
+    replaced = getattr(session.conn, "session", session)
+    if replaced is not session and isinstance(error, AttributeError):
+        error.add_note(
+            f"{kind}.session is the session, but was replaced by a {type(replaced).__name__}: use another name"
+        )
     log.write(logger, logging.ERROR, name, "%s.%s of %r failed", kind, name, session, error=error, extra=fields)
 
 

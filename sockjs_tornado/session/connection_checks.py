@@ -17,6 +17,9 @@ _CALLBACKS = {
     "on_close": ("self",),
 }
 
+#: The same for a method whose result is used at once.
+_PLAIN = {"select_subprotocol": ("self", "subprotocols")}
+
 #: Names that other libraries have for the callbacks.
 _OTHER_NAMES = {
     "on_connect": "on_open",
@@ -26,6 +29,9 @@ _OTHER_NAMES = {
     "on_disconnect": "on_close",
     "on_connection_close": "on_close",
 }
+
+#: Names of other libraries for callbacks that this one does not have, each with what happens instead.
+_NO_CALLBACKS = {"on_error": "an exception of a callback is logged, and closes the connection, which calls on_close"}
 
 #: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
 _SIMILARITY = 0.825
@@ -50,28 +56,55 @@ def check_connection_class(kind: object) -> None:
     is_plain = all(getattr(kind, name) is getattr(object, name) for name in ("__init__", "__new__"))
     if is_plain and type(kind).__call__ is type.__call__:
         # It cannot be called with a session.
-        raise ConfigurationError(
-            f"connection: {kind.__name__} is not a subclass of SockJSConnection; write class "
-            f"{kind.__name__}(SockJSConnection)"
-        )
+        raise ConfigurationError(_describe_other_class(kind))
     for name in _CALLBACKS:
         callback = getattr(kind, name, None)
         if inspect.isasyncgenfunction(callback) or (
             inspect.isgeneratorfunction(callback) and not callback.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
         ):
             raise ConfigurationError(f"connection: {describe_generator(kind, name)}")
-    for name, parameters in {"__init__": ("self", "session"), **_CALLBACKS}.items():
+    for name, parameters in {"__init__": ("self", "session"), **_CALLBACKS, **_PLAIN}.items():
         function = inspect.getattr_static(kind, name, None)
         if inspect.isfunction(function) and not accepts(function, len(parameters)):
+            if name == "__init__" and not issubclass(kind, SockJSConnection):
+                raise ConfigurationError(_describe_other_class(kind))
             raise ConfigurationError(
                 f"connection: expected {name}({', '.join(parameters)}), got {kind.__name__}.{name}"
                 f"({parameters_of(function)})"
             )
+        if name in _PLAIN and inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"connection: expected a plain function, got {kind.__name__}.{name}, which is async def"
+            )
+    if getattr(kind, "channels", None) == {} and getattr(kind, "_is_carrier", False):
+        raise ConfigurationError(
+            f"connection: {kind.__name__} has no channels: use a class that {kind.__name__}.get(news=NewsConnection) "
+            "returns"
+        )
     if issubclass(kind, SockJSConnection):
+        for name, instead in _NO_CALLBACKS.items():
+            if _is_never_called(kind, name):
+                warn_application(f"{kind.__name__}.{name} is never called by SockJS: {instead}")
         for name, meant in _misspelt_callbacks(kind):
             warn_application(
                 f"{kind.__name__}.{name} is never called by SockJS: rename it to {meant}, or define {meant}, too"
             )
+
+
+def _describe_other_class(kind: type) -> str:
+    """Return the error for a class that cannot be called with a session, and is no connection class."""
+    return (
+        f"connection: {kind.__name__} is not a subclass of SockJSConnection; write class "
+        f"{kind.__name__}(SockJSConnection)"
+    )
+
+
+def _is_never_called(kind: type, name: str) -> bool:
+    """Return whether a class has a method that none of its methods uses."""
+    if not inspect.isfunction(inspect.getattr_static(kind, name, None)):
+        return False
+    methods = (method for base in kind.__mro__ for method in vars(base).values() if inspect.isfunction(method))
+    return not any(name in method.__code__.co_names for method in methods)
 
 
 def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:

@@ -63,6 +63,21 @@ def excluded_sessions(exclude: Any) -> "list[Session]":
     )
 
 
+def _encode_presence(presence: Any) -> str:
+    """Return a presence as JSON.
+
+    Raises:
+        TypeError: It, or a part of it, cannot be encoded.
+        ValueError: It contains NaN, an infinity or itself.
+    """
+    try:
+        return json.dumps(presence, allow_nan=False)
+    except TypeError as error:
+        raise TypeError(f"presence: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"presence: {error}") from None
+
+
 class Rooms:
     """The rooms of one router, or of all routers of one cluster. A room exists while it has members.
 
@@ -120,7 +135,7 @@ class Rooms:
         Returns:
             An awaitable that completes once the session receives everything that is published in the room.
         """
-        text = None if presence is None else json.dumps(presence, allow_nan=False)
+        text = None if presence is None else _encode_presence(presence)
         self._names.setdefault(session, set()).add(room)
         members = self._members.get(room)
         if members is None:

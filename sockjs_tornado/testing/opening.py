@@ -163,9 +163,12 @@ class connect:  # noqa: N801 - used like a function
         self._transport = transport
         self._query = f"?{urlencode(arguments, doseq=True)}" if arguments else ""
         self._fields = HTTPHeaders({"Host": "localhost"})
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-            if not (isinstance(name, str) and isinstance(value, str)):
-                raise TypeError(f"headers: expected names and values of type str, got {name!r}: {value!r}")
+        for pair in headers.items() if isinstance(headers, Mapping) else headers:
+            match pair:
+                case str(name), str(value):
+                    pass
+                case _:
+                    raise TypeError(f"headers: expected pairs of a name and a value of type str, got {pair!r}")
             if name.lower() == "host":
                 del self._fields["Host"]
             self._fields.add(name, value)

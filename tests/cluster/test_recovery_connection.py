@@ -176,7 +176,9 @@ async def test_other_rooms_are_refused_and_other_messages_are_passed_on(router: 
     class Default(RecoveryConnection):
         pass
 
-    async with connect_in_memory(await router(Default)) as client:
+    with pytest.warns(UserWarning, match=r"^Default has no may_follow"):
+        refusing = await router(Default)
+    async with connect_in_memory(refusing) as client:
         assert await follow(client, 1) == {"type": "refused"}
         await client.send("x")
         assert await client.recv_all() == []
@@ -253,6 +255,18 @@ def test_a_method_with_other_parameters_is_an_error(name: str) -> None:
     kind = type("Chat", (Feed,), {name: lambda self: True})
     with pytest.raises(ConfigurationError, match=rf"^{name}: expected a function that can be called as {name}\(self, "):
         SockJSRouter(kind, cluster=RedisCluster("redis://localhost", recovery=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("can_follow", ": rename can_follow to may_follow$"), ("on_other_message", "a room$")]
+)
+def test_a_class_whose_clients_may_follow_no_room_causes_a_warning(name: str, hint: str) -> None:
+    kind = type("Chat", (RecoveryConnection,), {name: lambda self, argument: True})
+    with pytest.warns(
+        UserWarning, match=rf"^Chat has no may_follow, so that each client is refused .*{hint}"
+    ) as caught:
+        SockJSRouter(kind, cluster=RedisCluster("redis://localhost", recovery=True))
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_options_that_exclude_each_other_are_an_error() -> None:

@@ -10,6 +10,7 @@ from application import LogWatch, Serve, exception_of
 from client import Join, until
 from doubles import FakeContainer, Receiver, make_session
 from tornado import gen
+from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import ConfigurationError, JSONValue, SockJSConnection, SockJSRouter
 from sockjs_tornado.migrate import WebsocketHandler
@@ -121,16 +122,29 @@ def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
     SockJSRouter(with_methods(**{name: nothing, meant: nothing}), "/chat")
 
 
+def test_a_callback_that_there_is_not_is_named() -> None:
+    with pytest.warns(UserWarning, match=r"^Chat\.on_error is never called by SockJS: an exception of a callback is"):
+        SockJSRouter(with_methods(on_error=nothing, on_message=nothing), "/chat")
+
+
+def test_a_connection_that_carries_no_channels_is_rejected() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^connection: MultiplexConnection has no channels: use a class that "
+    ):
+        SockJSRouter(MultiplexConnection, "/multiplex")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         SockJSConnection,
         WebsocketHandler,
-        MultiplexConnection,
-        with_methods(on_login=nothing, on_error=nothing, on_chat_message=nothing, on_stop=nothing, _on_message=nothing),
+        MultiplexConnection.get(ann=SockJSConnection),
+        with_methods(on_login=nothing, on_chat_message=nothing, on_stop=nothing, _on_message=nothing),
         with_methods(message=nothing, messages=nothing, open=nothing, close_all=nothing, one=nothing),
         with_methods(on_date=nothing, on_reconnect=nothing, on_connection_count=nothing),
-        with_methods(on_messages=["an attribute"], on_closed=False),
+        with_methods(on_messages=["an attribute"], on_closed=False, on_error=[]),
+        with_methods(on_error=nothing, on_message=lambda self, message: self.on_error(message)),
     ],
     ids=lambda kind: kind.__name__,
 )
@@ -250,11 +264,34 @@ def test_a_class_without_the_base_class_is_rejected_unless_it_takes_a_session() 
     kind: Any = type("Chat", (), {"on_message": nothing})
     with pytest.raises(ConfigurationError, match=r"^connection: Chat is not a subclass of SockJSConnection; write "):
         SockJSRouter(kind, "/chat")
+    with pytest.raises(ConfigurationError, match=r"^connection: Handler is not a subclass of SockJSConnection; write "):
+        SockJSRouter(type("Handler", (WebSocketHandler,), {"on_message": nothing}), "/chat")
     SockJSRouter(type("Chat", (kind,), {"__init__": lambda self, session: None}), "/chat")
     SockJSRouter(type("Chat", (kind,), {"__new__": lambda cls, session: SockJSConnection(session)}), "/chat")
 
 
 # Parameters.
+
+
+def test_a_plain_method_that_is_async_is_rejected() -> None:
+    async def select(self: SockJSConnection, subprotocols: list[str]) -> None:
+        pass
+
+    expected = r"^connection: expected a plain function, got Chat\.select_subprotocol, which is async def$"
+    with pytest.raises(ConfigurationError, match=expected):
+        SockJSRouter(with_methods(select_subprotocol=select), "/chat")
+
+
+async def test_a_session_that_the_application_has_replaced_is_named(serve: Serve, join: Join, logged: LogWatch) -> None:
+    def on_open(self: Any, info: object) -> None:
+        self.session = {"user": 1}
+
+    peer = join(await serve(SockJSRouter(with_methods(on_open=on_open, on_message=reply), "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'c[1011,"Internal error"]'
+    (note,) = exception_of(logged.take("Chat.on_message of")).__notes__
+    assert note == "Chat.session is the session, but was replaced by a dict: use another name"
 
 
 def without_parameters() -> None:
@@ -270,6 +307,7 @@ def with_keyword(self: Any, one: Any, *, more: Any) -> None:
     [
         ("__init__", lambda self: None, "self, session", "self"),
         ("__init__", lambda self, session, room: None, "self, session", "self, session, room"),
+        ("select_subprotocol", lambda self: None, "self, subprotocols", "self"),
         ("on_open", lambda self: None, "self, info", "self"),
         ("on_message", with_keyword, "self, message", "self, one"),
         ("on_dropped", lambda self, count, more: None, "self, count", "self, count, more"),

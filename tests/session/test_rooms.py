@@ -237,6 +237,14 @@ async def test_a_name_that_is_no_text_is_rejected(house: House, room: Any) -> No
     assert connection.rooms == frozenset()
 
 
+@pytest.mark.parametrize(("presence", "error"), [(object(), TypeError), (float("nan"), ValueError)])
+async def test_a_presence_that_is_no_json_is_named(house: House, presence: Any, error: type[Exception]) -> None:
+    _, connection = await house.enter()
+    with pytest.raises(error, match=r"^presence: "):
+        connection.join(ROOM, presence)
+    assert connection.rooms == frozenset()
+
+
 @pytest.mark.parametrize("exclude", ["1", "", 1, None, ["1"], {"id": 1}])
 async def test_what_is_no_connection_cannot_be_left_out(house: House, exclude: Any) -> None:
     peer, connection = await house.enter("websocket", ROOM)
