@@ -10,13 +10,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from .exceptions import ConfigurationError
 
 Check = Callable[[Any], bool]
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 #: The expected value of :func:`is_positive`, for a duration.
 SECONDS = "a number of seconds above 0"
@@ -334,3 +335,22 @@ def named_fields(kind: type[_T]) -> type[_T]:
 
     type.__setattr__(kind, "__init__", create_checked)
     return kind
+
+
+def named_arguments(function: _F) -> _F:
+    """Decorate a function with keyword arguments, so that an unknown one raises an error that suggests the nearest."""
+    plain: Any = function
+    code = plain.__code__
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+
+    @functools.wraps(function)
+    def call_checked(*args: Any, **values: Any) -> Any:
+        for name in values:
+            if name not in names:
+                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+                hint = f"the nearest is {nearest[0]}" if nearest else f"expected {', '.join(names)}"
+                # The value may be secret.
+                raise ConfigurationError(f"{name}: unknown argument; {hint}")
+        return function(*args, **values)
+
+    return cast(_F, call_checked)

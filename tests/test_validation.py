@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from sockjs_tornado.client.sync import connect
+from sockjs_tornado.cluster import RedisCluster, UnixCluster
+from sockjs_tornado.cluster.publisher import AsyncPublisher, Publisher
+from sockjs_tornado.exceptions import ConfigurationError
 from sockjs_tornado.validation import check_seconds, is_count, is_number, is_positive, is_zero_or_more
 
 
@@ -31,3 +35,19 @@ def test_zero_is_not_positive(value: float, positive: bool, not_negative: bool) 
 @pytest.mark.parametrize(("value", "accepted"), [(1, True), (0, False), (-1, False), (1.0, False), (True, False)])
 def test_an_integer_above_zero(value: Any, accepted: bool) -> None:
     assert is_count(value) == accepted
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "nearest"),
+    [
+        (RedisCluster, "advertize", "advertise"),
+        (UnixCluster, "presence_event", "presence_events"),
+        (Publisher, "secert", "secret"),
+        (AsyncPublisher, "name_space", "namespace"),
+        (connect, "reconect", "reconnect"),
+    ],
+)
+def test_an_unknown_argument_is_reported_without_its_value(call: Any, name: str, nearest: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        call("http://host/echo", **{name: "hidden"})
+    assert str(caught.value) == f"{name}: unknown argument; the nearest is {nearest}"

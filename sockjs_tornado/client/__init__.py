@@ -46,6 +46,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
+from ..validation import named_arguments
 from .connection import SockJSClient
 from .fallback import open_session
 from .multi import Multi
@@ -118,6 +119,7 @@ class connect:  # noqa: N801 - used like a function
         ConnectError: No transport works (raised by ``await`` or ``async with``). The error has the reason for each.
     """
 
+    @named_arguments
     def __init__(
         self,
         url: str,

@@ -67,10 +67,11 @@ class ServiceURL(NamedTuple):
     @classmethod
     def parse(cls, url: object) -> "ServiceURL":
         """Parse a URL, or raise ConfigurationError, whose message never contains credentials."""
-        if not isinstance(url, str) or not _URL.fullmatch(url):
-            # A text may contain a password.
-            got = "" if isinstance(url, str) else f", got {type(url).__name__}"
-            raise ConfigurationError(f"url: expected ASCII text without spaces, such as 'http://host/echo'{got}")
+        if not isinstance(url, str):
+            raise ConfigurationError(f"url: expected a str, such as 'http://host/echo', got {type(url).__name__}")
+        if not _URL.fullmatch(url):
+            # The text may contain a password.
+            raise ConfigurationError("url: expected ASCII text without spaces, such as 'http://host/echo'")
         try:
             parts = urlsplit(url)
             port = parts.port

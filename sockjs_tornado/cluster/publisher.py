@@ -20,6 +20,7 @@ from ..exceptions import ClusterError, ClusterUnavailable
 from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
+from ..validation import named_arguments
 from .base import WaitForAll
 from .commands import Commands
 from .credentials import CredentialsFunction
@@ -55,6 +56,7 @@ def _translated_errors() -> Iterator[None]:
 class _BasePublisher(ABC):
     """The arguments that both publishers have; :class:`Publisher` documents them."""
 
+    @named_arguments
     def __init__(
         self,
         url: str,

@@ -30,7 +30,7 @@ from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import check_callback, check_flag, check_seconds
+from ..validation import check_callback, check_flag, check_seconds, named_arguments
 from .base import BaseCluster, WaitForAll
 from .credentials import CredentialsFunction
 from .envelope import Channel
@@ -107,6 +107,7 @@ class RedisCluster(BaseCluster):
         recovery: The argument.
     """
 
+    @named_arguments
     def __init__(
         self,
         url: str,

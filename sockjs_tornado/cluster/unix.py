@@ -18,6 +18,7 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
 from ..session.ports import PublishOptions
+from ..validation import named_arguments
 from .base import BaseCluster, CheckedRooms, ClusterStats
 from .node import BACKLOG, Node
 from .ownership import Owner, Slots
@@ -45,6 +46,7 @@ class UnixCluster(BaseCluster):
         ConfigurationError: The directory, a number or an option is not valid.
     """
 
+    @named_arguments
     def __init__(
         self, directory: str | os.PathLike[str], workers: int, worker: int, *, presence_events: bool = False
     ) -> None:

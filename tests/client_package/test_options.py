@@ -44,6 +44,12 @@ def test_an_invalid_url_is_rejected(url: Any) -> None:
     assert issubclass(ConfigurationError, ValueError)
 
 
+def test_a_url_that_is_no_text_is_described_by_its_type() -> None:
+    url: Any = None
+    with pytest.raises(ConfigurationError, match=r"^url: expected a str, such as 'http://host/echo', got NoneType$"):
+        connect(url)
+
+
 def test_the_url_of_a_websocket_is_recognised() -> None:
     with pytest.raises(ConfigurationError, match="give the URL of the service, not that of a websocket"):
         connect("wss://host/echo/websocket")
@@ -161,6 +167,8 @@ def test_credentials_are_given_once() -> None:
             "on_disconnect: expected a function that can be called as on_disconnect(client, code, reason), got",
         ),
         ({"on_reconnect": print}, "on_reconnect: it is never called without reconnect=True or a Backoff"),
+        ({"reconect": True}, "reconect: unknown argument; the nearest is reconnect"),
+        ({"zzz": "secret"}, "zzz: unknown argument; expected url, transports, headers, "),
         ({"on_disconnect": print}, "on_disconnect: it is never called without reconnect=True or a Backoff"),
     ],
 )
