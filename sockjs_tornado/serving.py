@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
+from .stop_watchdog import StopWatchdog
 from .validation import check_plain_callback, check_seconds, safe_repr
 from .wire.sockets import set_user_timeout
 
@@ -171,6 +172,29 @@ def _check_signals(signals: Any) -> list[int]:
     return numbers
 
 
+@contextlib.contextmanager
+def _handle_signals(signals: Sequence[int], on_signal: Callable[[int], object], limit: float) -> Iterator[None]:
+    """Call a function in the event loop with each signal; end the process if it is blocked after this limit."""
+    if not signals:
+        # Then it need not be the main thread.
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: object) -> None:
+        watchdog.signal_received()
+        loop.call_soon_threadsafe(on_signal, number)
+
+    with StopWatchdog(signals, limit) as watchdog:
+        # loop.add_signal_handler() does not exist on Windows.
+        previous = {number: signal.signal(number, handle) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 async def serve(
     application: Application,
     routers: Iterable[SockJSRouter],
@@ -191,6 +215,9 @@ async def serve(
 
     If a second signal arrives, the remaining sessions are closed without draining. If the call is cancelled, all
     sessions are. Call this function in the main thread, because Python handles signals there.
+
+    If a callback blocks the event loop for 2 s after a second signal, or after the deadline, the process ends with
+    status 1, without closing the sessions. An ERROR in the log shows where the callback is.
 
     Args:
         application: The application, whose routes include the routers' URL specs.
@@ -256,9 +283,6 @@ async def serve(
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
 
-    def on_signal(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(received.put_nowait, number)
-
     async def drain(seconds: float) -> None:
         # If one router fails, still wait for the others.
         draining = (router.drain(seconds, code, reason) for router in routers)
@@ -266,9 +290,7 @@ async def serve(
             if isinstance(result, BaseException):
                 raise result
 
-    # loop.add_signal_handler() does not exist on Windows.
-    previous = {number: signal.signal(number, on_signal) for number in signals}
-    try:
+    with _handle_signals(signals, received.put_nowait, deadline + FINAL_TIMEOUT):
         async with contextlib.AsyncExitStack() as clusters:
             for sock in sockets:
                 # Close the sockets on errors. Later, http_server() detaches them, so that this does nothing.
@@ -306,6 +328,3 @@ async def serve(
                     async with asyncio.timeout(FINAL_TIMEOUT):
                         await drain(0)
             logger.info("Drained in %.1f s", loop.time() - started)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

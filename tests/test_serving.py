@@ -175,6 +175,26 @@ async def test_the_end_comes_at_the_deadline(programs: list[ServerProgram]) -> N
     )
 
 
+@pytest.mark.parametrize(("blocked", "loop"), [("sleep", "asyncio"), ("calculate", "uvloop")])
+async def test_a_blocked_event_loop_does_not_keep_the_program_running(
+    programs: list[ServerProgram], blocked: str, loop: str
+) -> None:
+    # The first one ends with the second signal, the other one at the deadline.
+    program = start(programs, "--loop", loop, "--deadline", "3600" if blocked == "sleep" else "2")
+    async with connected(program.ports[0]) as client:
+        await open_websocket(client)
+        client.write(frame(TEXT, f'["{blocked}"]'))
+        await until(lambda: "Blocking" in program.errors_since(0)[0], interval=0.05)
+        program.ask_to_stop()
+        await until(lambda: "Cannot stop yet: a callback blocks" in program.errors_since(0)[0], interval=0.05)
+        if blocked == "sleep":
+            os.kill(program.pid, signal.SIGINT)
+        ended = await asyncio.to_thread(program.wait)
+    assert ended.status == 1
+    assert "Ending the process without closing the sessions: a callback blocks the event loop" in ended.errors
+    assert ended.errors.count("time.sleep(3600)" if blocked == "sleep" else "pbkdf2_hmac(") == 2
+
+
 async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) -> None:
     listed, missing = SockJSRouter(Echo, "/listed"), SockJSRouter(Echo, "/missing")
     application = Application([*listed.urls, (r"/nested/.*", Application(missing.urls))])
