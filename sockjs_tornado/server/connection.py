@@ -146,8 +146,7 @@ class HTTPConnection(MovableConnection):
                 head = parse_head(data, 0, end, server.max_header_size, MAX_FIELDS)
                 if head is None:
                     self._data = bytes(memoryview(data)[:end])
-                    if end:
-                        self._limit_time(server.head_timeout)
+                    self._limit_time(server.head_timeout)
                     if self._is_congested:
                         self.pause_reading()
                     return
