@@ -9,12 +9,13 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .option_sources import suggest_setting
+from .option_sources import suggest_option
 
 #: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
@@ -58,15 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Report a missing extra only if its command is used.
             command.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
             command.set_defaults(fail=str(error))
+            command.epilog = f"{error}; then this lists the options."
         else:
             implementation.add_arguments(command)
-            command.set_defaults(run=implementation.run)
+            command.set_defaults(run=implementation.run, command=name, parser=command)
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        name = unknown[0].partition("=")[0].removeprefix("--")
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{suggest_setting(name, '--set NAME=VALUE')}")
     if hasattr(options, "fail"):
         parser.error(options.fail)
+    if unknown:
+        name = unknown[0].partition("=")[0].removeprefix("--")
+        known = re.findall(r"--([a-z-]+)", options.parser.format_usage())
+        setting = "--set NAME=VALUE" if options.command == "serve" else ""
+        hint = suggest_option(name, "--", known, setting, options.command) if unknown[0].startswith("-") else ""
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:

@@ -30,7 +30,9 @@ def read_environment(environment: Mapping[str, str], names: Collection[str]) -> 
         if name == variable or _NO_OPTIONS.fullmatch(name) or (name == "PORT" and _KUBERNETES_URL.match(value)):
             continue
         if name.lower() not in names or name != name.upper():
-            raise ConfigurationError(f"{variable}: unknown option{_suggest(name, PREFIX, [n.upper() for n in names])}")
+            names = [known.upper() for known in names]
+            hint = suggest_option(name, PREFIX, names, f"{PREFIX}SET=NAME=VALUE")
+            raise ConfigurationError(f"{variable}: unknown option{hint}")
         found[name.lower()] = value
     return found
 
@@ -50,28 +52,24 @@ def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
         raise ConfigurationError(f"--config: {path} is not valid TOML: {error}") from None
     for name in found:
         if name not in names:
-            raise ConfigurationError(f"{path}: {name}: unknown option{_suggest(name, '', names)}")
+            hint = suggest_option(name, "", names, "a line in [set]")
+            raise ConfigurationError(f"{path}: {name}: unknown option{hint}")
     return found
 
 
-def suggest_setting(name: str, where: str) -> str:
-    """Return the end of an error about an unknown name, if it is a setting.
+def suggest_option(name: str, prefix: str, names: Collection[str], setting: str, command: str = "serve") -> str:
+    """Return the end of an error about an unknown name: a setting of the router, or the nearest option.
 
     Args:
         name: The name, perhaps in upper case or with hyphens.
-        where: What sets a setting, with ``NAME`` for the name of it.
+        prefix: What precedes names of options.
+        names: The names of options.
+        setting: What sets a setting of the router, with ``NAME`` for its name; empty if nothing does.
+        command: The command whose help lists the options.
     """
-    setting = name.lower().replace("-", "_")
-    if any(field.name == setting for field in dataclasses.fields(Settings)):
-        return f"; {setting} is a setting of the router, which needs {where.replace('NAME', setting)}"
-    return ""
-
-
-def _suggest(name: str, prefix: str, names: Collection[str]) -> str:
-    """Return the end of an error about an unknown name."""
-    setting = suggest_setting(name, f"{PREFIX}SET=NAME=VALUE" if prefix else "a line in [set]")
-    if setting:
-        return setting
+    key = name.lower().replace("-", "_")
+    if setting and any(field.name == key for field in dataclasses.fields(Settings)):
+        return f"; {key} is a setting of the router, which needs {setting.replace('NAME', key)}"
     for nearest in difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; the nearest is {prefix}{nearest}"
-    return "; `serve --help` lists all"
+    return f"; `{command} --help` lists all"

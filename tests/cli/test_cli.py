@@ -927,6 +927,12 @@ def test_a_missing_extra_is_reported_if_its_command_is_used(
             main(arguments)
         assert ended.value.code == status
         assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["info", "--help"])
+    assert capsys.readouterr().out.endswith("info requires more; then this lists the options.\n")
+    with pytest.raises(SystemExit):
+        main(["info", "--json", "URL"])
+    assert "error: info requires more" in capsys.readouterr().err
 
 
 def test_serve_does_not_require_pycurl(tmp_path: Path) -> None:

@@ -144,9 +144,26 @@ def test_a_setting_on_the_command_line_is_recognised(capsys: pytest.CaptureFixtu
         assert caught.value.code == 2
         expected = f"unrecognized arguments: {' '.join(arguments)}; {name} is a setting of the router, which needs "
         assert expected + f"--set {name}=VALUE\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["serve", "--prt", "80"], "--prt; the nearest is --port"),
+        (["serve", "--heartbeat"], "--heartbeat; `serve --help` lists all"),
+        (["connect", "URL", "--reconect"], "--reconect; the nearest is --reconnect"),
+        (["info", "URL", "--heartbeat-delay=5"], "--heartbeat-delay=5; `info --help` lists all"),
+        (["info", "URL", "more"], "more"),
+    ],
+)
+def test_the_nearest_option_of_the_command_is_suggested(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["serve", "--heartbeat"])
-    assert capsys.readouterr().err.endswith("unrecognized arguments: --heartbeat\n")
+        main(arguments)
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"usage: python -m sockjs_tornado {arguments[0]} ")
+    assert errors.endswith(f"error: unrecognized arguments: {hint}\n")
 
 
 def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
