@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import re
 import signal
@@ -32,6 +33,13 @@ _DEADLINE_MARGIN: Final = 15
 
 #: Clients that wait to be accepted, as in Tornado.
 _BACKLOG: Final = 128
+
+# Python's thresholds of the garbage collector, before the application is imported.
+_INITIAL_GC_THRESHOLDS: Final = gc.get_threshold()
+
+#: The thresholds while it serves: a full collection, which visits the objects of all sessions, follows a million new
+#: objects. One of the second generation visits 50,000, which takes 20 ms.
+GC_THRESHOLDS: Final = (10_000, 5, 20)
 
 
 #: The options that are given to the cluster as other arguments.
@@ -282,13 +290,24 @@ def drain_deadline(options: ServeOptions, router: SockJSRouter) -> float:
     return options.drain_time + 2 * router.settings.disconnect_delay + _DEADLINE_MARGIN
 
 
+def tune_garbage_collector() -> None:
+    """Make full garbage collections rare, and exempt from them what was created before the first client.
+
+    If the application has changed the settings of the collector, this does nothing.
+    """
+    if gc.isenabled() and gc.get_threshold() == _INITIAL_GC_THRESHOLDS:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+
 def run_process(
     options: ServeOptions,
     router: SockJSRouter,
     sockets: Sequence[socket.socket],
     monitoring_sockets: Sequence[socket.socket],
     *,
-    on_start: Callable[[HTTPServer], object] | None = None,
+    on_start: Callable[[HTTPServer], object],
     on_drain: Callable[[HTTPServer, int], object] | None = None,
 ) -> None:
     """Serve until a signal arrives, and drain."""
@@ -296,6 +315,10 @@ def run_process(
     if options.proxy_trust is not None:
         arguments["trusted_proxies"] = options.proxy_trust
     monitoring = monitoring_application(options, router)
+
+    def started(http: HTTPServer) -> None:
+        tune_garbage_collector()
+        on_start(http)
 
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -309,7 +332,7 @@ def run_process(
                 drain_time=options.drain_time,
                 deadline=drain_deadline(options, router),
                 signals=STOP_SIGNALS,
-                on_start=on_start,
+                on_start=started,
                 on_drain=on_drain,
                 **arguments,
             )

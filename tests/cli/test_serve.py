@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
@@ -21,16 +22,20 @@ from programs import Ended, ServerProgram, create_certificate, join_files, serve
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection
 from sockjs_tornado.cli import main
+from sockjs_tornado.cli.serve_process import GC_THRESHOLDS
 
 Run = Callable[..., ServerProgram]
 Visit = Callable[..., Awaitable[Peer]]
 
 
 class Address(SockJSConnection):
-    """Sends the client's address."""
+    """Sends the client's address, and replies with the state of the garbage collector."""
 
     def on_open(self, info: ConnectionInfo) -> None:
         self.send(info.ip)
+
+    def on_message(self, message: Any) -> None:
+        self.send([*gc.get_threshold(), gc.get_freeze_count() > 10_000])
 
 
 @pytest.fixture
@@ -262,10 +267,15 @@ async def test_headers_of_a_proxy_are_trusted_only_if_that_is_asked_for(run: Run
     ]
 
 
-async def test_a_proxy_on_a_unix_socket_is_trusted(run: Run, connect: Connect, tmp_path: Path) -> None:
+async def test_a_proxy_on_a_unix_socket_is_trusted(run: Run, connect: Connect, visit: Visit, tmp_path: Path) -> None:
     path = str(tmp_path / "a.sock")
     run("--uds", path, ADDRESS, "--proxy-trust", "10.1.2.3")
     assert await address_seen(connect, path) == "203.0.113.9"
+    # In the same program: full garbage collections are rare, and exempt what existed at the start.
+    client = await visit(path, "xhr", prefix="/sockjs")
+    await client.message()
+    await client.send("")
+    assert await client.message() == [*GC_THRESHOLDS, True]
 
 
 # Logs and metrics.

@@ -1,6 +1,7 @@
 """The parts of ``serve`` in this process: its logs, its sockets and its greeting."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from sockjs_tornado.cli.serve_process import (
     greet,
     open_sockets,
     removed_at_end,
+    tune_garbage_collector,
 )
 from sockjs_tornado.cluster import membership
 from sockjs_tornado.cluster.node_tls import load_node_tls
@@ -50,6 +52,19 @@ def without_handlers() -> Iterator[logging.Logger]:
         logging.captureWarnings(False)
         root.handlers, root.level = before[:2]
         access_log.setLevel(before[2])
+
+
+@pytest.mark.parametrize("change", [gc.disable, lambda: gc.set_threshold(1000, 10, 10)])
+def test_settings_of_the_garbage_collector_remain_if_the_application_has_changed_them(change: Any) -> None:
+    before = gc.get_threshold()
+    try:
+        change()
+        changed = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
+        tune_garbage_collector()
+        assert (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()) == changed
+    finally:
+        gc.enable()
+        gc.set_threshold(*before)
 
 
 def test_the_log_is_text_on_standard_error() -> None:
