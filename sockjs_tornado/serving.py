@@ -225,7 +225,8 @@ async def serve(
         sockets: Listening sockets, as returned by :func:`bind_sockets`. The server takes ownership and
             closes them at the end; see :func:`http_server`.
         drain_time: Seconds over which the closing of the sessions is spread. Default 5.
-        deadline: Maximum seconds between the signal and the end of draining. Default 30.
+        deadline: Maximum seconds between the signal and the end of draining. Default 30. If it is earlier than
+            ``drain_time``, a warning is logged.
         code: Close code that clients receive.
         reason: Close reason that clients receive.
         signals: The signals. Default: SIGTERM and SIGINT.
@@ -262,6 +263,13 @@ async def serve(
     for given in routers:
         if not isinstance(given, SockJSRouter):
             raise TypeError(f"routers: expected a list of routers, [router], got {type(given).__name__} in it")
+    if drain_time > deadline:
+        logger.warning(
+            "serve: drain_time (%g s) is longer than deadline (%g s), at which the remaining sessions are closed at "
+            "once. Pass a later deadline",
+            drain_time,
+            deadline,
+        )
     served = routers_of(application)
     for router in served:
         if router not in routers:

@@ -90,6 +90,9 @@ class Stats(CountersCore):
         self._peak_since = now()
         self._samples = deque([self._sample()])
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sessions={dict(+self.sessions)!r} opened={dict(self.opened)!r}>"
+
     def session_opened(self, transport: str) -> None:
         """Count an opened session."""
         self.sessions[transport] += 1

@@ -146,6 +146,10 @@ class ConnectionInfo(_Attributes):
         self._headers = headers if callable(headers) else Headers(headers)
         self._cookies = cookies
 
+    def __repr__(self) -> str:
+        # Without the path, which has the session id, the query and the header fields, which may be secret.
+        return f"<{type(self).__name__} ip={self.ip!r} prefix={self.prefix!r} transport={self.transport!r}>"
+
     @overridable
     def headers(self) -> Headers:
         """The selected header fields."""

@@ -41,6 +41,7 @@ def test_nothing_has_happened_to_begin_with() -> None:
 def test_the_counters_can_be_read() -> None:
     stats = Stats(list, Clock())
     stats.session_opened("xhr")
+    assert repr(stats) == "<Stats sessions={'xhr': 1} opened={'xhr': 1}>"
     assert repr(stats.sessions) == "Counter({'xhr': 1})"
     assert repr(stats.closed) == repr(stats.rejected) == "Counter()"
 

@@ -37,6 +37,8 @@ def test_fields_may_be_selected_when_they_are_first_read() -> None:
 
     info = ConnectionInfo(ip="", uri="/a/b/c?x=/d", prefix=2, transport="xhr", headers=find, cookies=None)
     assert info.prefix == "/a"
+    # Neither the session id nor the query.
+    assert repr(info) == "<ConnectionInfo ip='' prefix='/a' transport='xhr'>"
     assert not calls
     assert [info.get_header("HOST"), dict(info.headers), info.headers["host"]] == ["a", {"host": "a"}, "a"]
     assert calls == [1]
