@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import os
-import random
 import socket
 from collections.abc import Iterator
 
@@ -28,15 +26,17 @@ def reserved_port() -> Iterator[int]:
 
 
 def _candidates() -> Iterator[int]:
-    """Return ports in an endless circle, those of each of pytest's workers apart, from a random one on."""
-    first = 15_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 * _PORTS
-    start = random.randrange(_PORTS)
-    for number in itertools.count(start):
-        yield first + number % _PORTS
+    """Return the ports of a range that no other process uses, in an endless circle."""
+    for first in range(15_000, 31_000, _PORTS):
+        # This socket claims the range as long as the process runs, also against another run of the tests.
+        with socket.socket() as claim, contextlib.suppress(OSError):
+            claim.bind(("127.0.0.1", first))
+            yield from itertools.cycle(range(first + 1, first + _PORTS))
+    raise RuntimeError("other processes use all ranges of ports")
 
 
-#: Ports of each worker; eight times as many lie below the range that the system assigns to connections.
-_PORTS = 2_000
+#: The size of a range. All ranges lie below the range that the system assigns to connections.
+_PORTS = 250
 _ports = _candidates()
 
 
