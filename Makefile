@@ -2,13 +2,13 @@
 
 PYTHON ?= python3
 PORT ?= 8080
-# More workers than cores: most tests wait for I/O.
+# More workers than cores: most tests wait for I/O. This is for the first part of `make test`; the others have 2.
 WORKERS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # If everything hangs, --maxfail ends it after minutes.
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --maxfail 20
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --maxfail 20
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
@@ -56,6 +56,12 @@ BY_HANDLERS := $(filter-out $(ONCE),$(wildcard tests/http/test_*.py tests/transp
 WHOLE_SERVERS := $(addprefix tests/deployment/test_,proxies.py resets.py smuggling.py stalls.py terminated_tls.py) \
 	tests/browser/test_closing.py tests/test_ws4py.py
 
+# Files of the parts of `make test`: coverage, and the output of those that run beside the first one.
+PARTS := build/parts
+# Of all parts on asyncio together. The parts without C measure the code that C replaces, and the native server.
+COVERAGE = --cov --cov-report= --cov-fail-under=0
+export COVERAGE_FILE
+
 SANITIZED := build/sanitized
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 
@@ -96,18 +102,47 @@ demo-scripts: # not with apt-get, which would take longer than everything else
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	@# At the same time: each of them uses one core, or waits for downloads.
 	@printf '%s\n' $(APPLICATIONS) types $(BYTECODE) docs lint | xargs -P 5 -I {} $(MAKE) --no-print-directory {}
-	@# The parts without C measure the code that C replaces, and the native server.
-	$(PYTEST) --cov --cov-report= --cov-fail-under=0 --untraced "$(UNTRACED)" $(ARGS)
-	@# Tornado does not notice that a client leaves while a request of it waits behind another one.
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted \
-		-k "not behind_a_held_poll" $(BY_HANDLERS)
-	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
-	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(filter-out $(ON_ANY_LOOP) $(ON_BOTH_SERVERS),$(CONFORMANCE))
+	@rm -rf $(PARTS)
+	@printf '%s\n' test-asyncio test-others | xargs -P 2 -I {} $(MAKE) --no-print-directory {}
+	$(PY) -m coverage combine --quiet $(PARTS)/coverage/*
+	$(PY) -m coverage report
+
+# Each part writes a coverage file of its own.
+test-%: COVERAGE_FILE = $(PARTS)/coverage/$@
+test-others: export WORKERS = 2
+
+.PHONY: test-asyncio
+test-asyncio: $(VENV)/.test
+	$(PYTEST) $(COVERAGE) --untraced "$(UNTRACED)" $(ARGS)
+
+.PHONY: test-others
+test-others: # while the tests of the first part wait; each prints its output when it has ended
+	@mkdir -p $(PARTS); for part in unadopted uvloop uvloop-native plain plain-native; do \
+		$(MAKE) --no-print-directory test-$$part >$(PARTS)/$$part.log 2>&1 || status=$$?; \
+		echo; cat $(PARTS)/$$part.log; \
+	done; exit $${status-0}
+
+.PHONY: test-unadopted
+test-unadopted: $(VENV)/.test # Tornado does not notice that a client leaves while a request of it waits behind another one
+	PYTHONPATH=tests $(PYTEST) --quiet $(COVERAGE) -p unadopted -k "not behind_a_held_poll" $(BY_HANDLERS)
+
+.PHONY: test-uvloop
+test-uvloop: $(VENV)/.test # as a TLS client, it loses the last data before the end; tests/deployment tests it as a TLS server
+	$(PYTEST) --quiet --loop uvloop -k "not over_tls" \
+		$(filter-out $(ON_ANY_LOOP) $(ON_BOTH_SERVERS),$(CONFORMANCE))
+
+.PHONY: test-uvloop-native
+test-uvloop-native: $(VENV)/.test
 	PYTHONPATH=tests $(PYTEST) --quiet --loop uvloop -p native \
 		$(filter-out $(ON_ANY_LOOP),$(filter $(ON_BOTH_SERVERS),$(CONFORMANCE)))
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
-		$(filter-out $(ON_BOTH_SERVERS),$(WITHOUT_C))
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS) $(WHOLE_SERVERS)
+
+.PHONY: test-plain
+test-plain: $(VENV)/.test
+	PYTHONPATH=tests $(PYTEST) --quiet $(COVERAGE) -p plain $(filter-out $(ON_BOTH_SERVERS),$(WITHOUT_C))
+
+.PHONY: test-plain-native
+test-plain-native: $(VENV)/.test
+	PYTHONPATH=tests $(PYTEST) --quiet $(COVERAGE) -p plain -p native $(ON_BOTH_SERVERS) $(WHOLE_SERVERS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)

@@ -24,6 +24,7 @@ from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve,
 from client import Client, Connect, Join, Peer, peer, session_ids
 from event_loops import LOOPS
 from http_proxies import HttpProxy, running_proxy
+from xdist.scheduler import LoadFileScheduling
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.session import blocking, slow_callbacks
@@ -67,12 +68,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
     return {loop: LOOPS[loop]}
 
 
+#: Tests with a browser.
+BROWSER = "tests/browser/"
+
 #: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine. Each of their
 #: waits is limited by ``programs.TIMEOUT``.
 SLOW = (
     "tests/applications/",
     "tests/benchmarks/",
-    "tests/browser/",
+    BROWSER,
     "tests/cli/test_supervisor.py",
     "tests/cluster/",
     "tests/deployment/",
@@ -93,22 +97,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seconds = float(config.getini("timeout"))
         if item.nodeid.startswith(SLOW):
             seconds = 600
-        elif {"ServerProgram", "subprocess"} & vars(getattr(item, "module", None) or object).keys():
+        elif _starts_programs(item):
             seconds = 2 * programs.TIMEOUT
         # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
         item.add_marker(pytest.mark.timeout(seconds, method="thread" if on_uvloop else "signal"))
     if hasattr(config, "workerinput"):
-        # Workers take files in this order: those with browsers, which may share one, those that mostly wait, then the
-        # larger ones. At the end, when some workers have nothing left to do, come files of a few tests.
+        # Workers take files in this order: those with a browser, those that mostly wait for programs, then the larger
+        # ones. At the end, when some workers have nothing left to do, come files of a few tests that take little time.
         sizes = Counter(item.path for item in items)
-        kinds = ("tests/browser/", SLOW, "")
         items.sort(
             key=lambda item: (
-                [item.nodeid.startswith(kind) for kind in kinds].index(True),
+                not item.nodeid.startswith(BROWSER),
+                not item.nodeid.startswith(SLOW),
+                not _starts_programs(item),
                 -sizes[item.path],
                 item.path,
             )
         )
+
+
+def _starts_programs(item: pytest.Item) -> bool:
+    """Return whether a test's module imports what starts programs."""
+    return bool({"ServerProgram", "subprocess"} & vars(getattr(item, "module", None) or object).keys())
+
+
+class _Scheduling(LoadFileScheduling):
+    """Distribute files to workers, but all tests with a browser to the same one, because each worker starts its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Return what distributes the tests if this is by files."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
