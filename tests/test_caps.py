@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import logging
 import socket
 import time
 import traceback
@@ -31,6 +32,9 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.inbox import MAX_INBOX_WAITERS
 from sockjs_tornado.wire.sockets import bytes_acked
+
+#: The logger of exceeded limits.
+LIMITS = "sockjs_tornado.session.limit_log"
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
 
@@ -388,7 +392,10 @@ async def test_too_many_messages_in_a_request_are_rejected(serve: Serve, connect
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["1","2","3"]\n'
 
 
-async def test_too_many_messages_in_a_websocket_message_end_it(serve: Serve, connect: Connect) -> None:
+async def test_too_many_messages_in_a_websocket_message_end_it(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LIMITS)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_messages_per_request": 3}))
     websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
@@ -401,6 +408,10 @@ async def test_too_many_messages_in_a_websocket_message_end_it(serve: Serve, con
     assert await websocket.closed() == (1009, "too many messages")
     assert await connection.closed() == (1009, "too many messages")
     assert connection._messages.empty()
+    expected = (
+        "Closing a connection of Noted, from 127.0.0.1, with code 1009: it has exceeded max_messages_per_request (3)"
+    )
+    assert messages_of(caplog) == [expected]
 
 
 async def test_messages_before_invalid_data_are_counted_too(serve: Serve, connect: Connect) -> None:
@@ -411,6 +422,11 @@ async def test_messages_before_invalid_data_are_counted_too(serve: Serve, connec
     websocket.write(frame(TEXT, '["1","2"]') + frame(TEXT, '["3","4"]') + frame(TEXT, "rubbish"))
     assert (await connection.closed())[0] == 1007
     assert [await connection.message() for _ in range(4)] == list("1234")
+
+
+def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged of limits."""
+    return [record.getMessage() for record in caplog.records if record.name == LIMITS]
 
 
 # How fast.
@@ -430,7 +446,10 @@ async def test_a_client_that_posts_too_fast_gets_an_error(serve: Serve, connect:
 
 
 @pytest.mark.parametrize("path", ["/echo/000/abc/websocket", "/echo/websocket"])
-async def test_a_websocket_that_is_too_fast_is_closed(serve: Serve, connect: Connect, path: str) -> None:
+async def test_a_websocket_that_is_too_fast_is_closed(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level(logging.INFO, LIMITS)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 2)}))
     websocket = await WebSocket.open(await connect(server), path)
@@ -446,6 +465,10 @@ async def test_a_websocket_that_is_too_fast_is_closed(serve: Serve, connect: Con
     else:
         assert await websocket.text() == 'c[3013,"Too many messages"]'
     assert await connection.closed() == (3013, "Too many messages")
+    expected = (
+        "Closing a connection of Noted, from 127.0.0.1, with code 3013: it has exceeded max_inbound_rate ((0.001, 2))"
+    )
+    assert messages_of(caplog) == [expected]
 
 
 # How long.

@@ -1,6 +1,7 @@
 """Clients in memory: what a test of an application sees of its connection, and of its mistakes."""
 
 import asyncio
+import logging
 import re
 import subprocess
 import sys
@@ -431,7 +432,8 @@ async def test_a_slow_application_slows_the_client_down() -> None:
     assert client.connection.calls == ["open", 70_000, 70_000, 1, (1000, "")]
 
 
-async def test_the_limits_on_messages_hold() -> None:
+async def test_the_limits_on_messages_hold(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.session")
     router = SockJSRouter(Recorder, "/x", max_message_size=10)
     async with connect(router) as client, connect(router, transport="rawwebsocket") as raw:
         await client.send("xxxxxx")
@@ -445,6 +447,8 @@ async def test_the_limits_on_messages_hold() -> None:
         await client.send("2")
         assert await client.wait_closed() == (3013, "Too many messages")
     assert client.connection.calls == ["open", "1", (3013, "Too many messages")]
+    for expected in ("1009: it has exceeded max_message_size (10)", "3013: it has exceeded max_inbound_rate"):
+        assert caplog.text.count(f"of Recorder, from 127.0.0.1, with code {expected}") == 1
 
 
 # Mistakes of the application.

@@ -9,6 +9,7 @@ from ..observe import trace
 from ..observe.stats import Stats
 from ..protocol import CloseCode, Outgoing, PreparedMessage
 from ..settings import Settings
+from .limit_log import log_exceeded_limit
 from .ports import Receiver, UnsentResponse
 from .states import CONNECTING, IDLE, OPENED, RUNNING, SessionState
 
@@ -268,6 +269,8 @@ class Outbox(SessionCore):
         else:
             self._stats.messages_dropped += self._discard_outbox()
             self._abort_unsent_response()
+            session: Any = self
+            log_exceeded_limit(session, CloseCode.SLOW_CONSUMER, "max_queue_bytes", "max_queue_messages")
             self.close(CloseCode.SLOW_CONSUMER, "Slow consumer")
 
     def _drop_oldest(self) -> None:

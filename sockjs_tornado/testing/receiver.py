@@ -16,6 +16,7 @@ from ..protocol import (
     messages_frame,
     nearest_close_code,
 )
+from ..session.limit_log import log_exceeded_limit
 from ..session.session import Session
 from ..wire.frames import close_frame as websocket_close_frame
 
@@ -68,8 +69,10 @@ class MemoryReceiver:
         size = self._size(message)
         session._stats.bytes_received += size
         if size > settings.max_message_size:
+            log_exceeded_limit(session, CloseCode.TOO_BIG, "max_message_size")
             self.disconnect(CloseCode.TOO_BIG, "message too big")
         elif settings.max_inbound_rate is not None and not session._consume_rate_limit(1):
+            log_exceeded_limit(session, CloseCode.TOO_FAST, "max_inbound_rate")
             session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
         else:
             session._receive([message])

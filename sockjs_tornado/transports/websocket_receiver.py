@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 from ..exceptions import PayloadError, WebSocketError
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
+from ..session.limit_log import log_exceeded_limit
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # A constant, because before Python 3.12 the member's name is looked up by methods of the enumeration.
 _ABNORMAL: Final = CloseCode.ABNORMAL
+
+#: Close reason if a websocket message contains too many messages. With the same code, all others are too long.
+_TOO_MANY: Final = "too many messages"
 
 #: Bytes in the write buffer above which pings get no pong, because the client does not read.
 PONG_LIMIT: Final = 64 * 1024
@@ -229,7 +233,7 @@ class WebSocketReceiver(KeepaliveConnection):
         # The limit is per websocket message, and a read may contain several of them.
         if len(messages) > limit and self._exceeds_message_limit(limit, events):
             self._session.server.stats.rejected["max_messages_per_request"] += 1
-            self._end_connection(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
+            self._end_connection(WebSocketError(CloseCode.TOO_BIG, _TOO_MANY))
         elif self._consume_rate(max(len(messages), frames)):
             self._session._receive(messages)
 
@@ -237,6 +241,8 @@ class WebSocketReceiver(KeepaliveConnection):
         """Charge ``count`` messages or small frames to the rate limit. If it is exceeded, close the session."""
         if self._settings.max_inbound_rate is None or self._session._consume_rate_limit(count):
             return True
+        if not self._session.is_closed:
+            log_exceeded_limit(self._session, CloseCode.TOO_FAST, "max_inbound_rate")
         # Messages that were received before are still delivered.
         self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
         return False
@@ -263,6 +269,9 @@ class WebSocketReceiver(KeepaliveConnection):
                 server.stats.rejected[limit] += 1
                 message = "%s is reached: closing websockets with incomplete messages (close code %d)"
                 server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, event.code)
+            elif event.code == CloseCode.TOO_BIG:
+                limit = "max_messages_per_request" if event.reason == _TOO_MANY else "max_message_size"
+                log_exceeded_limit(self._session, event.code, limit)
             self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
 

@@ -1,6 +1,7 @@
 """Slow clients and applications, and pings, on both websocket transports."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -47,7 +48,10 @@ async def test_an_awaited_send_ends_with_the_client(serve: Serve, connect: Conne
 
 
 @BOTH
-async def test_a_client_with_a_long_backlog_is_closed(serve: Serve, connect: Connect, target: str) -> None:
+async def test_a_client_with_a_long_backlog_is_closed(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.session")
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     websocket = await opened(client, target)
@@ -56,6 +60,8 @@ async def test_a_client_with_a_long_backlog_is_closed(serve: Serve, connect: Con
     while not connection.is_closed:
         connection.send("y" * 100_000)
     assert await connection.closed() == (3008, "Slow consumer")
+    expected = "with code 3008: it has exceeded max_queue_bytes (1048576) or max_queue_messages (10000)"
+    assert f"Closing a connection of Noted, from 127.0.0.1, {expected}" in caplog.text
     size = 0
     while size < sent * 100_000:
         size += (await websocket.text()).count("x")

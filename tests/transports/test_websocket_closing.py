@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import zlib
 from typing import Any
@@ -244,8 +245,9 @@ async def test_data_after_the_close_frame_is_neither_inflated_nor_decoded(
 
 @BOTH
 async def test_the_rest_of_a_message_that_is_too_big_is_skipped(
-    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.session")
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
     client = await connect(server)
@@ -254,6 +256,7 @@ async def test_the_rest_of_a_message_that_is_too_big_is_skipped(
     too_big = frame(TEXT, closing(1009) * 1000, mask=bytes(4))
     websocket.write(too_big[:500])
     assert (await websocket.frame()).payload == (1009).to_bytes(2, "big") + b"message too big"
+    assert "of Echo, from 127.0.0.1, with code 1009: it has exceeded max_message_size (1000)" in caplog.text
     for start in range(500, len(too_big), 1500):
         websocket.write(too_big[start : start + 1500])
         await settle(connect, server)
