@@ -58,7 +58,8 @@ class ConnectError(SockJSError):
     def __init__(self, url: str, failures: Mapping[str, str], advice: str = "") -> None:
         reasons = (f"{'/info' if name == 'info' else name}: {why}" for name, why in failures.items())
         summary = f"cannot connect to {url}: {'; '.join(reasons)}"
-        super().__init__(f"{summary}. {advice}" if advice else summary)
+        # Some messages of libcurl end with a full stop.
+        super().__init__(f"{summary.rstrip('.')}. {advice}" if advice else summary)
         self.url = url
         self.failures = dict(failures)
         self.advice = advice

@@ -8,10 +8,17 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from .options import Options, ServiceURL
+
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
 _PREFIX: Final = "Check that this is the URL of a SockJS service, including its prefix."
 _METHOD: Final = "A proxy or firewall rejects this request. It must forward GET and POST, also with an empty body."
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
+
+_PROXY_OR_SERVER: Final = (
+    "The proxy {used_proxy} does not respond as expected, or it cannot reach the server: check {proxy}, or the variables "
+    "http_proxy and https_proxy, and whether both are running."
+)
 
 #: Advice for 5xx.
 FAILED: Final = "The server, or a proxy, has failed: its log says why."
@@ -36,6 +43,8 @@ class OptionNames(NamedTuple):
         proxy_url: The proxy with credentials.
         cookie: A Cookie field.
         authorization: An Authorization field.
+        trusted: The file of trusted certificates that was given, or empty.
+        used_proxy: The URL of the proxy that was used, without credentials, or empty.
     """
 
     ca_file: str
@@ -44,6 +53,13 @@ class OptionNames(NamedTuple):
     proxy_url: str
     cookie: str
     authorization: str
+    trusted: str = ""
+    used_proxy: str = ""
+
+    def with_values(self, options: Options, service: ServiceURL) -> "OptionNames":
+        """Return the same names, with the values of the options of a client that connects to a service."""
+        proxy = options.find_proxy(service)
+        return self._replace(trusted=str(options.ca_file or ""), used_proxy="" if proxy is None else proxy.url)
 
 
 #: Arguments of :class:`~sockjs_tornado.client.connect`.
@@ -61,23 +77,32 @@ ARGUMENTS_WITH_CONTEXT: Final = ARGUMENTS._replace(
     ca_file="ssl_context.load_verify_locations()", insecure="an ssl_context that verifies nothing"
 )
 
+_SELF_SIGNED: Final = (
+    "No client trusts this certificate: use one of a public authority. To connect all the same, name its file with "
+    "{ca_file}, or use {insecure}."
+)
+_UNTRUSTED: Final = (
+    "No client trusts this certificate: perhaps the server does not send the intermediate certificates. To connect "
+    "all the same, use {ca_file} or {insecure}."
+)
+#: The same, for a client with a file of trusted certificates.
+_OTHER_AUTHORITY: Final = (
+    "No authority in {trusted} has issued this certificate: use {ca_file} with the authority of this server. Or the "
+    "server does not send the intermediate certificates."
+)
+
 #: Parts of the messages of libcurl, Python and this client, each with the advice. The first that matches counts.
 _FAILURES: Final = (
     (
         "self.signed certificate",
-        "No client trusts this certificate: use one of a public authority. To connect all the same, name its file with "
-        "{ca_file}, or use {insecure}.",
+        _SELF_SIGNED,
     ),
     ("certificate has expired", "Renew the certificate. With {insecure}, clients connect all the same."),
     (
         "subject name|hostname mismatch|address mismatch|does not match target host",
         "The certificate is for another host name: use a name that it contains, or a certificate for this one.",
     ),
-    (
-        "certificate",
-        "No client trusts this certificate: perhaps the server does not send the intermediate certificates. To connect "
-        "all the same, use {ca_file} or {insecure}.",
-    ),
+    ("certificate", _UNTRUSTED),
     (
         "wrong.version.number|packet length too long|record layer|http.request",
         "The port does not speak TLS: use http://.",
@@ -87,6 +112,11 @@ _FAILURES: Final = (
         "resolve proxy|over proxy|connect to the proxy",
         "The proxy cannot be reached: check {proxy}, or the variables http_proxy and https_proxy, and whether the "
         "proxy is running.",
+    ),
+    (
+        "SOCKS",
+        "The proxy does not respond with SOCKS, or does not let the request through: check the scheme and the port of "
+        "{proxy}, or of the variables http_proxy and https_proxy.",
     ),
     (
         "proxy connect|from proxy|CONNECT tunnel|refuses a tunnel|through the (proxy|tunnel)",
@@ -108,6 +138,10 @@ _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNOREC
 
 def explain_failure(url: str, failure: str, options: OptionNames = ARGUMENTS) -> str:
     """Return the advice for a request for ``/info`` that failed with a message."""
+    if options.used_proxy:
+        # Over TLS to the proxy, the message does not say to which of the two it belongs.
+        known = "" if options.used_proxy.startswith("https:") else explain_known(failure, options)
+        return known or _fill(_PROXY_OR_SERVER, options)
     if url.startswith("http:") and _NO_HTTP.search(failure):
         return "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
     return explain_known(failure, options) or _CHECK_URL
@@ -117,6 +151,8 @@ def explain_known(failure: str, options: OptionNames = ARGUMENTS) -> str:
     """Return the advice for a message of any request that failed, or ``""`` if its cause is not known."""
     for pattern, advice in _FAILURES:
         if re.search(pattern, failure, re.IGNORECASE):
+            if options.trusted and advice in (_SELF_SIGNED, _UNTRUSTED):
+                advice = _OTHER_AUTHORITY
             return _fill(advice, options)
     return ""
 

@@ -35,7 +35,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     loop = asyncio.get_running_loop()
     started = loop.time()
     factory = CurlFactory(multi, options, service)
-    names = ARGUMENTS if options.ssl_context is None else ARGUMENTS_WITH_CONTEXT
+    names = (ARGUMENTS if options.ssl_context is None else ARGUMENTS_WITH_CONTEXT).with_values(options, service)
     try:
         async with timeout(options.open_timeout):
             if options.ssl_context is None:

@@ -17,6 +17,7 @@ from application import Echo, Serve, close_router
 from client import SESSION_URLS, within
 from free_ports import free_port
 from http_proxies import HttpProxy
+from programs import create_certificate
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -31,7 +32,7 @@ from sockjs_tornado.cli.options import service_url
 from sockjs_tornado.cli.probe import Prober, Response
 from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
 from sockjs_tornado.client import ConnectError, connect
-from sockjs_tornado.client.advice import explain_failure
+from sockjs_tornado.client.advice import ARGUMENTS, explain_failure
 from sockjs_tornado.client.multi import Multi
 
 #: Seconds in which a response must arrive; no test takes that long unless it fails.
@@ -194,17 +195,19 @@ def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "host", "has_tls", "is_trusted", "text"),
+    ("scheme", "host", "has_tls", "trusted", "text"),
     [
-        ("https", "localhost", True, False, "self-signed certificate"),
-        ("https", "127.0.0.1", True, True, "subject name"),
-        ("https", "localhost", False, False, "wrong version number"),
-        ("http", "localhost", True, False, "Empty reply"),
+        ("https", "localhost", True, "none", "self-signed certificate"),
+        ("https", "localhost", True, "other", "certificate"),
+        ("https", "127.0.0.1", True, "own", "subject name"),
+        ("https", "localhost", False, "none", "wrong version number"),
+        ("http", "localhost", True, "none", "Empty reply"),
     ],
 )
 async def test_libcurl_says_what_the_advice_is_found_by(
-    certificate: tuple[Path, Path], scheme: str, host: str, has_tls: bool, is_trusted: bool, text: str
+    certificate: tuple[Path, Path], tmp_path: Path, scheme: str, host: str, has_tls: bool, trusted: str, text: str
 ) -> None:
+    ca_file = create_certificate(tmp_path)[0] if trusted == "other" else certificate[0] if trusted == "own" else None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     urls = SockJSRouter(Echo, "/echo").urls
@@ -212,7 +215,7 @@ async def test_libcurl_says_what_the_advice_is_found_by(
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     url = f"{scheme}://{host}:{sockets[0].getsockname()[1]}/echo"
-    connector = connect(url, ca_file=certificate[0] if is_trusted else None)
+    connector = connect(url, ca_file=ca_file)
     multi = Multi()
     _, (finding,) = await check_info(Prober(connector.service, connector.service, connector.options, multi), LONG)
     multi.close()
@@ -222,10 +225,12 @@ async def test_libcurl_says_what_the_advice_is_found_by(
     server.stop()
     await server.close_all_connections()
     assert text in caught.value.failures["info"]
-    assert caught.value.advice == explain_failure(url, text)
+    given = connector.options, connector.service
+    assert caught.value.advice == explain_failure(url, text, ARGUMENTS.with_values(*given))
     assert str(caught.value).endswith(f". {caught.value.advice}")
     assert text in finding.text
-    assert finding.advice == explain_failure(url, text, COMMAND_LINE)
+    assert finding.advice == explain_failure(url, text, COMMAND_LINE.with_values(*given))
+    assert (f"No authority in {ca_file} has issued this certificate" in finding.advice) == (trusted == "other")
     assert "whether the server is running" not in finding.advice
 
 

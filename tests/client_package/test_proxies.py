@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from application import Echo, Serve
 from client import within
 from free_ports import free_port
 from http_proxies import HttpProxy
+from programs import TIMEOUT
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, ConfigurationError, ConnectError, connect
@@ -158,6 +160,40 @@ async def test_a_proxy_that_is_not_there(serve: Serve, dial: Dial, scheme: str) 
     server = await serve(SockJSRouter(Echo, "/echo"))
     with pytest.raises(ConnectError, match=r"/info: .*connect"):
         await dial(server, "websocket", proxy=f"{scheme}://user:hidden@127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "response", "advice"),
+    [
+        (
+            "http",
+            None,
+            "The proxy {url} does not respond as expected, or it cannot reach the server: check the argument",
+        ),
+        ("http", b"", "The proxy {url} does not respond as expected"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "The proxy {url} does not respond as expected"),
+        ("socks5", b"HTTP/1.1 400 Bad Request\r\n\r\n", "The proxy does not respond with SOCKS"),
+    ],
+)
+async def test_a_proxy_that_is_no_such_proxy_is_suspected(scheme: str, response: bytes | None, advice: str) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(3)
+        writer.write(response or b"")
+        writer.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    # Without a server, connections are accepted by the kernel, and there is no response.
+    server = None if response is None else await asyncio.start_server(respond, sock=listener)
+    url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        with pytest.raises(ConnectError) as caught:
+            await connect("http://127.0.0.1:1/echo", proxy=url, open_timeout=0.2 if server is None else TIMEOUT)
+    finally:
+        listener.close()
+        if server is not None:
+            server.close()
+    assert caught.value.advice.startswith(advice.format(url=url))
+    assert ".. " not in str(caught.value)
 
 
 @pytest.mark.parametrize(
