@@ -16,8 +16,8 @@ _METHOD: Final = "A proxy or firewall rejects this request. It must forward GET 
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
 
 _PROXY_OR_SERVER: Final = (
-    "The proxy {used_proxy} does not respond as expected, or it cannot reach the server: check {proxy}, or the variables "
-    "http_proxy and https_proxy, and whether both are running."
+    "The proxy {used_proxy} does not respond as expected, or it cannot reach the server: check {proxy}, or the "
+    "variables http_proxy and https_proxy, and whether both are running."
 )
 
 #: Advice for 5xx.

@@ -189,8 +189,9 @@ async def test_a_proxy_that_is_no_such_proxy_is_suspected(scheme: str, response:
         with pytest.raises(ConnectError) as caught:
             await connect("http://127.0.0.1:1/echo", proxy=url, open_timeout=0.2 if server is None else TIMEOUT)
     finally:
-        listener.close()
-        if server is not None:
+        if server is None:
+            listener.close()
+        else:
             server.close()
     assert caught.value.advice.startswith(advice.format(url=url))
     assert ".. " not in str(caught.value)
