@@ -135,6 +135,9 @@ class ChannelReceiver:
 class MultiplexConnection(SockJSConnection):
     """A connection that carries channels. Use :meth:`get` to create a class."""
 
+    #: Set if a channel was rejected, for which the page may have sent messages already. Few connections need it.
+    _has_rejected = False
+
     # Its callbacks wait for channels, in order: they never run concurrently, and only a channel's class is reported.
     _is_carrier: ClassVar[bool] = True
 
@@ -174,7 +177,7 @@ class MultiplexConnection(SockJSConnection):
         self._last_sessions: dict[str, ChannelSession] = {}
 
     def on_message(self, message: Any) -> Awaitable[object] | None:
-        """Pass a message to its channel. Invalid messages are ignored.
+        """Pass a message to its channel. Messages that are not of the protocol are ignored, with a warning.
 
         If the page opens a channel that does not exist, the channel is closed for the page, and a warning is logged.
 
@@ -184,6 +187,7 @@ class MultiplexConnection(SockJSConnection):
             callbacks by opening and closing channels.
         """
         if not isinstance(message, str):
+            self._report_message(message)
             return None
         kind, _, rest = message.partition(",")
         name, _, payload = rest.partition(",")
@@ -196,12 +200,16 @@ class MultiplexConnection(SockJSConnection):
                 self._subscribe(name)
             elif kind == "sub" and name:
                 self._reject_unknown(name)
+            elif kind != "uns" and name not in self._last_sessions and not self._has_rejected:
+                self._report_message(message)
         elif kind == "msg":
             receiver.session._receive([payload])
             if not receiver.reading.is_set():
                 return receiver.reading.wait()
         elif kind == "uns":
             self.close_channel(name, CloseCode.NORMAL, "Channel closed")
+        elif kind != "sub":
+            self._report_message(message)
         return None
 
     def on_close(self) -> None:
@@ -221,6 +229,7 @@ class MultiplexConnection(SockJSConnection):
         server = self.session.server
         if server.container.unopened_limit_reached:
             server.stats.rejected["max_unopened_sessions"] += 1
+            self._has_rejected = True
             self.send(f"uns,{name}")
             return
         # A traced carrier has traced channels.
@@ -232,11 +241,23 @@ class MultiplexConnection(SockJSConnection):
     def _reject_unknown(self, name: str) -> None:
         """Close a channel that does not exist, so that the page does not wait for messages in vain."""
         message = "A client has subscribed to the channel %s, but there is only: %s. Check the name in the page"
-        known = ", ".join(self.channels) or "none"
+        known = ", ".join(self.channels)
         log = self.session.server.container.log
+        self._has_rejected = True
         # A client chooses the name: do not log all of a long one, or characters that control a terminal.
         log.write(logger, logging.WARNING, "unknown_channel", message, f"{name!a:.100}", known)
         self.send(f"uns,{name}")
+
+    def _report_message(self, message: str | bytes) -> None:
+        """Log that a message was ignored, because the page does not use the protocol. It may be secret."""
+        is_early = isinstance(message, str) and message.startswith("msg,")
+        self.session.server.container.log.write(
+            logger,
+            logging.WARNING,
+            ("ignored_message", is_early),
+            "Ignored %s of a client: send messages in the page with new WebSocketMultiplex(socket).channel(name)",
+            "a message for a channel that it has not opened" if is_early else "a message that is not of the protocol",
+        )
 
     async def _subscribe_again(self, name: str, last: ChannelSession) -> None:
         while not last.is_over and not self.is_closed:

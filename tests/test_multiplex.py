@@ -41,6 +41,10 @@ class Echo(SockJSConnection):
         self.send(message)
 
 
+#: What the log says of messages that are ignored.
+EARLY, FOREIGN = "for a channel that it has not opened", "that is not of the protocol"
+
+
 # The wire.
 
 
@@ -123,23 +127,16 @@ async def test_channels_do_not_meet(enter: Enter, transport: str) -> None:
 
 @each_transport
 @pytest.mark.parametrize(
-    "nonsense",
+    ("nonsense", "reported"),
     [
-        *(
-            "msg,other,a",
-            "uns,other",
-            "msg,chat,before it is open",
-            "uns,chat",
-            "sub",
-            "sub,",
-            "msg",
-            ",",
-            "",
-        ),
-        *("news", "SUB,chat", "new,news", "close,news,a", "sub,news", "sub,news,again"),
+        *((text, EARLY) for text in ("msg,other,a", "msg,chat,before it is open")),
+        *((text, FOREIGN) for text in ("sub", "sub,", "msg", ",", "", "news", "SUB,chat", "new,news", "close,news,a")),
+        *((text, None) for text in ("uns,other", "uns,chat", "sub,news", "sub,news,again")),
     ],
 )
-async def test_malformed_messages_are_ignored(enter: Enter, transport: str, nonsense: str) -> None:
+async def test_malformed_messages_are_ignored(
+    enter: Enter, logged: Any, transport: str, nonsense: str, reported: str | None
+) -> None:
     news, chat = Journal(), Journal()
     peer = await enter(transport, news=news, chat=chat)
     await peer.send("sub,news", nonsense, "msg,news,hello")
@@ -150,6 +147,8 @@ async def test_malformed_messages_are_ignored(enter: Enter, transport: str, nons
     assert chat.opened.empty()
     connection.send("hi")
     assert await peer.message() == "msg,news,hi"
+    if reported is not None:
+        logged.take(f"Ignored a message {reported} of a client: send messages in the page with new WebSocketMultiplex")
 
 
 @each_transport
@@ -167,11 +166,12 @@ async def test_a_channel_that_does_not_exist_is_closed_for_the_page(enter: Enter
     assert news.opened.empty()
 
 
-async def test_bytes_make_no_sense_either(serve: Serve, connect: Connect) -> None:
+async def test_bytes_make_no_sense_either(serve: Serve, connect: Connect, logged: Any) -> None:
     server = await serve(SockJSRouter(MultiplexConnection.get(news=Echo), "/chat"))
     websocket = await WebSocket.open(await connect(server), "/chat/websocket")
     websocket.write(frame(TEXT, "sub,news") + frame(2, b"msg,news,a") + frame(TEXT, "msg,news,b"))
     assert await websocket.text() == "msg,news,b"
+    logged.take(f"Ignored a message {FOREIGN} of a client")
 
 
 @each_transport
