@@ -20,7 +20,7 @@ from ..exceptions import ClusterError, ClusterUnavailable
 from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import named_arguments
+from ..validation import named_arguments, warn_application
 from .base import WaitForAll
 from .commands import Commands
 from .credentials import CredentialsFunction
@@ -79,6 +79,9 @@ class _BasePublisher(ABC):
 class Publisher(_BasePublisher):
     """A blocking publisher. It may be used from several threads, and after a fork. It connects with the first message.
 
+    In the thread of a running event loop, each call causes a ``RuntimeWarning``, since the loop stands still until
+    Redis has replied: use :class:`AsyncPublisher` there.
+
     Args:
         url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
         namespace: The namespace of the cluster.
@@ -126,7 +129,7 @@ class Publisher(_BasePublisher):
             ClusterError: Redis requires another user or password, or none.
             ConfigurationError: A file of certificates that the URL names cannot be read.
         """
-        self._close_if_idle()
+        self._begin()
         with _translated_errors(), self._signers.borrow() as signer:
             options = PublishOptions(history, ttl, idempotency_key)
             reply = self._send(room_command(self._keys, signer, room, message, options))
@@ -145,7 +148,7 @@ class Publisher(_BasePublisher):
             ClusterUnavailable: Redis is unavailable, or rejected a command. The message may have reached some rooms.
             ClusterError: Redis requires another user or password.
         """
-        self._close_if_idle()
+        self._begin()
         with (
             _translated_errors(),
             self._signers.borrow() as signer,
@@ -213,7 +216,7 @@ class Publisher(_BasePublisher):
         return sum(decode_counts(self._read(count_command(self._keys, room))).values())
 
     def _read(self, command: Args) -> Any:
-        self._close_if_idle()
+        self._begin()
         with _translated_errors():
             return self._send(command)
 
@@ -221,7 +224,7 @@ class Publisher(_BasePublisher):
         self._run(lambda keys, signer: control_command(keys, signer, command))
 
     def _run(self, command: Callable[[RedisKeys, EnvelopeSigner], Args]) -> None:
-        self._close_if_idle()
+        self._begin()
         with _translated_errors(), self._signers.borrow() as signer:
             self._send(command(self._keys, signer))
 
@@ -237,6 +240,13 @@ class Publisher(_BasePublisher):
             # Not executed: another server is the master now. Find it, and try once more.
             self._client.connection_pool.disconnect(inuse_connections=False)
             return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def _begin(self) -> None:
+        """Begin a call: warn if it blocks an event loop until Redis has replied, and close idle connections."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            warn_application("a Publisher blocks the running event loop: use AsyncPublisher", RuntimeWarning)
+        self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         """Close connections that were not used for a while, so that the next command opens another one.

@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,22 @@ async def test_it_needs_no_event_loop_and_works_after_a_fork(node: StartNode, re
     assert received[0] == received[-1] == "parent"
     for number in range(3):
         assert [turn for child, turn in received[1:-1] if child == number] == list(range(20))
+
+
+async def test_it_warns_that_it_blocks_an_event_loop(redis_server: RedisServer) -> None:
+    def publish() -> None:
+        publisher.publish(ROOM, "x")
+        publisher.publish_many([ROOM], "x")
+        publisher.publish_topic("topic", "x")
+        publisher.presence(ROOM)
+
+    with Publisher(redis_server.url) as publisher:
+        with pytest.warns(RuntimeWarning, match="blocks the running event loop: use AsyncPublisher") as caught:
+            publish()
+        assert [found.filename for found in caught] == [__file__] * 4
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            await asyncio.to_thread(publish)
 
 
 async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServer) -> None:
