@@ -16,7 +16,7 @@ from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
 from . import discard_output, note, printable, silence_tornado
 from .checks import check_info
-from .options import add_client_arguments, create_connector
+from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
 
 #: Seconds after which the user is told that the client is still connecting.
@@ -79,6 +79,7 @@ async def _run_client(connector: connect, linger: float) -> int:
     waiting = f"Still connecting; this may take {connector.options.open_timeout:g} seconds"
     timer = asyncio.get_running_loop().call_later(_SLOW, note, waiting)
     try:
+        connector.service = await find_service(connector, _PROBE_TIMEOUT)
         client = await connector
     except ConnectError as error:
         # The error's own advice has the names of Python arguments.

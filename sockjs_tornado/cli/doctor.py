@@ -15,7 +15,7 @@ from ..exceptions import ConfigurationError
 from ..validation import check_seconds
 from . import discard_output, printable, silence_tornado
 from .checks import Finding, Level, check_info, describe_proxy
-from .options import add_client_arguments, create_connector
+from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
 from .transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Cannot check: {error}", file=sys.stderr)
         return 1
     silence_tornado()
-    service = connector.service
+    service = asyncio.run(find_service(connector, arguments.timeout))
     findings = asyncio.run(_run_checks(service, connector.options, arguments))
     try:
         if arguments.json:

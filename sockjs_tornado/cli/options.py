@@ -5,15 +5,18 @@ import re
 from typing import Any
 
 from ..client import connect
+from ..client.multi import Multi
+from ..client.options import ServiceURL
 from ..exceptions import ConfigurationError
 from ..settings import TRANSPORTS
+from .probe import Prober
 
 # A raw websocket has no session.
 _TRANSPORT = "|".join({*TRANSPORTS, "xhr_send", "jsonp_send"} - {"rawwebsocket"})
 
 #: What may follow the URL of a service, in a URL that somebody has copied from a browser's tools or a log.
-_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/[^/.]+/[^/.]+/(?:{_TRANSPORT}))/?$")
-#: The same of a raw websocket. With http:// or https://, it may be the prefix of a service.
+_BELOW_SERVICE = re.compile(rf"(?:/info|/iframe[^/]*\.html|/sockjs[^/]*\.js|/[^/.]+/[^/.]+/(?:{_TRANSPORT}))/?$")
+#: The same of a raw websocket. With http:// or https://, it may be the prefix of a service: see :func:`find_service`.
 _RAW_WEBSOCKET = re.compile(r"/websocket/?$")
 
 
@@ -63,6 +66,20 @@ def service_url(url: str) -> str:
         # The query of such a request, such as ?t=1700000000, is not the service's.
         mark = query = ""
     return f"{scheme}://{base}{mark}{query}"
+
+
+async def find_service(connector: connect, seconds: float) -> ServiceURL:
+    """Return the service of a connector, or the one above it if the URL is that of a raw websocket."""
+    service = connector.service
+    above = _RAW_WEBSOCKET.sub("", service.url)
+    if above == service.url:
+        return service
+    multi = Multi()
+    try:
+        response = await Prober(service, service, connector.options, multi).fetch("/info", seconds)
+    finally:
+        multi.close()
+    return service._replace(url=above) if response.status == 404 else service
 
 
 def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:

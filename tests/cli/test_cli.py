@@ -522,7 +522,9 @@ async def test_lines_are_messages(shared: Run, transport: str) -> None:
     lines = "hello\n\nworld ☃\nlast\n"
     # On a busy machine, the responses may take longer than a short time.
     for linger in ("0.3", "3", "30"):
-        ended = await talk(shared(), "/echo", "--transports", transport, "--linger", linger, said=lines.rstrip())
+        # The URL of the raw websocket leads to the service.
+        path = "/echo/websocket" if transport == "websocket" else "/echo"
+        ended = await talk(shared(), path, "--transports", transport, "--linger", linger, said=lines.rstrip())
         if ended.output == lines:
             break
     assert (ended.status, ended.output) == (0, lines)

@@ -28,7 +28,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cli import doctor, main
 from sockjs_tornado.cli.advice import COMMAND_LINE
 from sockjs_tornado.cli.checks import Finding, Level, check_info, describe_proxy
-from sockjs_tornado.cli.options import service_url
+from sockjs_tornado.cli.options import find_service, service_url
 from sockjs_tornado.cli.probe import Prober, Response
 from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
 from sockjs_tornado.client import ConnectError, connect
@@ -287,12 +287,30 @@ async def test_requests_that_miss_their_session_are_counted(
         ("https://a.example/a/b/rawwebsocket", "https://a.example/a/b/rawwebsocket"),
         ("https://a.example/chat/iframe.html#abc", "https://a.example/chat/iframe.html#abc"),
         ("https://a.example/chat/iframe.html", "https://a.example/chat"),
+        ("https://a.example/chat/sockjs.min.js", "https://a.example/chat"),
         ("http://a.example/information", "http://a.example/information"),
         ("a.example/chat", "a.example/chat"),
     ],
 )
 def test_a_url_of_a_client_leads_to_its_service(url: str, service: str) -> None:
     assert service_url(url) == service
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"), [("/chat", "/chat/websocket"), ("/a/websocket", "/a/websocket"), ("", "/websocket")]
+)
+async def test_the_url_of_a_raw_websocket_leads_to_its_service(serve: Serve, prefix: str, path: str) -> None:
+    """Unless it is the URL of a service itself."""
+    server = await serve(SockJSRouter(Echo, prefix))
+    base = f"http://127.0.0.1:{server.port}"
+    assert (await find_service(connect(f"{base}{path}?a=b"), LONG)).at("") == f"{base}{prefix}?a=b"
+
+
+async def test_info_checks_the_service_of_a_raw_websocket(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    url = f"http://127.0.0.1:{server.port}/echo"
+    assert await within(asyncio.to_thread(main, ["info", f"{url}/websocket", "--no-proxy"])) == 0
+    assert capsys.readouterr().out.startswith(f"{url}\n  ok    /info ")
 
 
 @pytest.mark.parametrize("refusal", [200, 403, 407])
