@@ -1,9 +1,11 @@
 """The connection classes that ``serve`` knows by a short name, and the import of others."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Final
 
 from ..connection import SockJSConnection
@@ -42,18 +44,27 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         return BUILT_IN[path]
     module, _, name = path.replace(":", ".").rpartition(".")
     expected = "expected echo, chat, or a SockJSConnection subclass, such as package.module.Class"
-    if not module or module.startswith("."):
-        raise ConfigurationError(f"connection: {expected}, got {path!r}")
     # `python -m` has added the current directory already; the console script has not.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
+    if not module or module.startswith("."):
+        is_module = name.isidentifier() and not module and importlib.util.find_spec(name) is not None
+        hint = f", which is a module: append the name of the class, {name}.Class" if is_module else ""
+        raise ConfigurationError(f"connection: {expected}, got {path!r}{hint}")
     try:
-        found = getattr(importlib.import_module(module), name)
+        parent = importlib.import_module(module)
+        if not hasattr(parent, name) and hasattr(parent, "__path__") and importlib.util.find_spec(f"{module}.{name}"):
+            importlib.import_module(f"{module}.{name}")
+        found = getattr(parent, name)
     except (ImportError, AttributeError, ValueError) as error:
         # If the module exists, one that it imports is missing.
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
         raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
+    if isinstance(found, ModuleType):
+        raise ConfigurationError(
+            f"connection: {expected}, got {path!r}, which is a module: append the name of the class, {path}.Class"
+        )
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
         raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")
     return found

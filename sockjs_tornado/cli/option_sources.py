@@ -37,8 +37,8 @@ def read_environment(environment: Mapping[str, str], names: Collection[str]) -> 
     return found
 
 
-def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
-    """Return the options in a TOML file by name.
+def read_file(path: str, names: Collection[str], source: str) -> dict[str, Any]:
+    """Return the options in a TOML file by name. ``source`` is the option or the variable that names the file.
 
     Raises:
         ConfigurationError: The file cannot be read, is not TOML, or has an unknown name.
@@ -47,9 +47,9 @@ def read_file(path: str, names: Collection[str]) -> dict[str, Any]:
         with open(path, "rb") as file:
             found = tomllib.load(file)
     except OSError as error:
-        raise ConfigurationError(f"--config: cannot read {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{source}: cannot read {path}: {error.strerror}") from None
     except (RecursionError, ValueError) as error:  # of TOML, or UTF-8
-        raise ConfigurationError(f"--config: {path} is not valid TOML: {error}") from None
+        raise ConfigurationError(f"{source}: {path} is not valid TOML: {error}") from None
     for name in found:
         if name not in names:
             hint = suggest_option(name, "", names, "a line in [set]")

@@ -12,7 +12,6 @@ from .serve_process import (
     STARTUP_ERRORS,
     create_cluster,
     create_router,
-    create_tls,
     describe_error,
     greet,
     loop_factory,
@@ -22,7 +21,9 @@ from .serve_process import (
     ports_of,
     removed_at_end,
     run_process,
+    warn_about_options,
 )
+from .serve_tls import create_tls
 from .systemd import notify
 
 __all__ = ["add_arguments", "run"]
@@ -43,6 +44,7 @@ def _run(given: argparse.Namespace) -> int:
     configure_logging(options)
     # Fail before anything is opened.
     router = create_router(options, create_cluster(options))
+    warn_about_options(options, router, os.environ)
     create_tls(options)
     loop_factory(options)
     monitoring_application(options, router)

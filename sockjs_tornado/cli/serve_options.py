@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
-from .option_sources import read_environment, read_file
+from .option_sources import PREFIX, read_environment, read_file
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -134,6 +134,9 @@ class ServeOptions:
     drain_time: float = _option(SECONDS, 5.0, "seconds over which the sessions are closed after SIGTERM", "SECONDS")
     workers: int = _option(_whole(1), 1, "number of processes, of which any serves any session", "N")
     redis: str | None = _option(TEXT, None, "URL of a Redis server through which all servers share their rooms", "URL")
+    namespace: str = _option(
+        TEXT, "sockjs", "prefix of all keys and channels in Redis, another one for each application", "NAME"
+    )
     advertise: str | None = _option(
         TEXT,
         None,
@@ -209,13 +212,14 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     arguments = {name: value for name, value in vars(given).items() if name in FIELDS}
     variables = read_environment(environment, [*FIELDS, "config"])
     other_config = variables.pop("config", None)
+    config_source = "--config" if "config" in given else f"{PREFIX}CONFIG"
     config = getattr(given, "config", other_config)
     sources: list[tuple[Callable[[str], str], Mapping[str, Any]]] = [
         (lambda name: name if name == "connection" else _flag(name), arguments),
-        (lambda name: f"SOCKJS_{name.upper()}", variables),
+        (lambda name: f"{PREFIX}{name.upper()}", variables),
     ]
     if config is not None:
-        sources.append((lambda name: f"{config}: {name}", read_file(config, list(FIELDS))))
+        sources.append((lambda name: f"{config}: {name}", read_file(config, list(FIELDS), config_source)))
     values: dict[str, Any] = {}
     found_in: dict[str, str] = {}
     # The first source has precedence, so it comes last.
@@ -267,6 +271,13 @@ def _check_combinations(options: ServeOptions) -> None:
         raise ConfigurationError(f"{source('keyfile')}: requires --certfile")
     if options.advertise is not None and options.redis is None:
         raise ConfigurationError(f"{source('advertise')}: requires --redis")
+    if "namespace" in options.sources and options.redis is None:
+        raise ConfigurationError(f"{source('namespace')}: requires --redis")
+    if options.xheaders and options.proxy_trust is not None:
+        raise ConfigurationError(
+            f"{source('xheaders')}: cannot be combined with {source('proxy_trust')}, which trusts the proxies at these "
+            "addresses only"
+        )
     is_https = (options.advertise or "").startswith("https:")
     if is_https and options.node_certfile is None:
         raise ConfigurationError(f"{source('advertise')}: https requires --node-certfile")

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import errno
 import gc
+import logging
 import os
 import re
 import signal
 import socket
-import ssl
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tornado.web import Application
@@ -21,9 +21,13 @@ from ..router import SockJSRouter
 from ..server import HTTPServer
 from ..serving import bind_sockets, describe_address, http_server, serve
 from ..settings import TRANSPORTS
+from ..transports.http_transports import HTTP_TRANSPORTS
 from .built_in import BUILT_IN, load_connection
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
+from .serve_tls import create_tls
+
+logger = logging.getLogger(__name__)
 
 #: Signals that drain.
 STOP_SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
@@ -45,6 +49,7 @@ GC_THRESHOLDS: Final = (10_000, 5, 20)
 #: The options that are given to the cluster as other arguments.
 _CLUSTER_ARGUMENTS: Final = {
     "redis": "url",
+    "namespace": "namespace",
     "advertise": "advertise",
     "node_certfile": "tls_certificate",
     "node_keyfile": "tls_key",
@@ -111,8 +116,9 @@ def _create_redis_cluster(url: str, options: ServeOptions, worker: int) -> Any:
     except ImportError as error:
         raise ConfigurationError(f"{options.source('redis')}: {error}") from None
     secret = read_secret(os.environ.get("SOCKJS_SECRET"), is_required=options.advertise is not None)
+    namespace = options.namespace
     if options.advertise is None:
-        return RedisCluster(url, secret=secret)
+        return RedisCluster(url, namespace=namespace, secret=secret)
     address = options.advertise
     if worker:
         # The address is valid: the parent process has checked that of the first worker.
@@ -120,6 +126,7 @@ def _create_redis_cluster(url: str, options: ServeOptions, worker: int) -> Any:
         address = f"{host}:{int(port) + worker}"
     return RedisCluster(
         url,
+        namespace=namespace,
         advertise=address,
         secret=secret,
         tls_certificate=options.node_certfile,
@@ -147,24 +154,21 @@ def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
         raise ConfigurationError(f"{options.source(option)}{separator}{rest}") from error.__cause__
 
 
-def create_tls(options: ServeOptions) -> ssl.SSLContext | None:
-    """Create the TLS options, or raise ConfigurationError."""
-    if options.certfile is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    for name, path in (("certfile", options.certfile), ("keyfile", options.keyfile)):
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(f"{options.source(name)}: cannot read {path}")
-    try:
-        # Without the function, OpenSSL would ask for a password on the terminal.
-        context.load_cert_chain(options.certfile, options.keyfile, lambda: "")
-    except (OSError, ValueError) as error:  # OSError includes SSLError
-        reason = getattr(error, "reason", None) or error
-        raise ConfigurationError(
-            f"{options.source('certfile')}: expected a certificate and its private key in PEM without a password: "
-            f"{reason}"
-        ) from None
-    return context
+def warn_about_options(options: ServeOptions, router: SockJSRouter, environment: Mapping[str, str]) -> None:
+    """Log what the options probably were not meant to do."""
+    if options.redis is None and "SOCKJS_SECRET" in environment:
+        logger.warning("SOCKJS_SECRET has no effect without --redis")
+    if (
+        options.redis is not None
+        and options.advertise is None
+        and any(router.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
+    ):
+        logger.warning(
+            "%s without --advertise: this server has only its own sessions. If there are several, the load balancer "
+            "must send all requests of a session to the same one; otherwise, clients over HTTP are disconnected. With "
+            "--advertise on each of them, any server can serve any session",
+            options.source("redis"),
+        )
 
 
 def loop_factory(options: ServeOptions) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -235,6 +239,8 @@ def _bind_unix(path: str) -> socket.socket:
     except OSError as error:
         # Without a number: the path is too long, which only the first exception says.
         reason = os.strerror(error.errno) if error.errno else str(error.__context__ or error)
+        if error.errno == errno.EADDRINUSE and not stat.S_ISSOCK(os.stat(path).st_mode):
+            reason = "it exists, and is not a socket"
         raise CannotListen(f"Cannot listen on {path}: {reason}") from None
 
 

@@ -107,6 +107,9 @@ class Membership:
 
     Raises:
         ConfigurationError: An address or the secret is not valid.
+
+    Attributes:
+        address: The URL at which other nodes reach this one.
     """
 
     def __init__(
@@ -140,11 +143,11 @@ class Membership:
         is_https = advertise.startswith("https://")
         tls = load_node_tls(is_https=is_https, certificate=tls_certificate, key=tls_key, ca=tls_ca)
         scheme = "https" if is_https else "http"
-        self._address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        self._key = keys.address(self._address)
-        if not ADDRESS.fullmatch(self._address):
+        self.address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        self._key = keys.address(self.address)
+        if not ADDRESS.fullmatch(self.address):
             raise ConfigurationError(f"advertise: got {advertise!r}, expected ASCII characters; encode it with IDNA")
-        owner = Owner(node_id, self._address)
+        owner = Owner(node_id, self.address)
         secrets = check_secret(secret)
         self._claims = Claims(commands, keys, owner, stats, secrets, log)
         self.node = Node(owner, secrets, self._claims, stats, on_redis_down == "local", tls)
@@ -161,12 +164,12 @@ class Membership:
     async def _register_address(self, found: str | None) -> None:
         """Register the address, at which the node with the id ``found`` answers, or none if it is None."""
         if found not in (None, self._id):
-            raise ClusterError(f"Another node already advertises {self._address}; every node needs its own address.")
+            raise ClusterError(f"Another node already advertises {self.address}; every node needs its own address.")
         if found is None:
             logger.warning(
                 "Cannot connect to this node's own advertise address %s; other nodes may not be able to reach it "
                 "either.",
-                self._address,
+                self.address,
             )
         # If this node answers at the address, a previous node there is gone, and its registration is overwritten.
         # Otherwise wait until the registration of a node that may have died has expired.
@@ -184,7 +187,7 @@ class Membership:
             if found or registered is None:
                 return
             if loop.time() > deadline:
-                raise ClusterError(f"Another node ({_node_id(registered)}) already advertises {self._address}.")
+                raise ClusterError(f"Another node ({_node_id(registered)}) already advertises {self.address}.")
             await asyncio.sleep(_RETRY_INTERVAL)
 
     def _registration_rejected(self, error: ClusterUnavailable, *, is_reachable: bool) -> None:
@@ -198,11 +201,11 @@ class Membership:
             raise error
         if not is_reachable:
             raise ClusterError(
-                f"Cannot register the advertise address {self._address}: make Redis accept writes, or make the address "
+                f"Cannot register the advertise address {self.address}: make Redis accept writes, or make the address "
                 f"reachable from this node ({error})"
             ) from None
         message = "Started without registering %s, which is tried again every %d seconds: %s"
-        logger.warning(message, self._address, REFRESH_INTERVAL, error)
+        logger.warning(message, self.address, REFRESH_INTERVAL, error)
 
     @property
     def claim_count(self) -> int:
@@ -221,7 +224,7 @@ class Membership:
             before = await self._commands.call("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
         if before not in (None, self._id.encode()):
             message = "Another node (%s) also advertises %s. Give every node its own address."
-            logger.error(message, _node_id(before), self._address)
+            logger.error(message, _node_id(before), self.address)
 
     async def close(self) -> None:
         """Release all claims and the address, and close the listener."""

@@ -20,6 +20,7 @@ called with the rooms in which messages may be lost. Repeat the second and third
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from ..session.session import Session
 
 __all__ = ["RedisCluster"]
+
+logger = logging.getLogger(__name__)
 
 _CLOSED = "is closed; create another one"
 
@@ -220,6 +223,17 @@ class RedisCluster(BaseCluster):
             await self._node.start(stack)
             self._set_running()
             self._exit_stack = stack.pop_all()
+            node = self._node
+            logger.info(
+                "Node %s is in the cluster of Redis at %s, database %d, namespace %r: %s",
+                node.id,
+                node.url.address,
+                node.url.database,
+                node.keys.namespace,
+                "it only shares rooms (no advertise)"
+                if node.membership is None
+                else f"other nodes reach it at {node.membership.address}",
+            )
 
     async def close(self) -> None:
         """Send all queued commands to Redis and disconnect. Close the routers first.

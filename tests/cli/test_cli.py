@@ -188,6 +188,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
     ("arguments", "why"),
     [
         (("nothing",), f"{EXPECTED}, got 'nothing'"),
+        (("json",), f"{EXPECTED}, got 'json', which is a module: append the name of the class, json.Class"),
+        (("json.encoder",), f"{EXPECTED}, got 'json.encoder', which is a module: append the name of the class, json."),
+        (("wsgiref.util",), f"{EXPECTED}, got 'wsgiref.util', which is a module: append the name of the class, wsgi"),
         (("..package.Class",), f"{EXPECTED}, got '..package.Class'"),
         (("no.such.module.Class",), f"{EXPECTED}, got 'no.such.module.Class': No module named 'no'"),
         (("json.Nothing",), f"{EXPECTED}, got 'json.Nothing': module 'json' has no attribute 'Nothing'"),
@@ -211,7 +214,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
             "--metrics-port: expected another port than --port; each worker has the next one",
         ),
         (("--redis", "http://a"), "--redis: got http://a, the scheme is not "),
-        (("--redis", "rediss://a?ssl_ca_certs=missing.pem"), "--redis: cannot read a file of certificates; "),
+        (
+            ("--redis", "rediss://a?ssl_ca_certs=missing.pem", "--set", 'transports=["websocket"]'),
+            "--redis: cannot read a file of certificates; ",
+        ),
         (
             ("--redis", "redis://a", "--advertise", "http://10.0.0.1:80"),
             "SOCKJS_SECRET: got none, expected at least 16 bytes",
@@ -461,7 +467,7 @@ def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -
     create_cluster(options)
     create_cluster(options, 2, "directory")
     create_cluster(ServeOptions(redis="redis://a"))
-    secret = {"secret": ["0123456789abcdef", "the secret before"]}
+    secret = {"namespace": "sockjs", "secret": ["0123456789abcdef", "the secret before"]}
     tls = {"tls_certificate": "a.pem", "tls_key": "a.key", "tls_ca": "ca.pem"}
     assert made == [
         ("redis://a", {"advertise": "https://[::1]:9080/", **secret, **tls}),

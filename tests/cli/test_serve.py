@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -121,13 +122,36 @@ def test_wrong_certificates_are_reported(
     other = tmp_path / "other"
     other.mkdir()
     files = [str(file) for file in (*certificate, *create_certificate(other))]
-    (tmp_path / "text.pem").write_text("no certificate")
-    expected = "Cannot serve: --certfile: expected a certificate and its private key in PEM without a password: "
-    assert refused("--certfile", "nothing.pem") == "Cannot serve: --certfile: cannot read nothing.pem"
-    assert refused("--certfile", files[0], "--keyfile", "no.pem") == "Cannot serve: --keyfile: cannot read no.pem"
-    assert refused("--certfile", files[0]).startswith(expected)
-    assert refused("--certfile", str(tmp_path / "text.pem")).startswith(expected)
-    assert refused("--certfile", files[0], "--keyfile", files[3]) == f"{expected}KEY_VALUES_MISMATCH"
+    text, locked, broken = (str(tmp_path / f"{name}.pem") for name in ("text", "locked", "broken"))
+    Path(text).write_text("no certificate")
+    Path(broken).write_text("-----BEGIN CERTIFICATE-----\n\n-----END CERTIFICATE-----\n")
+    command = ["openssl", "pkey", "-in", files[1], "-out", locked, "-aes256", "-passout", "pass:secret"]
+    subprocess.run(command, check=True, capture_output=True)
+    for arguments, why in (
+        (("nothing.pem",), "--certfile: cannot read nothing.pem: No such file or directory"),
+        ((files[0], "no.pem"), "--keyfile: cannot read no.pem: No such file or directory"),
+        ((files[0], str(tmp_path)), f"--keyfile: cannot read {tmp_path}: Is a directory"),
+        ((text,), f"--certfile: {text} has no certificate in PEM"),
+        (
+            (files[1], files[0]),
+            f"--certfile: {files[1]} has no certificate in PEM; it is the key, so the two files are interchanged",
+        ),
+        ((files[0],), f"--certfile: {files[0]} has no private key in PEM; name its file with --keyfile, or append it"),
+        ((files[0], text), f"--keyfile: {text} has no private key in PEM"),
+        (
+            (files[0], locked),
+            f"--keyfile: the private key in {locked} has a password; write one without: openssl pkey -in {locked} -out "
+            "FILE",
+        ),
+        (
+            (files[0], files[3]),
+            f"--keyfile: the private key in {files[3]} is not that of the first certificate in {files[0]}, which must "
+            "be the server's own",
+        ),
+        ((broken, files[1]), f"--keyfile: cannot use {broken} with the private key in {files[1]}: "),
+    ):
+        options = [part for pair in zip(("--certfile", "--keyfile"), arguments, strict=False) for part in pair]
+        assert refused(*options).startswith(f"Cannot serve: {why}")
 
 
 # Sockets.
@@ -163,7 +187,7 @@ def test_a_unix_socket_in_use_or_another_file_is_not_replaced(refused: Callable[
         assert refused("--uds", str(busy)) == f"Cannot listen on {busy}: Address already in use"
     file = tmp_path / "file"
     file.write_text("important")
-    assert refused("--uds", str(file)) == f"Cannot listen on {file}: Address already in use"
+    assert refused("--uds", str(file)) == f"Cannot listen on {file}: it exists, and is not a socket"
     assert file.read_text() == "important"
     assert refused("--uds", str(tmp_path / "no/a.sock")).endswith("/no/a.sock: No such file or directory")
 

@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
     "drain_time": ("2.5", "2.5", 2.5),
     "workers": ("4", "4", 4),
     "redis": ("redis://a", '"redis://a"', "redis://a"),
+    "namespace": ("chat", '"chat"', "chat"),
     "advertise": ("https://a:80", '"https://a:80"', "https://a:80"),
     "node_certfile": ("a.pem", '"a.pem"', "a.pem"),
     "node_keyfile": ("b.pem", '"b.pem"', "b.pem"),
@@ -45,6 +46,7 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
 #: Options that are given with others, which they require.
 WITH = {
     "keyfile": ["certfile"],
+    "namespace": ["redis"],
     "advertise": ["redis", "node_certfile"],
     "node_certfile": ["redis", "advertise"],
     "node_keyfile": ["redis", "advertise", "node_certfile"],
@@ -173,6 +175,8 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
     assert read("--config", str(path), environment={"SOCKJS_CONFIG": "nothing.toml"}).port == 5
     with pytest.raises(ConfigurationError, match=r"^--config: cannot read nothing\.toml: No such file"):
         read("--config", "nothing.toml", environment={"SOCKJS_CONFIG": str(path)})
+    with pytest.raises(ConfigurationError, match=r"^SOCKJS_CONFIG: cannot read nothing\.toml: No such file"):
+        read(environment={"SOCKJS_CONFIG": "nothing.toml"})
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,11 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
         ({"SOCKJS_SET": "x"}, "SOCKJS_SET: expected NAME=VALUE, got 'x'"),
         ({"SOCKJS_UDS": "/a", "SOCKJS_FD": "3"}, "SOCKJS_UDS: cannot be combined with SOCKJS_FD"),
         ({"SOCKJS_KEYFILE": "/a"}, "SOCKJS_KEYFILE: requires --certfile"),
+        ({"SOCKJS_NAMESPACE": "a"}, "SOCKJS_NAMESPACE: requires --redis"),
+        (
+            {"SOCKJS_XHEADERS": "1", "SOCKJS_PROXY_TRUST": "::1"},
+            "SOCKJS_XHEADERS: cannot be combined with SOCKJS_PROXY_TRUST",
+        ),
     ],
 )
 def test_a_wrong_variable_is_an_error(variables: dict[str, str], why: str) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from application import LogWatch
 from tornado.log import access_log
 from tornado.web import Application
 
@@ -31,6 +32,7 @@ from sockjs_tornado.cli.serve_process import (
     open_sockets,
     removed_at_end,
     tune_garbage_collector,
+    warn_about_options,
 )
 from sockjs_tornado.cluster import membership
 from sockjs_tornado.cluster.node_tls import load_node_tls
@@ -205,6 +207,7 @@ def test_a_worker_is_part_of_a_cluster(tmp_path: Path) -> None:
         ({"origins": ("example.com",)}, r'a\.toml: origins: expected "\*", "same-origin", or a list of origins'),
         ({"connection": "nothing"}, r"a\.toml: connection: expected echo, chat, or a SockJSConnection subclass"),
         ({"redis": "http://a"}, r"a\.toml: redis: got http://a, the scheme is not "),
+        ({"redis": "cluster://a", "namespace": "{"}, r"a\.toml: namespace: got '{', expected"),
         ({"redis": "redis://a", "advertise": "http://a..b:1"}, r"a\.toml: advertise: got 'http://a\.\.b:1', expected"),
     ],
 )
@@ -215,6 +218,28 @@ def test_an_error_names_the_option_as_it_was_given(
     options = ServeOptions(**given, sources={name: f"a.toml: {name}" for name in given})
     with pytest.raises(ConfigurationError, match=f"^{why}"):
         create_router(options, create_cluster(options))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "SOCKJS_SECRET has no effect without --redis"),
+        ({"redis": "redis://a"}, "--redis without --advertise: this server has only its own sessions."),
+        ({"redis": "redis://a", "set": {"transports": ["websocket"]}}, None),
+        ({"redis": "redis://a", "namespace": "chat", "advertise": "http://10.0.0.1:80"}, None),
+    ],
+)
+def test_options_without_the_expected_effect_are_reported(
+    given: dict[str, Any], text: str | None, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setenv("SOCKJS_SECRET", "what the nodes have in common")
+    options = ServeOptions(**given)
+    cluster = create_cluster(options)
+    warn_about_options(options, create_router(options, cluster), os.environ)
+    if text is not None:
+        logged.take(text)
+    if cluster is not None:
+        assert cluster.keys.namespace == options.namespace
 
 
 def test_errors_of_the_cluster_name_no_arguments_of_python(certificate: tuple[Path, Path]) -> None:

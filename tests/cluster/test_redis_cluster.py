@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import signal
@@ -144,8 +145,15 @@ async def test_routers_of_a_cluster_share_its_rooms(redis_server: RedisServer, s
         await until(lambda: not len(cluster.rooms))
 
 
-async def test_namespaces_are_separate(node: StartNode) -> None:
-    here, there = await node(namespace="a"), await node(namespace="b")
+async def test_namespaces_are_separate(node: StartNode, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.cluster.redis")
+    here, there = (
+        await node(namespace="a"),
+        await node(namespace="b", advertise=f"http://127.0.0.1:{free_port()}", secret="x" * 16),
+    )
+    texts = [record.getMessage() for record in caplog.records]
+    assert re.search(r"at 127\.0\.0\.1:\d+, database 0, namespace 'a': it only shares rooms", texts[0])
+    assert re.search(r", namespace 'b': other nodes reach it at http://127\.0\.0\.1:\d+$", texts[1])
     peer, _ = await here.enter(ROOM)
     await within(there.router.publish(ROOM, "lost"))
     await within(here.router.publish(ROOM, "received"))

@@ -175,7 +175,7 @@ async def test_a_node_starts_while_the_memory_is_full_and_registers_later(
     here, there = await node(**relaying()), await node(**relaying())
     for made in (here, there):
         text = logged.take("Started without registering").getMessage()
-        assert made.cluster._node.membership._address in text
+        assert made.cluster._node.membership.address in text
         assert "OOM" in text
         logged.take("rejects commands of this node: OOM")
     peer, _ = await here.enter(ROOM)
