@@ -87,6 +87,10 @@ class Messages:
         self._report_failure = self._log_failure
         # The exclusions of messages with history that will not be received back, but may be read from the history.
         self._interrupted: dict[str, dict[int, Sequence[Session]]] = {}
+        # The exclusions of messages whose replies were lost: they may still be received back. Those of the time before
+        # the last PING of the subscriptions are in the second dict, which is emptied with the next reply.
+        self._unreplied: dict[tuple[str, int], Sequence[Session]] = {}
+        self._unreplied_before: dict[tuple[str, int], Sequence[Session]] = {}
 
     def publish(
         self,
@@ -186,8 +190,9 @@ class Messages:
         """Called with the reply to ``count`` messages, of which one is pending if ``tag`` is not 0."""
         if reply.exception() is not None:
             self.stats.publish_failures += count
-            if tag:
-                self._pending.release(tag)
+            pending = self._pending.release(tag) if tag else None
+            if pending is not None and pending.exclude:
+                self._unreplied[str(room), tag] = pending.exclude
         elif tag and was_published_before(reply.result()):
             self._pending.pop(room, tag)
 
@@ -216,7 +221,16 @@ class Messages:
 
     async def disconnected(self) -> None:
         """Called when all subscriptions have ended, and before the reconnect: deliver the messages that wait."""
+        for (room, tag), exclude in {**self._unreplied_before, **self._unreplied}.items():
+            if room in self.catch_up.positions:
+                self._interrupted.setdefault(room, {})[tag] = exclude
+        self._unreplied.clear()
+        self._unreplied_before.clear()
         await self._pending.release_all()
+
+    def pong_received(self) -> None:
+        """Called with the reply to each PING: what Redis had published before the PING has arrived."""
+        self._unreplied_before, self._unreplied = self._unreplied, {}
 
     def caught_up(self, room: str) -> None:
         """Called when messages of a room are not read from its history any more."""
@@ -261,7 +275,7 @@ class Messages:
                     # It was released, and has been delivered.
                     return
                 else:
-                    exclude = self._interrupted.get(room, {}).get(tag, ())
+                    exclude = self._exclusion(room, tag)
             if position is not None:
                 previous = self.catch_up.positions.get(room)
                 # A message may arrive after the last member has left.
@@ -275,6 +289,11 @@ class Messages:
         except Exception as error:
             # An error of the application must not stop the delivery of later messages.
             self.log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
+
+    def _exclusion(self, room: str, tag: int) -> "Sequence[Session]":
+        """Return whom a message of this node excludes that is not pending any more."""
+        exclude = self._unreplied.pop((room, tag), None) or self._unreplied_before.pop((room, tag), None)
+        return exclude or self._interrupted.get(room, {}).get(tag, ())
 
     def _execute_received(self, received: ControlEnvelope) -> None:
         exclude: Sequence[Session] = ()

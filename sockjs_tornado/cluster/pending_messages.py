@@ -103,16 +103,19 @@ class PendingMessages:
         for tag in self._rooms.pop(room, ()):
             del self._order[tag]
 
-    def release(self, tag: int) -> None:
-        """Deliver a message in one of the next turns of the event loop, or forget it if only Redis delivers it."""
+    def release(self, tag: int) -> PendingMessage | None:
+        """Deliver a message in one of the next turns of the event loop.
+
+        If only Redis delivers it, it is removed and returned.
+        """
         if not tag % 2 and not self.releases_all:
-            self.pop(self._order.get(tag, ""), tag)
-            return
+            return self.pop(self._order.get(tag, ""), tag)
         self._released.append(tag)
         if not self._is_scheduled:
             self._is_scheduled = True
             self._turn, self._turn_tag = MAX_TURN, self._newest
             asyncio.get_running_loop().call_soon(self._deliver_released)
+        return None
 
     def _deliver_released(self) -> None:
         until = time.monotonic() + self._turn

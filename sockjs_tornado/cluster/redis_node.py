@@ -123,7 +123,7 @@ class RedisNode:
             self.log,
             timeout,
             self.catch_up.ping_sent,
-            self.catch_up.pong_received,
+            self._pong_received,
             self._bus_disconnected,
         )
         self.presence = Presence(self.commands, self.keys, self.id, rooms, presence_lifetime)
@@ -199,6 +199,10 @@ class RedisNode:
         self.messages.unsubscribed(name)
         if isinstance(name, str):
             self.catch_up.unsubscribed(name)
+
+    def _pong_received(self) -> None:
+        self.catch_up.pong_received()
+        self.messages.pong_received()
 
     async def _bus_disconnected(self) -> None:
         self.catch_up.disconnected()

@@ -230,6 +230,34 @@ async def test_sessions_can_be_excluded(node: StartNode) -> None:
     assert not here.cluster._node.messages._pending
 
 
+async def test_sessions_are_excluded_if_the_reply_and_then_the_subscriptions_are_lost(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    (author, connection), (peer, _) = await here.enter(ROOM), await here.enter(ROOM)
+    await within(here.router.publish(ROOM, "first", history=5))
+    assert await author.message() == await peer.message() == "first"
+    commands, bus = here.cluster.commands, here.cluster._node.bus
+    await until(lambda: commands.queued[0] == 0)
+    redis_server.freeze()
+    sent = here.router.publish(ROOM, "own", exclude=connection, history=5)
+    await until(lambda: commands._in_flight)
+    # Redis reads the command before the end of the connection.
+    commands._connection._writer.close()
+    with pytest.raises(ClusterUnavailable):
+        await within(sent)
+    bus.reconnect()
+    await until(lambda: not bus.available)
+    redis_server.thaw()
+    await until(lambda: here.cluster.available and not here.cluster._node.catch_up.held)
+    await within(here.router.publish(ROOM, "last", history=5))
+    assert await receive(peer, 2) == ["own", "last"]
+    assert await author.message() == "last"
+    messages = here.cluster._node.messages
+    assert messages._unreplied == messages._unreplied_before == messages._interrupted == {}
+    logged.take("reconnecting")
+
+
 @pytest.mark.parametrize("history", [0, 1])
 async def test_cancelling_the_publisher_does_not_cancel_the_message(
     node: StartNode, redis_server: RedisServer, history: int
@@ -267,6 +295,12 @@ async def test_no_state_is_left_if_a_message_with_exclusions_never_arrives(
     with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
         await within(here.router.publish(ROOM, "x", exclude=connection, history=1))
     assert not kept
+    messages = here.cluster._node.messages
+    assert messages._unreplied
+    here.cluster._node.bus._ping()
+    await until(lambda: not messages._unreplied)
+    here.cluster._node.bus._ping()
+    await until(lambda: not messages._unreplied_before)
     redis_server.freeze()
     sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
     assert kept

@@ -79,16 +79,17 @@ async def test_if_redis_fails_nobody_receives_it_before_the_retry(
     logged.take("reconnecting")
 
 
-async def test_members_of_its_node_receive_it_if_only_the_reply_is_lost(
-    node: StartNode, redis_server: RedisServer, logged: LogWatch
+@pytest.mark.parametrize("history", [0, 5])
+async def test_members_of_its_node_but_its_author_receive_it_if_only_the_reply_is_lost(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, history: int
 ) -> None:
     here = await node()
-    peer, _ = await here.enter(ROOM)
+    (peer, _), (author, connection) = await here.enter(ROOM), await here.enter(ROOM)
     commands: Any = here.cluster.commands
     # The publish is sent only after the replies to earlier commands.
     await until(lambda: commands.queued[0] == 0)
     redis_server.freeze()
-    publishing = here.router.publish(ROOM, "once", idempotency_key="a")
+    publishing = here.router.publish(ROOM, "once", exclude=connection, history=history, idempotency_key="a")
     await until(lambda: commands._in_flight)
     # Redis reads the command before the end of the connection.
     commands._connection._writer.close()
@@ -98,8 +99,8 @@ async def test_members_of_its_node_receive_it_if_only_the_reply_is_lost(
     assert await peer.message() == "once"
     await until(lambda: here.cluster.available)
     for key in ("a", "b"):
-        await within(here.router.publish(ROOM, key, idempotency_key=key))
-    assert await peer.message() == "b"
+        await within(here.router.publish(ROOM, key, history=history, idempotency_key=key))
+    assert await peer.message() == await author.message() == "b"
     assert not here.cluster._node.messages._pending
     logged.take("reconnecting")
 
