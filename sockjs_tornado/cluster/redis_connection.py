@@ -36,8 +36,8 @@ _READ_SIZE: Final = 64 * 1024
 _NOT_WRITABLE_ERRORS: Final = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY")
 _REFUSED_ERROR: Final = "ERR max number of clients"
 
-# The beginnings of the replies to a command that the user may not run.
-_NOT_PERMITTED: Final = ("NOPERM", "ERR unknown command")
+# The beginning of the reply to a command that the server does not have, in lower case.
+_UNKNOWN_COMMAND: Final = "err unknown command"
 
 # A server of Redis Cluster that was just replaced may name another one that does not know it yet either.
 _MAX_REDIRECTS: Final = 5
@@ -201,6 +201,11 @@ class RedisURL:
             await connection.send(b"".join(map(pack_command, commands)))
             for _ in commands:
                 found = await connection.receive()
+                if str(found).lower().startswith(_UNKNOWN_COMMAND):
+                    raise ClusterError(
+                        f"Redis at {describe(address)} is not a sentinel; the URL of a single server is "
+                        '"redis://host:port/number", and sentinels usually have port 26379'
+                    )
                 if isinstance(found, redis.ResponseError):
                     raise found
 
@@ -248,16 +253,28 @@ class RedisURL:
         connection.credentials = credentials
         missing: list[str] = []
         refused: list[str] = []
+        unknown: list[str] = []
         for name, *_ in probes:
             reply = await connection.receive()
-            if str(reply).startswith(_NOT_PERMITTED) and isinstance(reply, redis.ResponseError):
+            if not isinstance(reply, redis.ResponseError):
+                continue
+            if str(reply).lower().startswith(_UNKNOWN_COMMAND):
+                unknown.append(str(name))
+            elif str(reply).startswith("NOPERM"):
                 refused.append(mask_user(str(reply)))
                 missing.append(str(name).lower())
+        if unknown:
+            raise ClusterError(
+                f"Redis at {describe(connection.address)} does not know the commands that the cluster uses: "
+                f"{', '.join(dict.fromkeys(unknown))}. They are disabled in its configuration (rename-command), or it "
+                "is another program that is not compatible with Redis 7.0"
+            )
         if missing:
             user = "<user>" if credentials.username else "default"
             raise ClusterError(
-                f"Redis at {describe(connection.address)} requires another user or password: {refused[0]}. The user "
-                f"must be permitted to run {', '.join(dict.fromkeys(missing))} on the cluster's keys and channels. "
+                f"Redis at {describe(connection.address)} accepts the user, but does not permit all commands: "
+                f"{refused[0]}. The user must be permitted to run {', '.join(dict.fromkeys(missing))} on the cluster's "
+                "keys and channels. "
                 f"Permit what the cluster uses: ACL SETUSER {user} {rules}"
             )
 

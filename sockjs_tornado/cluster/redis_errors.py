@@ -18,7 +18,7 @@ _PIPELINE_PREFIX: Final = re.compile(r"^Command # \d+ \(.*\) of pipeline caused 
 _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 
 # The beginnings of error replies to wrong credentials.
-_CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "NOPERM", "WRONGPASS")
+_CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "WRONGPASS")
 
 # A part of the reply to AUTH if the default user has no password.
 _UNNEEDED_LOGIN: Final = "called without any password configured"
@@ -49,11 +49,20 @@ def translate_error(error: Exception, address: str, hint: str = "") -> ClusterEr
             f"Redis at {address} requires no password, but the URL has one, or the function credentials returns one; "
             "omit it, or configure it in Redis"
         )
-    is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
-    if is_refused or str(error).startswith(_CREDENTIALS_ERRORS):
+    if isinstance(error, redis.exceptions.NoPermissionError) or str(error).startswith("NOPERM"):
+        return ClusterError(
+            f"Redis at {address} accepts the user, but does not permit a command: {mask_user(str(error))}. Grant the "
+            "permissions that docs/scaling.md lists (ACL SETUSER)"
+        )
+    if isinstance(error, redis.AuthenticationError) or str(error).startswith(_CREDENTIALS_ERRORS):
         return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")
     if isinstance(error, redis.ResponseError):
         return ClusterError(f"Redis at {address} cannot be used: {error}")
+    if isinstance(error, redis.InvalidResponse):
+        return ClusterUnavailable(
+            f"The response of {address} is not one of Redis: {error}. Check the host and the port; if Redis uses TLS "
+            "there, the URL begins with rediss, sentinels or clusters"
+        )
     if isinstance(error, ssl.SSLError):
         return ClusterUnavailable(
             f"The TLS connection to Redis at {address} failed: {error}. Check that Redis uses TLS at this port, and "

@@ -251,7 +251,7 @@ async def test_a_user_with_a_password(redis_server: RedisServer) -> None:
     assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} requires another user or password: ")
     # A database other than 0 is selected, which this user may not.
     text = await connecting(redis_server.url.replace("//", "//ann:p%40ss%2Fword@").replace("/0", "/1"))
-    assert "requires another user or password: NOPERM" in text
+    assert "accepts the user, but does not permit a command: NOPERM" in text
 
 
 async def test_a_database_and_a_unix_socket(redis_server: RedisServer) -> None:
@@ -345,7 +345,7 @@ async def test_a_connection_that_ends_or_has_other_data_raises_an_error(received
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         text = await connecting(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert " does not respond: " in text
+    assert ("is not one of Redis: Protocol error" if received == b"?\r\n" else " does not respond: ") in text
 
 
 async def test_replies_are_received_in_any_pieces() -> None:
@@ -411,6 +411,22 @@ async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -
     async with old_redis(hello) as port:
         text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
         assert await connecting(f"redis://127.0.0.1:{port}") == text
+
+
+async def test_another_program_or_a_server_without_a_command_is_named(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n"
+    async with old_redis(hello) as port:
+        with pytest.raises(
+            ClusterError, match=rf"127\.0\.0\.1:{port} does not know the commands .* uses: GETEX, SET\. "
+        ):
+            await within(RedisURL(f"redis://127.0.0.1:{port}").connect([("GETEX", "a"), ("SET", "a")]))
+    async with old_redis(b"<html>\r\n") as port:
+        text = await connecting(f"redis://127.0.0.1:{port}")
+        assert text.startswith(f"ClusterUnavailable: The response of 127.0.0.1:{port} is not one of Redis: Protocol")
+    text = await connecting(redis_server.url.replace("redis://", "sentinel://").replace("/0", "/main"))
+    assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} is not a sentinel; the URL of a sin")
 
 
 async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer, tmp_path: Path) -> None:

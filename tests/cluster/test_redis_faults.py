@@ -207,10 +207,10 @@ async def test_a_missing_permission_fails_the_start_with_the_rules_that_are_requ
     redis_server: RedisServer, command: str
 ) -> None:
     url = url_of_user(redis_server, "~sockjs:*", "&sockjs:*", "+@all", f"-{command}")
-    with pytest.raises(ClusterError, match="requires another user or password: NOPERM") as raised:
+    with pytest.raises(ClusterError, match="does not permit all commands: NOPERM") as raised:
         await within(RedisCluster(url, **relaying()).start())
     text = str(raised.value)
-    assert f"must be permitted to run {command} on" in text
+    assert f"The user must be permitted to run {command} on" in text
     assert USER not in text
     found = re.search(r"ACL SETUSER <user> (.*)$", text)
     assert found is not None
