@@ -67,7 +67,7 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     if first.failure:
         reason = first.failure if first.failure != ABORTED else f"no response in {seconds:g} s"
         names = COMMAND_LINE.with_values(prober.options, prober.service)
-        advice = explain_failure(prober.service.url, first.failure, names)
+        advice = explain_failure(prober.service.url, reason, names)
         return None, [Finding(Level.BAD, "/info", reason, advice)]
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
+from ..client.advice import explain_transports
 from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
 from . import discard_output, note, printable, silence_tornado
+from .advice import COMMAND_LINE
 from .checks import check_info
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
@@ -86,6 +88,9 @@ async def _run_client(connector: connect, linger: float) -> int:
         note(f"Cannot{str(error).removeprefix('cannot').removesuffix(error.advice).removesuffix('. ')}")
         if "info" in error.failures:
             note(await _find_advice(connector))
+        elif error.advice:
+            names = COMMAND_LINE.with_values(connector.options, connector.service)
+            note(explain_transports(error.failures.values(), error.url, names))
         return 1
     finally:
         timer.cancel()

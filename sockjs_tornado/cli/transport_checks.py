@@ -12,12 +12,12 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
-from ..client.advice import explain_known
+from ..client.advice import explain_known, explain_transport
 from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import COMMAND_LINE, explain_transport
+from .advice import COMMAND_LINE
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -130,7 +130,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if response.status == 404:
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
-        return Finding(Level.BAD, name, "rejected (403)", explain_transport(403, "", prober.service.url))
+        return Finding(Level.BAD, name, "rejected (403)", explain_transport(403, "", prober.service.url, COMMAND_LINE))
     if response.status not in (0, 200):
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
         return Finding(Level.BAD, name, text, _explain_response(prober, response))
@@ -146,7 +146,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
 
 def _explain_response(prober: Prober, response: Response) -> str:
     location, retry_after = response.header("location"), response.header("retry-after")
-    return explain_transport(response.status, location, prober.service.url, retry_after=retry_after)
+    return explain_transport(response.status, location, prober.service.url, COMMAND_LINE, retry_after=retry_after)
 
 
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
@@ -168,7 +168,7 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
         location, retry_after = fields.get("Location", ""), fields.get("Retry-After", "")
         advice = ""
         if error.code not in _NOT_UPGRADED:
-            advice = explain_transport(error.code, location, prober.service.url, retry_after=retry_after)
+            advice = explain_transport(error.code, location, prober.service.url, COMMAND_LINE, retry_after=retry_after)
         return Finding(Level.BAD, "websocket", text, advice or _UPGRADE_ADVICE)
     elapsed = time.monotonic() - started
     websocket.close()

@@ -1,16 +1,20 @@
-"""What to do if ``/info`` cannot be requested, or gets a response that is not the service's.
+"""What to do if a request for ``/info`` or of a transport fails, or gets a response that is not the service's.
 
 The client and the command ``info`` give the same advice, with the names of the options that their users have.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from .options import Options, ServiceURL
 
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
+_HANGS: Final = (
+    "Check the URL, including http:// or https://, and whether the server is running. If it is, a firewall drops the "
+    "request, or a callback blocks the server, which its log names when it has ended."
+)
 _PREFIX: Final = "Check that this is the URL of a SockJS service, including its prefix."
 _METHOD: Final = "A proxy or firewall rejects this request. It must forward GET and POST, also with an empty body."
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
@@ -132,6 +136,9 @@ _EXPECTS_TLS: Final = re.compile(
     rb"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE
 )
 
+#: How the failure of a transport begins if the response has another status, over HTTP and over a websocket.
+_STATUS: Final = re.compile(r"(?:status|HTTP) ([1-5][0-9]{2})")
+
 #: Parts of the target of a redirect to a login page.
 _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
 
@@ -144,7 +151,7 @@ def explain_failure(url: str, failure: str, options: OptionNames = ARGUMENTS) ->
         return known or _fill(_PROXY_OR_SERVER, options)
     if url.startswith("http:") and _NO_HTTP.search(failure):
         return "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
-    return explain_known(failure, options) or _CHECK_URL
+    return explain_known(failure, options) or (_HANGS if failure.startswith("no response") else _CHECK_URL)
 
 
 def explain_known(failure: str, options: OptionNames = ARGUMENTS) -> str:
@@ -181,6 +188,8 @@ def explain_status(
                 f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
                 f"somebody who is logged in with {options.cookie}, or exempt the service's URLs from the login."
             )
+        if not location:
+            return "Clients do not follow redirects: exempt the service's URLs from those of the proxy or a login page."
         return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
     if status == 401:
         return (
@@ -207,6 +216,51 @@ def explain_status(
     if status in (502, 503, 504):
         return "A proxy cannot reach the server, or the server rejects new clients at the moment."
     return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
+
+
+def explain_transport(
+    status: int, location: str, url: str, options: OptionNames = ARGUMENTS, *, retry_after: str | None = None
+) -> str:
+    """Return the advice for a response to a transport's request that has another status than 200, after ``/info``.
+
+    Args:
+        status: The status.
+        location: The target of a redirect, or empty.
+        url: The URL of the service.
+        options: The names of options.
+        retry_after: The value of the header field, empty if there is none, or None if that is unknown.
+    """
+    if status == 403:
+        return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
+    if 300 <= status < 400 or status in (401, 407) or (status == 503 and retry_after is None):
+        return explain_status(status, location, b"", url, None, options)
+    if status == 404:
+        return (
+            "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the "
+            "prefix to the server."
+        )
+    if status == 503 and retry_after:
+        # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
+        return (
+            "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis is "
+            "unavailable or full, it is draining, or the nodes have different secrets. Its log says why."
+        )
+    if status in (502, 503, 504):
+        limit = ", or limits the rate of requests (limit_req of nginx)" if status == 503 else ""
+        return f"A proxy cannot reach the server for this request, although /info works{limit}: check the proxy's log."
+    return GENERAL.get(status) or (FAILED if status >= 500 else "")
+
+
+def explain_transports(failures: Iterable[str], url: str, options: OptionNames = ARGUMENTS) -> str:
+    """Return the advice for the first failure of a transport whose cause is known, or ``""``."""
+    for failure in failures:
+        advice = explain_known(failure, options)
+        found = _STATUS.match(failure)
+        if found and not advice:
+            advice = explain_transport(int(found[1]), "", url, options)
+        if advice:
+            return advice
+    return ""
 
 
 def _fill(advice: str, options: OptionNames) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
 from ..session.grace import timeout
-from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, explain_failure, explain_known, explain_status
+from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, explain_failure, explain_status, explain_transports
 from .curl import CurlFactory
 from .http import HttpSession
 from .multi import Multi
@@ -75,8 +75,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         else:
             session.failures = failures
             return session
-    advice = next(filter(None, (explain_known(failure, names) for failure in failures.values())), "")
-    raise ConnectError(service.url, failures, advice)
+    raise ConnectError(service.url, failures, explain_transports(failures.values(), service.url, names))
 
 
 def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:

@@ -788,10 +788,12 @@ async def test_connect_advises_what_info_does(
     assert second.startswith(advice)
 
 
-async def test_connect_gives_no_advice_on_info_if_that_works(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_connect_advises_on_transports_if_info_works(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{(await serve(SockJSRouter(Echo, '/echo', transports=['xhr']))).port}/echo"
     assert await within(_run_client(connect(url, transports=["xhr_streaming"]), 1)) == 1
-    assert capsys.readouterr().err == f"Cannot connect to {url}: xhr_streaming: status 404\n"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"Cannot connect to {url}: xhr_streaming: status 404"
+    assert second.startswith("A proxy sends this path to something else, or the transport is disabled.")
 
 
 async def test_connect_advises_a_user_whose_server_does_not_respond(
@@ -805,7 +807,8 @@ async def test_connect_advises_a_user_whose_server_does_not_respond(
     assert capsys.readouterr().err.splitlines() == [
         "Still connecting; this may take 0.05 seconds",
         f"Cannot connect to {url}: /info: no response within 0.05 seconds",
-        "Check the URL, including http:// or https://, and whether the server is running.",
+        "Check the URL, including http:// or https://, and whether the server is running. If it is, a firewall drops "
+        "the request, or a callback blocks the server, which its log names when it has ended.",
     ]
 
 

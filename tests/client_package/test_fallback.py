@@ -306,6 +306,24 @@ async def test_a_url_below_that_of_the_service_is_recognised(serve: Serve, dial:
         await dial(server, prefix=f"/echo/{end}")
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (302, "Clients do not follow redirects: exempt the service's URLs"),
+        (401, 'Credentials are required: use a URL with them (https://user:password@host/...), or headers={"Auth'),
+        (403, "/info is allowed, so this is not about origins: a proxy rejects"),
+        (503, "A proxy cannot reach the server, or the server rejects new clients"),
+        (418, ""),
+    ],
+)
+async def test_statuses_of_transports_are_explained(stub: MakeStub, dial: Dial, code: int, advice: str) -> None:
+    server = await stub({"websocket": False}, xhr=status(code))
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, "websocket", "xhr")
+    assert caught.value.advice.startswith(advice)
+    assert bool(caught.value.advice) == bool(advice)
+
+
 async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "xhr")
