@@ -641,16 +641,20 @@ async def test_the_error_says_what_was_received_instead(logged: LogWatch) -> Non
 
     client = await connect(Forgetful, timeout=0)
     with pytest.raises(
-        TimeoutError, match=r"^no message was received within 0 s: the connection is open; nothing was received$"
+        TimeoutError,
+        match=r"^no message was received within 0 s: the connection is open, in no room; nothing was received$",
     ):
         await client.recv()
+    client.connection.join("lobby")
+    client.connection.join("a")
     client.connection.send("first")
     client.connection.send("x" * 200)
     assert await client.recv() == "first"
     with pytest.raises(TimeoutError) as raised:
         await client.wait_closed()
     assert str(raised.value) == (
-        "the connection was not closed within 0 s: the connection is open; received before: 'first'; "
+        "the connection was not closed within 0 s: the connection is open, in the rooms 'a', 'lobby', which no other "
+        "client can join, since connect() has made a router for this one; received before: 'first'; "
         f"received but not read: '{'x' * 99}... (202 characters)"
     )
     await client.recv()

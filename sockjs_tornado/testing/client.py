@@ -267,7 +267,7 @@ class MemoryClient:
     def _describe(self) -> str:
         """Return what has happened, for an error."""
         if self._receiver.close_status is None:
-            parts = ["the connection is open"]
+            parts = [f"the connection is open, {self._describe_rooms()}"]
         else:
             code, reason = self._receiver.close_status
             parts = [f"the connection was closed: {code:d} {reason!r}"]
@@ -281,6 +281,16 @@ class MemoryClient:
         if not self._read and not unread:
             parts.append("nothing was received")
         return "; ".join(parts) + self._watch.logged()
+
+    def _describe_rooms(self) -> str:
+        rooms = sorted(self.router.container.rooms.rooms_of(self._session))
+        if not rooms:
+            return "in no room"
+        others = (
+            ", which no other client can join, since connect() has made a router for this one" if self._is_own else ""
+        )
+        more = f" and {len(rooms) - _SHOWN} more" if len(rooms) > _SHOWN else ""
+        return f"in the rooms {', '.join(map(_shorten, rooms[:_SHOWN]))}{more}{others}"
 
 
 def _shorten(message: object) -> str:
