@@ -30,6 +30,11 @@ MAX_FIELDS: Final = 100
 _PROXY_FIELDS: Final = ("X-Forwarded-For", "X-Real-Ip", "Forwarded")
 
 
+def _read_cookies(server: object, text: str) -> dict[str, str]:
+    """Parse a Cookie header of a request of ``server``, which the ConnectionInfo gets from the arguments."""
+    return parse_cookies(text)
+
+
 def parse_cookies(text: str) -> dict[str, str]:
     """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
     jar = SimpleCookie()
@@ -93,7 +98,8 @@ class BaseExchange(Port):
         return value if isinstance(value, str) else bool(value)
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        origins = self.endpoint.server.origins
+        server = self.endpoint.server
+        origins = server.origins
         trusted = origins.restricted and origins.allows_credentials(request_origin(self.header))
         cookies = self.header("Cookie") if trusted else None
         return ConnectionInfo(
@@ -104,7 +110,7 @@ class BaseExchange(Port):
             transport=transport,
             headers=self.selected_fields(cookies),
             # Parsed on demand: unparsed, even many small cookies take little memory.
-            cookies=self.endpoint.server.withhold_cookies if cookies is None else partial(parse_cookies, cookies),
+            cookies=server.withhold_cookies if cookies is None else partial(_read_cookies, server, cookies),
         )
 
     def selected_fields(self, cookies: str | None) -> Mapping[str, str] | Callable[[], Mapping[str, str]]:

@@ -5,13 +5,19 @@ truncated. Fields on which an application may base decisions are never truncated
 rejected.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType, MethodType
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
+from zlib import crc32
 
 from ..exceptions import RequestTooLargeError
 from ..overridable import overridable
+
+logger = logging.getLogger(__name__)
 
 #: Maximum length of the server id and of the session id in the URL.
 MAX_ID: Final = 256
@@ -46,6 +52,9 @@ _CREDENTIALS: Final = frozenset({"authorization"}) | {
 _SUBPROTOCOLS: Final = "sec-websocket-protocol"
 
 _SELECTED: Final = INFORMATIONAL | KEPT | _CREDENTIALS | {_SUBPROTOCOLS}
+
+# What an application may look up in vain: a client has not sent it, or select_subprotocol gets it.
+_ALWAYS_KEPT: Final = KEPT | INFORMATIONAL | {_SUBPROTOCOLS}
 
 # Share the strings of field names among all sessions.
 _LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
@@ -208,8 +217,44 @@ class ConnectionInfo(_Attributes):
         return values[0] if values else default
 
     def get_header(self, name: str, default: str | None = None) -> str | None:
-        """Return a header field by its case-insensitive name, or ``default``."""
-        return self.headers.get(name, default)
+        """Return a header field by its case-insensitive name, or ``default``.
+
+        If a session never keeps this field, that is logged once.
+        """
+        value = self.headers.get(name)
+        if value is None:
+            self._report_missing(name.lower())
+            return default
+        return value
+
+    def _report_missing(self, name: str) -> None:
+        """Log that a field is never kept, with these settings."""
+        if name in _ALWAYS_KEPT or (name.startswith(_FORWARDED) and name not in _CREDENTIALS):
+            return
+        # Of a ConnectionInfo that a router has created, the function that returns the cookies has the router.
+        cookies = self._cookies
+        router: Any = (
+            next(iter(cookies.args), None) if isinstance(cookies, partial) else getattr(cookies, "__self__", None)
+        )
+        if not hasattr(router, "container"):
+            return
+        if name == "cookie":
+            reason = "use info.cookies"
+        elif name in _CREDENTIALS:
+            if router.settings.restricts_origins:
+                return
+            reason = (
+                "since a page of any site could open a session in the name of its visitor: set allowed_origins to the "
+                "origins of your pages, such as ['https://example.com']"
+            )
+        elif any(fnmatchcase(name, pattern) for pattern in router.settings.trusted_headers):
+            return
+        else:
+            reason = "since any client could send it: if your proxy sets or removes it, add it to trusted_headers"
+        # An application might look up any name: there must not be a kind for each.
+        kind = "missing_header", crc32(name.encode("utf-8", "replace")) % 256
+        message = "info.get_header(%s) always returns the default, %s"
+        router.container.log.write_once(logger, logging.WARNING, kind, message, f"{name!a:.100}", reason)
 
     def get_cookie(self, name: str, default: str | None = None) -> str | None:
         """Return the value of a cookie, or ``default``."""

@@ -464,7 +464,7 @@ FIELDS = (
 
 
 @each_transport
-async def test_info_describes_the_request(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_info_describes_the_request(serve: Serve, connect: Connect, logged: LogWatch, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/chat"))
     port = await enter(server, connect, transport, *FIELDS, query="?room=7&room=8&empty=")
@@ -480,6 +480,7 @@ async def test_info_describes_the_request(serve: Serve, connect: Connect, transp
     assert info.get_header("X-Forwarded-Host") == "outside"
     assert info.get_header("X-Secret") is None
     assert info.get_header("X-Secret", "default") == "default"
+    logged.take("info.get_header('x-secret') always returns the default")
 
 
 @each_transport
@@ -493,6 +494,9 @@ async def test_without_an_origin_list_there_are_no_credentials(
     assert info.get_cookie("user") is None
     logged.take("set allowed_origins to the origins of your pages")
     assert info.get_header("Authorization") is None
+    logged.take("info.get_header('authorization') always returns the default, since a page of any site")
+    # A client may send this one.
+    assert info.get_header("Via") is None
     assert "authorization" not in info.headers
     assert "cookie" not in info.headers
 

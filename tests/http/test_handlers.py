@@ -276,7 +276,7 @@ async def test_a_held_poll_keeps_no_more_than_its_head(serve: Serve, join: Join)
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
 async def test_credentials_are_for_applications_with_an_origin_policy(
-    serve: Serve, connect: Connect, transport: str
+    serve: Serve, connect: Connect, logged: LogWatch, transport: str
 ) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})))
@@ -290,6 +290,9 @@ async def test_credentials_are_for_applications_with_an_origin_policy(
     assert info.get_cookie("user") == "me"
     assert info.get_header("Authorization") == "Bearer token"
     assert info.get_header("X-Other") is None
+    logged.take("info.get_header('x-other') always returns the default")
+    assert info.get_header("Cookie") is None
+    logged.take("info.get_header('cookie') always returns the default, use info.cookies")
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])

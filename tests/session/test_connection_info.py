@@ -169,6 +169,7 @@ def test_withheld_cookies_are_not_read_for_a_copy(way: Callable[[Any], Any]) -> 
     way(info)
     assert router.reads == 0
     assert (info.cookies, router.reads) == ({}, 1)
+    assert info.get_header("X-Other") is None
 
 
 def found(fields: dict[str, str], router: object) -> dict[str, str]:
