@@ -99,13 +99,24 @@ demo-scripts: # not with apt-get, which would take longer than everything else
 	fi
 
 .PHONY: test
-test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
-	@# At the same time: each of them uses one core, or waits for downloads.
-	@printf '%s\n' $(APPLICATIONS) types $(BYTECODE) docs lint | xargs -P 5 -I {} $(MAKE) --no-print-directory {}
+test: test-downloads $(VENV)/.test ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
+	@# At the same time: each of them uses one core.
+	@printf '%s\n' types $(BYTECODE) docs lint | xargs -P 4 -I {} $(MAKE) --no-print-directory {}
 	@rm -rf $(PARTS)
 	@printf '%s\n' test-asyncio test-others | xargs -P 2 -I {} $(MAKE) --no-print-directory {}
 	$(PY) -m coverage combine --quiet $(PARTS)/coverage/*
 	$(PY) -m coverage report
+
+.PHONY: test-downloads
+test-downloads: $(VENV)/.created # at the same time, before the package is built, which copies the files of npm
+	@printf '%s\n' $(VENV)/.packages test-scripts $(COMPATIBILITY) | xargs -P 3 -I {} $(MAKE) --no-print-directory {}
+	@printf '%s\n' test-environment $(APPLICATIONS) | xargs -P 2 -I {} $(MAKE) --no-print-directory {}
+
+.PHONY: test-scripts
+test-scripts: test-system $(NODE_MODULES)
+
+.PHONY: test-environment
+test-environment: $(VENV)/.test $(VENV)/.docs
 
 # Each part writes a coverage file of its own.
 test-%: COVERAGE_FILE = $(PARTS)/coverage/$@
@@ -240,15 +251,19 @@ $(VENV)/.demo: setup.py $(SPEEDUPS) $(VENV)/.tornado
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: requirements/test.txt setup.py $(SPEEDUPS) | $(VENV)/.created
+# Byte code is compiled for what is imported, as below.
+$(VENV)/.packages: requirements/test.txt | $(VENV)/.created
 	@scripts/system-packages compiler $(PYTHON)
-	$(PIP) install --no-deps -r requirements/test.txt
+	$(PIP) install --no-deps --no-compile -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.test: setup.py $(SPEEDUPS) $(VENV)/.packages
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
-	$(PIP) install --no-deps -r requirements/docs.txt
+	$(PIP) install --no-deps --no-compile -r requirements/docs.txt
 	test -e $(VENV)/.test || $(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	@touch $@
@@ -273,9 +288,8 @@ $(COMPATIBILITY): requirements/compatibility.txt tox.ini | $(VENV)/.created
 	done
 	@touch $@
 
-# Real applications, each set of packages in a directory that only the tests of these applications use. Byte code is
-# compiled for what they import.
-$(APPLICATIONS): requirements/applications/octoprint.txt requirements/applications/others.txt | $(VENV)/.test
+# Real applications, each set of packages in a directory that only the tests of these applications use.
+$(APPLICATIONS): requirements/applications/octoprint.txt requirements/applications/others.txt | $(VENV)/.packages
 	rm -rf $(@D)
 	set -e; for name in octoprint others; do \
 		$(PIP) install --no-deps --no-compile --no-build-isolation --target $(@D)/$$name \
