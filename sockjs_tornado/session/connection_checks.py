@@ -31,7 +31,14 @@ _OTHER_NAMES = {
 }
 
 #: Names of other libraries for callbacks that this one does not have, each with what happens instead.
-_NO_CALLBACKS = {"on_error": "an exception of a callback is logged, and closes the connection, which calls on_close"}
+_NO_CALLBACKS = {
+    "on_error": "an exception of a callback is logged, and closes the connection, which calls on_close",
+    # Of Tornado's WebSocketHandler. The first one is a check that others rely on.
+    "check_origin": "the setting allowed_origins decides which pages may connect",
+    "get_compression_options": "the setting websocket_compression enables compression",
+    "on_ping": "pings are answered without it",
+    "on_pong": "the settings websocket_ping_interval and websocket_ping_timeout close a connection without pongs",
+}
 
 #: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
 _SIMILARITY = 0.825

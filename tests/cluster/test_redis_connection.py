@@ -411,6 +411,7 @@ async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -
     async with old_redis(hello) as port:
         text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
         assert await connecting(f"redis://127.0.0.1:{port}") == text
+        assert await asyncio.to_thread(publishing, f"redis://127.0.0.1:{port}") == text
 
 
 async def test_another_program_or_a_server_without_a_command_is_named(

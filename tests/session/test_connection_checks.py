@@ -122,9 +122,21 @@ def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
     SockJSRouter(with_methods(**{name: nothing, meant: nothing}), "/chat")
 
 
-def test_a_callback_that_there_is_not_is_named() -> None:
-    with pytest.warns(UserWarning, match=r"^Chat\.on_error is never called by SockJS: an exception of a callback is"):
-        SockJSRouter(with_methods(on_error=nothing, on_message=nothing), "/chat")
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("on_error", "an exception of a callback is"),
+        ("check_origin", "the setting allowed_origins decides"),
+        ("get_compression_options", "the setting websocket_compression "),
+        ("on_pong", "the settings websocket_ping_interval and"),
+    ],
+)
+def test_a_callback_that_there_is_not_is_named(name: str, instead: str) -> None:
+    with pytest.warns(UserWarning, match=rf"^Chat\.{name} is never called by SockJS: {instead}"):
+        SockJSRouter(with_methods(**{name: nothing, "on_message": nothing}), "/chat")
+    # Those who know Tornado's handlers use this class.
+    with pytest.warns(UserWarning, match=rf"\.{name} is never called by SockJS: {instead}"):
+        SockJSRouter(type("Handler", (WebsocketHandler,), {name: nothing}), "/chat")
 
 
 def test_a_connection_that_carries_no_channels_is_rejected() -> None:
