@@ -13,3 +13,9 @@ COMMAND_LINE: Final = OptionNames(
     "--header 'Cookie: ...'",
     "--header 'Authorization: ...'",
 )
+
+#: If requests get no response.
+NO_RESPONSE: Final = (
+    "The server does not respond, or one of several behind the proxy: check whether a process is stopped, or a "
+    "callback blocks it. A proxy avoids such a process if its health check has a timeout (HAProxy: `timeout check`)."
+)

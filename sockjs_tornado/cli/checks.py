@@ -3,13 +3,16 @@
 Each check sends requests to the service as clients do, and returns its findings.
 """
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from ..client.advice import explain_failure, explain_status
 from ..client.fallback import decode_info
-from .advice import COMMAND_LINE
+from .advice import COMMAND_LINE, NO_RESPONSE
 from .probe import ABORTED, Prober, Response
 
 #: An origin that no real site has. If it is allowed, all origins are.
@@ -18,6 +21,9 @@ UNKNOWN_ORIGIN: Final = "https://doctor.invalid"
 
 #: Fields of ``/info``. Other programs respond with JSON, too.
 _INFO_FIELDS: Final = frozenset({"websocket", "cookie_needed", "origins", "entropy"})
+
+#: The script of the iframe page.
+_SCRIPT: Final = re.compile(rb'<script src="([^"\s]+)"')
 
 
 class Level(Enum):
@@ -68,6 +74,8 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         reason = first.failure if first.failure != ABORTED else f"no response in {seconds:g} s"
         names = COMMAND_LINE.with_values(prober.options, prober.service)
         advice = explain_failure(prober.service.url, reason, names)
+        if first.failure == ABORTED and first.is_accepted and not names.used_proxy:
+            advice = f"The connection was accepted. {NO_RESPONSE}"
         return None, [Finding(Level.BAD, "/info", reason, advice)]
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []
@@ -130,3 +138,26 @@ def _check_cors(response: Response, origin: str) -> Finding:
     else:
         return Finding(Level.GOOD, "CORS", f"/info can be read by pages of {origin}")
     return Finding(Level.BAD, "CORS", text, advice)
+
+
+async def check_iframe(prober: Prober, seconds: float) -> list[Finding]:
+    """Return a finding if the script of the iframe page is not at the path that the page names."""
+    page = await prober.fetch("/iframe.html", seconds)
+    found = _SCRIPT.search(page.body)
+    if page.status != 200 or found is None:
+        return []
+    path, service = found[1].decode().replace("&amp;", "&"), urlsplit(prober.service.url)
+    own_path = f"{service.path}/sockjs.min.js"
+    if not path.startswith("/") or path.startswith("//") or path == own_path:
+        # Relative, of another host, or beside the page.
+        return []
+    root = prober.service._replace(url=f"{service.scheme}://{service.netloc}")
+    script = await dataclasses.replace(prober, service=root).fetch(path, seconds)
+    if script.status == 200 or script.failure:
+        return []
+    text = f"/iframe.html loads {path}: status {script.status}"
+    advice = (
+        f"A proxy changes the path of requests, so that the server does not know {own_path}: forward it unchanged "
+        "(nginx: `proxy_pass` without a path), or set sockjs_url. Transports that need an iframe do not work."
+    )
+    return [Finding(Level.BAD, "iframe", text, advice)]

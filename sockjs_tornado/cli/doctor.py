@@ -14,7 +14,7 @@ from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
 from . import discard_output, printable, silence_tornado
-from .checks import Finding, Level, check_info, describe_proxy
+from .checks import Finding, Level, check_iframe, check_info, describe_proxy
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
 from .transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
@@ -70,6 +70,7 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
             failures = check_any_works(transports)
             findings += [*transports, *failures]
             if not failures:
+                findings += await check_iframe(prober, arguments.timeout)
                 findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)

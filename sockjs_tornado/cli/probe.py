@@ -27,6 +27,7 @@ class Response:
         body: Body so far.
         failure: Error message, ``""`` if the response is complete, or None if it has not ended yet.
         ended_after: Seconds from the request to the end of the response.
+        is_accepted: After :meth:`abort`, whether the server, or the proxy, had accepted the connection.
     """
 
     def __init__(self, multi: Multi, request: Any, *, has_tunnel: bool = False) -> None:
@@ -36,6 +37,7 @@ class Response:
         self.body = bytearray()
         self.failure: str | None = None
         self.ended_after = 0.0
+        self.is_accepted = False
         self._request = request
         # Whether the response to CONNECT is expected, which opens the tunnel.
         self._is_connecting = has_tunnel
@@ -69,6 +71,7 @@ class Response:
 
     def abort(self) -> None:
         """Close the connection."""
+        self.is_accepted = self._request.getinfo(pycurl.CONNECT_TIME) > 0
         self._multi.abort(self._request)
         if self.failure is None:
             self.failure = ABORTED

@@ -17,7 +17,7 @@ from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import COMMAND_LINE
+from .advice import COMMAND_LINE, NO_RESPONSE
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -54,10 +54,6 @@ _TUNNEL_ADVICE = (
 _NO_TRANSPORT_ADVICE = (
     "Only /info works. If all transports have the same problem, check whether the proxy forwards all paths below the "
     "prefix, and base_url, if /info has one."
-)
-_SILENCE_ADVICE = (
-    "The server does not respond, or one of several behind the proxy: check whether a process is stopped, or a "
-    "callback blocks it. A proxy avoids such a process if its health check has a timeout (HAProxy: `timeout check`)."
 )
 _SENDING_ADVICE = "Messages cannot be sent over HTTP. The log of the server, or of the proxy, says why."
 _STICKINESS_ADVICE = (
@@ -141,7 +137,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if _HTTP[name].streaming:
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
-    return Finding(Level.BAD, name, f"no response in {seconds:g} s", _SILENCE_ADVICE)
+    return Finding(Level.BAD, name, f"no response in {seconds:g} s", NO_RESPONSE)
 
 
 def _explain_response(prober: Prober, response: Response) -> str:
@@ -217,7 +213,7 @@ async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
     others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
     if others:
         text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
-        advice = _SILENCE_ADVICE if 0 in others else _SENDING_ADVICE
+        advice = NO_RESPONSE if 0 in others else _SENDING_ADVICE
         return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:

@@ -214,7 +214,8 @@ def explain_status(
     if status == 421:
         return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
     if status in (502, 503, 504):
-        return "A proxy cannot reach the server, or the server rejects new clients at the moment."
+        limit = ", or a proxy limits the rate of requests (limit_req of nginx)" if status == 503 else ""
+        return f"A proxy cannot reach the server, or the server rejects new clients at the moment{limit}."
     return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
 
 
