@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
-from .overridable import overridable
+from .overridable import overridable, overridable_with_warning
 from .protocol import encode_outgoing
 from .session import control
 from .session.connection_info import ConnectionInfo
@@ -326,7 +326,7 @@ class SockJSConnection:
         self.session._check_thread()
         control.remove_tag(self.session._container.rooms, self.session, name)
 
-    @overridable
+    @overridable_with_warning("sets no tag: call tag(name)")
     def tags(self) -> frozenset[str]:
         """The tags of the connection; in ``on_close``, those that it had."""
         return control.tags_of(self.session._container.rooms, self.session)
@@ -344,7 +344,7 @@ class SockJSConnection:
         """The router, a :class:`~sockjs_tornado.SockJSRouter`; ``session.server`` is the same."""
         return self.session.server
 
-    @overridable
+    @overridable_with_warning("joins no room: call join(room)")
     def rooms(self) -> frozenset[str]:
         """Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in."""
         return self.session._container.rooms.rooms_of(self.session)

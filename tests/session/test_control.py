@@ -211,7 +211,12 @@ def test_names_of_applications_win() -> None:
             self.tags = {"own"}  # type: ignore[assignment]
 
     session: Any = None
-    assert Tagged(session).tags == {"own"}
+    with pytest.warns(UserWarning, match=r"^Tagged\.tags was set, which sets no tag: call tag\(name\)\. If it is "):
+        assert Tagged(session).tags == {"own"}
+    tagged = Tagged(session)
+    assert tagged.tags == {"own"}
+    vars(tagged)["rooms"] = "own"
+    assert tagged.rooms == "own"  # type: ignore[comparison-overlap]
 
 
 @settings(max_examples=25)

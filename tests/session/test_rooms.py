@@ -215,16 +215,30 @@ async def test_an_application_s_own_rooms_are_its_own(serve: Serve, join: Join) 
 
     class Own(SockJSConnection):
         def on_open(self, info: object) -> None:
-            self.rooms = ["mine"]  # type: ignore[assignment]
+            if type(self) is Own and not caught:
+                with pytest.warns(
+                    UserWarning, match=r"^Own\.rooms was set, which joins no room: call join\(r"
+                ) as found:
+                    self.rooms = ["mine"]  # type: ignore[assignment]
+                caught.append(found[0].filename)
+            else:
+                self.rooms = ["mine"]  # type: ignore[assignment]
 
         def on_message(self, message: str) -> None:
             self.rooms.append(message)  # type: ignore[attr-defined]
             self.send(self.rooms)
 
-    peer = join(await serve(SockJSRouter(Own, "/echo")), "websocket")
-    assert await peer.frame() == "o"
-    await peer.send("x")
-    assert await peer.message() == ["mine", "x"]
+    class Named(Own):
+        rooms: Any = None
+
+    # Once for a class, unless the class has the attribute, too.
+    caught: list[str] = []
+    for kind in (Named, Own, Own):
+        peer = join(await serve(SockJSRouter(kind, "/echo")), "websocket")
+        assert await peer.frame() == "o"
+        await peer.send("x")
+        assert await peer.message() == ["mine", "x"]
+    assert caught == [__file__]
 
 
 @pytest.mark.parametrize("room", [None, 1, b"x", ["x"]])
