@@ -205,9 +205,8 @@ class CatchUp:
         if self._held_bytes > MAX_HELD_BYTES and not held.is_releasing:
             held.is_releasing = True
             release = asyncio.create_task(self._release_incomplete(room, held))
-            if not release.done():
-                self._releases.add(release)
-                release.add_done_callback(self._releases.discard)
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)
 
     def _resize(self, held: _Held, difference: int) -> None:
         held.size += difference

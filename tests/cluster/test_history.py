@@ -234,18 +234,20 @@ async def test_sessions_are_excluded_if_the_reply_and_then_the_subscriptions_are
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
-    (author, connection), (peer, _) = await here.enter(ROOM), await here.enter(ROOM)
+    (author, connection), (peer, _) = await here.enter(ROOM, "without a history"), await here.enter(ROOM)
     await within(here.router.publish(ROOM, "first", history=5))
     assert await author.message() == await peer.message() == "first"
     commands, bus = here.cluster.commands, here.cluster._node.bus
     await until(lambda: commands.queued[0] == 0)
     redis_server.freeze()
     sent = here.router.publish(ROOM, "own", exclude=connection, history=5)
-    await until(lambda: commands._in_flight)
+    lost = here.router.publish("without a history", "lost", exclude=connection, idempotency_key="a")
+    await until(lambda: len(commands._in_flight) >= 2)
     # Redis reads the command before the end of the connection.
     commands._connection._writer.close()
-    with pytest.raises(ClusterUnavailable):
-        await within(sent)
+    for result in (sent, lost):
+        with pytest.raises(ClusterUnavailable):
+            await within(result)
     bus.reconnect()
     await until(lambda: not bus.available)
     redis_server.thaw()
