@@ -164,8 +164,9 @@ class Settings(Validated):
             none.
         verify_ip: Whether all requests of a session must come from the IP address that opened it, or from the same /64
             for IPv6. Default True.
-        warn_without_xheaders: Whether to log a warning, once, if a request has come through a proxy, but the HTTP
-            server has no ``xheaders``, so that all clients have the address of the proxy. Default True.
+        warn_without_xheaders: Whether to log a warning, once, if a request has come through a proxy, but all clients
+            have the address of the proxy: the HTTP server has no ``xheaders``, does not trust this proxy, or the field
+            is not an IP address. Default True.
         immediate_flush: Whether a message that is sent outside of ``on_message`` is sent as its own frame, which
             completes a poll. If False, all messages until the next iteration of the event loop are sent as one frame.
             Default True.

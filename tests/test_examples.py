@@ -279,6 +279,8 @@ class TestRawClient:
         head, _, frames = ended.stdout.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         assert frames == b"\x81\x05hello\x88\x00"
+        ended = self.run("examples/raw_client/client.sh", "127.0.0.1")
+        assert (ended.returncode, ended.stderr) == (2, b"usage: examples/raw_client/client.sh HOST PORT PATH\n")
 
 
 class TestPythonClient:

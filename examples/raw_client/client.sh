@@ -3,6 +3,7 @@
 #
 #     examples/raw_client/client.sh localhost 8081 /echo/websocket
 set -eu
+[ $# = 3 ] || { echo "usage: $0 HOST PORT PATH" >&2; exit 2; }
 exec 3<>"/dev/tcp/$1/$2"
 printf '%s\r\n' "GET $3 HTTP/1.1" "Host: $1:$2" 'Upgrade: websocket' 'Connection: Upgrade' \
     'Sec-WebSocket-Version: 13' 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==' '' >&3

@@ -119,7 +119,8 @@ class Supervisor:
         self._on_start = on_start
         self._stop_time = stop_time
         self._workers: dict[int, _Worker] = {}
-        self._is_started = self._is_failed = False
+        self._is_failed = False
+        self._started = asyncio.Event()
         self._is_stopping = asyncio.Event()
         self._restart_requested = asyncio.Event()
 
@@ -185,7 +186,9 @@ class Supervisor:
                 logger.info("Worker %d (process %d) has drained and is replaced", number, worker.pid)
                 continue
             how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
-            if not is_ready and not (self._is_started and any(other.is_ready for other in self._workers.values())):
+            if not is_ready and not (
+                self._started.is_set() and any(other.is_ready for other in self._workers.values())
+            ):
                 logger.error("Worker %d (process %d) %s before it served; stopping", number, worker.pid, how)
                 self._is_failed = True
                 self._stop()
@@ -207,8 +210,8 @@ class Supervisor:
     def _report_start(self) -> None:
         """Call ``on_start`` when the last worker has started."""
         serving = [worker for worker in self._workers.values() if worker.is_ready]
-        if not self._is_started and len(serving) == self._count:
-            self._is_started = True
+        if not self._started.is_set() and len(serving) == self._count:
+            self._started.set()
             serving.sort(key=lambda worker: worker.number)
             self._on_start([worker.ready.result() for worker in serving])
             notify("READY=1")
@@ -216,6 +219,8 @@ class Supervisor:
     async def _restart_on_request(self) -> None:
         while True:
             await self._restart_requested.wait()
+            # Until then, a worker may have the old code.
+            await self._started.wait()
             self._restart_requested.clear()
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             await self._restart()

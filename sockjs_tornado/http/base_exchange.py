@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest, parse_cookie
+from tornado.netutil import is_valid_ip
 from tornado.web import Application, HTTPError
 
 from ..session.connection_info import ConnectionInfo, select_fields
@@ -84,13 +85,21 @@ class BaseExchange(Port):
         values = parse_qs(self.uri.partition("?")[2]).get(name)
         return values[0] if values else None
 
-    def ignored_proxy_fields(self) -> list[str]:
+    def ignored_proxy_fields(self) -> tuple[str, list[str]]:
         fields = [name for name in _PROXY_FIELDS if self.header(name)]
-        return fields if fields and not _is_public(self.remote_ip) and self.ignores_proxies() else []
+        if not fields or _is_public(self.remote_ip):
+            return "", []
+        if reason := self.ignores_proxies():
+            return reason, fields
+        # X-Real-Ip takes precedence.
+        for name in ("X-Real-Ip", "X-Forwarded-For"):
+            if value := self.header(name):
+                return ("", []) if is_valid_ip(value.rpartition(",")[2].strip()) else ("invalid", [name])
+        return "", []
 
-    def ignores_proxies(self) -> bool:
-        """Return whether the HTTP server ignores the header fields of proxies (it has no ``xheaders``)."""
-        return False
+    def ignores_proxies(self) -> str:
+        """Return which option makes the HTTP server ignore the header fields of proxies, as a reason."""
+        return ""
 
     def jsessionid_setting(self) -> str | bool:
         setting = self.endpoint.server.settings.jsessionid

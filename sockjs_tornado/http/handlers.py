@@ -196,9 +196,9 @@ class SockJSHandler(BaseExchange, LoggedHandler):
         # As header_value(), without the call, because most requests look up ten fields.
         return ",".join(self.request.headers.get_list(name))
 
-    def ignores_proxies(self) -> bool:
+    def ignores_proxies(self) -> str:
         # None for a handler of the application's own that serves the request in a task.
-        return not getattr(accepting_server(), "xheaders", True)
+        return "" if getattr(accepting_server(), "xheaders", True) else "xheaders"
 
     def content_type(self) -> str:
         return self._content_type.partition(";")[0].strip().lower()

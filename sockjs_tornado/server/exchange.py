@@ -186,9 +186,13 @@ class NativeExchange(BaseExchange):
             return partial(_select_fields, head, cookies, self.endpoint.server.settings.trusted_headers)
         return super().selected_fields(cookies)
 
-    def ignores_proxies(self) -> bool:
-        """Return whether the HTTP server ignores the header fields of proxies (it has no ``xheaders``)."""
-        return not self._connection.server.xheaders
+    def ignores_proxies(self) -> str:
+        """Return which option makes the HTTP server ignore the header fields of proxies, as a reason."""
+        server, ip = self._connection.server, self._connection.remote_ip
+        if not server.xheaders:
+            return "xheaders"
+        is_trusted = not ip or server.trusted_peers is None or ip in server.trusted_peers
+        return "" if is_trusted else "trusted_proxies"
 
     def content_type(self) -> str:
         """Return the media type of the body in lower case."""

@@ -44,7 +44,8 @@ class SecureConnection(HTTPConnection):
         # Not of clients that only look whether the port is open.
         if not isinstance(error, ssl.SSLEOFError):
             client = self.remote_ip or "a Unix socket"
-            logger.info("TLS handshake with %s failed: %s", client, error.reason or error)
+            reason = "HTTP without TLS on a port with TLS" if error.reason == "HTTP_REQUEST" else error.reason or error
+            logger.info("TLS handshake with %s failed: %s", client, reason)
 
     @property
     def application_socket(self) -> Any:

@@ -133,11 +133,12 @@ class Exchange(Protocol):
     def argument(self, name: str) -> str | None:
         """Return the first value of a query argument, or None if it is missing."""
 
-    def ignored_proxy_fields(self) -> list[str]:
-        """Return the header fields in which a proxy reports the client, if the HTTP server ignores them (``xheaders``).
+    def ignored_proxy_fields(self) -> tuple[str, list[str]]:
+        """Return why the HTTP server ignores header fields in which a proxy reports the client, and their names.
 
-        Only if the connection is from the same computer or a private network, as those of proxies are: other clients
-        may send any field themselves.
+        The reason is ``"xheaders"`` or ``"trusted_proxies"``, the option that would be needed; ``"invalid"`` if the
+        field is not an address; or empty if none is ignored. Only if the connection is from the same computer or a
+        private network, as those of proxies are: other clients may send any field themselves.
         """
 
     def content_type(self) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from ..browser_files import SOCKJS_CLIENT, find
@@ -35,6 +36,15 @@ _SCRIPT = """
     document.domain = document.domain;
     SockJS.bootstrap_iframe();
   """
+
+#: What to do if the address of the client is that of a proxy, by the reason.
+_PROXY_ADVICE: Final = {
+    "xheaders": "If the proxy is yours and overwrites X-Real-IP, and if clients cannot connect without it, pass "
+    "xheaders=True to the HTTP server, or trusted_proxies to serve() (--xheaders or --proxy-trust of the command)",
+    "trusted_proxies": "If the proxy is yours and overwrites X-Real-IP, add its address to trusted_proxies "
+    "(--proxy-trust)",
+    "invalid": "The field is not an IP address: let the proxy set X-Real-IP to the address alone, without a port",
+}
 
 _SCRIPT_TYPE = ("Content-Type", "text/javascript; charset=UTF-8")  # RFC 9239
 _SCRIPT_HEADERS = [
@@ -104,8 +114,10 @@ class Info(Page):
             self.respond_unavailable(exchange, "draining")
             return
         # Here, and not where sessions are opened, since this is less frequent.
-        if self._looks_for_proxy and (fields := exchange.ignored_proxy_fields()):
-            self._warn_without_xheaders(exchange.remote_ip, fields)
+        if self._looks_for_proxy:
+            reason, fields = exchange.ignored_proxy_fields()
+            if reason:
+                self._warn_about_proxy(reason, exchange.remote_ip, fields)
         settings = self.server.settings
         info: dict[str, object] = {
             "websocket": self.server.websockets_enabled,
@@ -119,13 +131,12 @@ class Info(Page):
         headers = self.headers(exchange, ("Content-Type", "application/json; charset=UTF-8"), NO_CACHE)
         exchange.respond(200, headers, json.dumps(info).encode())
 
-    def _warn_without_xheaders(self, ip: str, fields: list[str]) -> None:
+    def _warn_about_proxy(self, reason: str, ip: str, fields: list[str]) -> None:
         """Warn once that all clients seem to have the address of a proxy."""
         self._looks_for_proxy = False
         message = (
             "A request at the prefix %r came through a proxy at %s (it has %s), which the server takes for the client: "
-            "info.ip, verify_ip and max_sessions_per_ip use the address of the proxy. If the proxy is yours and "
-            "overwrites X-Real-IP, and if clients cannot connect without it, pass xheaders=True to the HTTP server; "
+            f"info.ip, verify_ip and max_sessions_per_ip use the address of the proxy. {_PROXY_ADVICE[reason]}; "
             "otherwise set warn_without_xheaders=False"
         )
         arguments = self.server.prefix, ip or "a Unix socket", ", ".join(fields)

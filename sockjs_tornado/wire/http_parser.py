@@ -230,7 +230,9 @@ def _parse_head_python(
     line = _REQUEST_LINE.match(data, start, limit)
     if line is None:
         if not _INCOMPLETE_REQUEST_LINE.fullmatch(data, start, limit):
-            raise BadRequest(400, "Invalid request line.")
+            # The beginning of a TLS handshake.
+            is_tls = data.startswith(b"\x16\x03", start)
+            raise BadRequest(400, "TLS on a port without TLS." if is_tls else "Invalid request line.")
         if is_too_long:
             raise BadRequest(414, "Request line too long.", "request_uri")
         return None

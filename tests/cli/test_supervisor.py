@@ -279,6 +279,18 @@ async def test_the_workers_are_restarted_one_after_another(running: Running, cap
     ]
 
 
+async def test_a_restart_waits_until_the_workers_serve(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    pids = running.ready()
+    # As while they are starting.
+    running.supervisor._started.clear()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(running.supervisor._restart_requested.is_set)
+    assert messages(caplog) == []
+    running.supervisor._started.set()
+    await running.all_ready(*pids.values())
+    await until(lambda: "Restarted the workers" in caplog.text)
+
+
 async def test_a_restart_ends_with_a_worker_that_cannot_start(
     running: Running, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

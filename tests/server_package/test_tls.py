@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import ssl
 import weakref
@@ -88,6 +89,24 @@ async def test_a_handshake_has_a_deadline(listen: Listen, monkeypatch: pytest.Mo
     monkeypatch.setattr(secure_connection, "HANDSHAKE_TIMEOUT", 1000)
     site.tls = tls
     assert (await (await site.connect()).ask("GET", "/")).text == "hello"
+
+
+async def test_clients_that_use_tls_on_the_wrong_port_are_recognised(
+    listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.server")
+    with_tls, without = [await listen({"/": Hello.counting()}, kind) for kind in ("tls", "tcp")]
+    tls, with_tls.tls = with_tls.tls, None
+    without.tls = tls
+    client = await with_tls.connect()
+    client.write(request("GET", "/"))
+    await client.rest()
+    with pytest.raises(ssl.SSLError):
+        await without.connect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "TLS handshake with 127.0.0.1 failed: HTTP without TLS on a port with TLS",
+        "Malformed HTTP message from 127.0.0.1: TLS on a port without TLS.",
+    ]
 
 
 async def test_close_all_connections_within_the_handshake(listen: Listen) -> None:

@@ -46,8 +46,8 @@ class StreamsExchange:
         names = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")
         return accept_handshake(*map(self.header, names)), []
 
-    def ignored_proxy_fields(self) -> list[str]:
-        return []
+    def ignored_proxy_fields(self) -> tuple[str, list[str]]:
+        return "", []
 
     def cookie(self, name: str) -> str | None:
         return dict(pair.split("=") for pair in self.header("Cookie").split("; ") if pair).get(name)

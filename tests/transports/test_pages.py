@@ -8,7 +8,7 @@ import re
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from application import Echo, LogWatch, Serve, close_router
@@ -85,9 +85,44 @@ async def test_a_proxy_whose_fields_are_ignored_is_reported_once(
         text = logged.take(f"A request at the prefix '{router.prefix}' came through a proxy at 127.0.0.1").getMessage()
         assert "(it has X-Real-Ip, Forwarded)" in text
         assert "pass xheaders=True" in text
+        assert "--proxy-trust of the command" in text
     assert logged.records == []
     for router in (trusting, other, silent):
         await close_router(router)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "advice"),
+    [
+        ({"trusted_proxies": ["10.0.0.1"]}, "X-Real-IP: 192.0.2.7", "add its address to trusted_proxies"),
+        ({"trusted_proxies": ["127.0.0.1"]}, "X-Real-IP: 192.0.2.7:5555", "(it has X-Real-Ip), .* without a port"),
+        (
+            {"xheaders": True},
+            "X-Forwarded-For: 192.0.2.7, 192.0.2.8:5555",
+            "(it has X-Forwarded-For), .* without a port",
+        ),
+        ({"xheaders": True, "server": "tornado"}, "X-Real-IP: unknown", "(it has X-Real-Ip), .* without a port"),
+        ({"trusted_proxies": ["127.0.0.1"]}, "X-Real-IP: 192.0.2.7", None),
+        ({"xheaders": True}, "X-Forwarded-For: 192.0.2.7:5555, 192.0.2.8", None),
+        ({"xheaders": True}, "Forwarded: for=192.0.2.7", None),
+    ],
+)
+async def test_a_proxy_that_is_not_trusted_or_reports_no_address_is_reported(
+    options: dict[str, Any], field: str, advice: str | None, logged: LogWatch
+) -> None:
+    router = SockJSRouter(Echo, "/a")
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, **options):
+        client = await within(Client.connect(port))
+        for _ in range(2):
+            assert (await client.ask("GET", "/a/info", field)).status == 200
+        await client.leave()
+    if advice is not None:
+        text = logged.take("A request at the prefix '/a' came through a proxy at 127.0.0.1").getMessage()
+        assert re.search(advice.replace("(", r"\(").replace(")", r"\)"), text)
+    await close_router(router)
 
 
 @pytest.mark.parametrize(
