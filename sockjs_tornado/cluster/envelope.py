@@ -222,6 +222,7 @@ class RedisKeys:
             raise ConfigurationError(f'namespace: got {namespace!r}, expected a non-empty str such as "sockjs"')
         self.namespace = _add_hash_tag(namespace) if hash_tag else namespace
         self.has_hash_tag = hash_tag
+        self.database = database
         self._database = f"/{database}" if database else ""
         self._room = self._name(f"room{self._database}", "")
         self._topic = self._name(f"topic{self._database}", "")

@@ -11,7 +11,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, Final
 
 import redis
@@ -24,11 +24,10 @@ from ..validation import named_arguments, warn_application
 from .base import WaitForAll
 from .commands import Commands
 from .credentials import CredentialsFunction
-from .envelope import RedisKeys
 from .envelope_signing import EnvelopeSigner
 from .history import position_of
 from .presence_reading import count_command, decode_counts, decode_entries, decode_in_slices, read_command
-from .publisher_commands import Signers, control_command, room_command, room_commands, topic_command
+from .publisher_commands import ListenerCheck, Signers, control_command, room_command, room_commands, topic_command
 from .publisher_connection import create_client
 from .redis_connection import Args, RedisURL
 from .redis_errors import CONNECTION_ERRORS, mask_user, translate_error
@@ -69,6 +68,7 @@ class _BasePublisher(ABC):
         redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
         self._keys = redis_url.keys
         self._signers = Signers(self._keys, secret)
+        self._listeners = ListenerCheck(self._keys)
         self._prepare(redis_url)
 
     @abstractmethod
@@ -133,6 +133,7 @@ class Publisher(_BasePublisher):
         with _translated_errors(), self._signers.borrow() as signer:
             options = PublishOptions(history, ttl, idempotency_key)
             reply = self._send(room_command(self._keys, signer, room, message, options))
+            self._check_listeners(reply, signer)
         return position_of(reply)
 
     def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
@@ -191,7 +192,9 @@ class Publisher(_BasePublisher):
             ClusterUnavailable: Redis is unavailable, or rejected the command.
             ClusterError: Redis requires another user or password.
         """
-        self._run(lambda keys, signer: topic_command(keys, signer, topic, message))
+        self._begin()
+        with _translated_errors(), self._signers.borrow() as signer:
+            self._check_listeners(self._send(topic_command(self._keys, signer, topic, message)), signer)
 
     def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of the members of a room, on all nodes, as ``router.presence`` does.
@@ -221,12 +224,16 @@ class Publisher(_BasePublisher):
             return self._send(command)
 
     def _execute(self, command: Command) -> None:
-        self._run(lambda keys, signer: control_command(keys, signer, command))
-
-    def _run(self, command: Callable[[RedisKeys, EnvelopeSigner], Args]) -> None:
         self._begin()
         with _translated_errors(), self._signers.borrow() as signer:
-            self._send(command(self._keys, signer))
+            self._listeners.check(self._send(control_command(self._keys, signer, command)))
+
+    def _check_listeners(self, reply: object, signer: EnvelopeSigner) -> None:
+        """Check, once, whether there is a node, if nobody has received a message."""
+        if self._listeners.is_due(reply):
+            # The message was sent: its publisher must not get an error now, and repeat it.
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                self._listeners.check(self._send(self._listeners.command(signer)))
 
     def _send(self, command: Args) -> Any:
         """Send a command, and return the reply."""
@@ -303,7 +310,9 @@ class AsyncPublisher(_BasePublisher):
     ) -> Position | None:
         """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
         options = PublishOptions(history, ttl, idempotency_key)
-        return position_of(await self._commands.call(*room_command(self._keys, self._signer, room, message, options)))
+        reply = await self._commands.call(*room_command(self._keys, self._signer, room, message, options))
+        await self._check_listeners(reply)
+        return position_of(reply)
 
     async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
         """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""
@@ -327,7 +336,7 @@ class AsyncPublisher(_BasePublisher):
 
     async def publish_topic(self, topic: str, message: Any) -> None:
         """Send a message to the callbacks of a topic on all nodes; see :meth:`Publisher.publish_topic`."""
-        await self._commands.call(*topic_command(self._keys, self._signer, topic, message))
+        await self._check_listeners(await self._commands.call(*topic_command(self._keys, self._signer, topic, message)))
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of the members of a room, on all nodes; see :meth:`Publisher.presence`."""
@@ -340,7 +349,12 @@ class AsyncPublisher(_BasePublisher):
         return sum(decode_counts(await self._commands.call(*count_command(self._keys, room))).values())
 
     async def _execute(self, command: Command) -> None:
-        await self._commands.call(*control_command(self._keys, self._signer, command))
+        self._listeners.check(await self._commands.call(*control_command(self._keys, self._signer, command)))
+
+    async def _check_listeners(self, reply: object) -> None:
+        if self._listeners.is_due(reply):
+            with contextlib.suppress(ClusterError):
+                self._listeners.check(await self._commands.call(*self._listeners.command(self._signer)))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -2,14 +2,15 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from ..protocol import encode_message
-from ..session.control import Command
+from ..session.control import Command, Target
 from ..session.ports import PublishOptions
 from ..session.rooms import check_room, check_rooms
 from .envelope import CONTROL, Channel, RedisKeys
@@ -18,6 +19,43 @@ from .history import publish_command, publish_many_commands
 from .redis_connection import Args
 from .secret import SecretOption, check_secret
 from .topics import encode_topic_message
+
+logger = logging.getLogger(__name__)
+
+#: A command that no connection matches, but all nodes receive.
+_NOTHING: Final = Command("leave", Target("id", "none:none"), ("",))
+
+
+class ListenerCheck:
+    """Warns, once, if a publisher sends to no node, because it has the namespace or the database of another cluster.
+
+    Redis replies with the number of subscribers. A room or topic may have none, but each node has subscribed to the
+    channel for commands. With Redis Cluster, the number may be too small.
+    """
+
+    def __init__(self, keys: RedisKeys) -> None:
+        self._keys = keys
+        self._is_done = self._has_warned = keys.has_hash_tag
+
+    def is_due(self, reply: object) -> bool:
+        """Return whether a message was received by nobody, and it is unknown whether there is a node."""
+        return reply == 0 and not self._is_done
+
+    def command(self, signer: EnvelopeSigner) -> Args:
+        """Return a command without effect, whose reply is for :meth:`check`."""
+        self._is_done = True
+        return control_command(self._keys, signer, _NOTHING)
+
+    def check(self, reply: object) -> None:
+        """Warn if the reply to a command says that no node has received it."""
+        if reply == 0 and not self._has_warned:
+            self._has_warned = self._is_done = True
+            logger.warning(
+                "No node receives the messages of this publisher: none has subscribed to the namespace %r and the "
+                "database %d of this Redis server. Check that the nodes run, and have the same URL and namespace",
+                self._keys.namespace,
+                self._keys.database,
+            )
 
 
 class Signers:

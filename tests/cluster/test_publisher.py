@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from .conftest import StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"
+
+#: What is logged, once, if a publisher finds no node.
+NOBODY = "No node receives the messages of this publisher: none has subscribed to the namespace "
 
 #: Publishes before it forks, and in three children.
 FORKING = """
@@ -42,6 +46,15 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 publisher.publish("lobby", "parent")
 publisher.close()
 """
+
+
+@pytest.fixture
+def _logged_that_there_is_no_node(logged: LogWatch) -> Iterator[None]:
+    yield
+    logged.take(NOBODY)
+
+
+without_nodes = pytest.mark.usefixtures("_logged_that_there_is_no_node")
 
 
 async def test_members_receive_messages(node: StartNode, redis_server: RedisServer) -> None:
@@ -75,6 +88,7 @@ async def test_it_needs_no_event_loop_and_works_after_a_fork(node: StartNode, re
         assert [turn for child, turn in received[1:-1] if child == number] == list(range(20))
 
 
+@without_nodes
 async def test_it_warns_that_it_blocks_an_event_loop(redis_server: RedisServer) -> None:
     def publish() -> None:
         publisher.publish(ROOM, "x")
@@ -89,6 +103,36 @@ async def test_it_warns_that_it_blocks_an_event_loop(redis_server: RedisServer) 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             await asyncio.to_thread(publish)
+
+
+@pytest.mark.parametrize("call", ["publish", "publish_topic", "select"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_it_warns_once_that_no_node_listens(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, call: str, is_async: bool
+) -> None:
+    await node()
+    here: Any = AsyncPublisher if is_async else Publisher
+
+    async def publish(publisher: Any) -> None:
+        def run() -> Any:
+            if call == "select":
+                return publisher.select(tag="nobody").disconnect()
+            return getattr(publisher, call)("empty", "x")
+
+        if not is_async:
+            await asyncio.to_thread(run)
+            await asyncio.to_thread(run)
+        else:
+            async with publisher:
+                await within(run())
+                await within(run())
+
+    await publish(here(redis_server.url))
+    assert logged.records == []
+    await publish(here(redis_server.url, namespace="chat"))
+    assert logged.take(f"{NOBODY}'chat' and the database 0 of this Redis server.").levelname == "WARNING"
+    await publish(here(redis_server.url.removesuffix("/0") + "/1"))
+    logged.take(f"{NOBODY}'sockjs' and the database 1 of this Redis server.")
 
 
 async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServer) -> None:
@@ -160,11 +204,13 @@ async def test_publish_many(node: StartNode, redis_server: RedisServer) -> None:
     assert [await peer.message() for _ in range(10)] == [{"a": 1}] * 5 + ["b"] * 5
 
 
+@without_nodes
 async def test_many_messages_of_one_turn_are_published(redis_server: RedisServer) -> None:
     async with AsyncPublisher(redis_server.url) as publisher:
         assert set(await within(asyncio.gather(*(publisher.publish(str(n), "x") for n in range(20_000))))) == {None}
 
 
+@without_nodes
 def test_the_async_publisher_works_in_one_event_loop_after_another(redis_server: RedisServer) -> None:
     publisher = AsyncPublisher(redis_server.url)
 
@@ -180,6 +226,7 @@ def test_the_async_publisher_works_in_one_event_loop_after_another(redis_server:
         assert position.offset == number
 
 
+@without_nodes
 async def test_the_first_message_after_an_idle_cut_is_published(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +273,7 @@ def test_publish_many_without_redis_raises(redis_server: RedisServer) -> None:
             publisher.publish_many(["a", "b"], "x")
 
 
+@without_nodes
 def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServer) -> None:
     with Publisher(redis_server.url) as publisher:
         assert publisher.publish(ROOM, "x") is None
@@ -273,6 +321,7 @@ async def test_only_the_first_failure_of_many_is_reported(logged: LogWatch, coun
     assert logged.records == []
 
 
+@without_nodes
 def test_a_required_password(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--requirepass", "secret") as server:
         with Publisher(server.url) as publisher, pytest.raises(ClusterError, match="user or password"):
@@ -315,6 +364,7 @@ async def test_the_async_publisher_keeps_the_order(node: StartNode, redis_server
     assert [await peer.message() for _ in range(51)] == [*map(str, range(50)), "last"]
 
 
+@without_nodes
 async def test_an_outage_of_the_async_publisher(redis_server: RedisServer, logged: LogWatch) -> None:
     async with AsyncPublisher(redis_server.url) as publisher:
         redis_server.kill()
