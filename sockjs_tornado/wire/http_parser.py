@@ -231,7 +231,7 @@ def _parse_head_python(
     if line is None:
         if not _INCOMPLETE_REQUEST_LINE.fullmatch(data, start, limit):
             # The beginning of a TLS handshake.
-            is_tls = data.startswith(b"\x16\x03", start)
+            is_tls = data[start : start + 2] == b"\x16\x03"
             raise BadRequest(400, "TLS on a port without TLS." if is_tls else "Invalid request line.")
         if is_too_long:
             raise BadRequest(414, "Request line too long.", "request_uri")
