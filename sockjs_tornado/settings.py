@@ -176,7 +176,8 @@ class Settings(Validated):
             True. ``sockjs_tornado.HTTPServer`` does not need it.
         json_encode: A function that encodes messages which are not text, for types that JSON does not have, such as
             dates: it is called with the message and returns JSON as ``str`` or ``bytes``, as ``msgspec.json.encode``
-            does. Exceptions reach the caller of ``send``. Default None, for dicts, lists and tuples only.
+            does. Exceptions reach the caller of ``send``. It is also called with a list when it is set: if it then
+            returns anything else than JSON, that is an error. Default None, for dicts, lists and tuples only.
         max_message_size: Maximum size in bytes of an incoming message or POST body. If it is exceeded, the client gets
             close code 1009 or, before the body is read, status 413. Default: ``websocket_max_message_size`` of
             Tornado's application, or 10485760 (10 MiB).
