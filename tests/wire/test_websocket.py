@@ -333,7 +333,8 @@ def test_close_codes_are_judged_by_section_7_4() -> None:
     reason = "\u20ac".encode()
     allowed = REGISTERED_CODES | set(range(3000, 5000))
     accepted = set()
-    for code in range(1 << 16):
+    # Above the allowed ones only some, but of each thousand.
+    for code in [*range(5001), *range(5001, 1 << 16, 61), (1 << 16) - 1]:
         (event,) = FrameParser(NO_LIMIT).feed(frame(CLOSE, code.to_bytes(2, "big") + reason))
         if isinstance(event, Close):
             assert event == Close(code, reason.decode())
