@@ -189,15 +189,14 @@ def id_watch() -> Iterator[IdWatch]:
     """Fail a test in which the server logged a session id, at any level."""
     session_ids.clear()
     watch = IdWatch()
-    loggers = [*map(logging.getLogger, SERVER_LOGGERS)]
+    loggers = {logger: logger.level for logger in map(logging.getLogger, SERVER_LOGGERS)}
     for logger in loggers:
-        # The level remains: to change it clears the caches of all loggers, which would take 5 seconds in all tests.
-        if logger.level != logging.DEBUG:
-            logger.setLevel(logging.DEBUG)
+        logger.setLevel(logging.DEBUG)
         logger.addHandler(watch)
     yield watch
-    for logger in loggers:
+    for logger, level in loggers.items():
         logger.removeHandler(watch)
+        logger.setLevel(level)
     leaks = watch.leaks(session_ids)
     assert not leaks, f"logged with a session id: {leaks}"
 
