@@ -23,6 +23,7 @@ from ..serving import bind_sockets, describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .built_in import BUILT_IN, load_connection
+from .exit_limit import exit_limit
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
 from .serve_tls import create_tls
@@ -34,6 +35,9 @@ STOP_SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "
 
 #: Seconds from the signal to the end of draining, apart from the drain time and twice ``disconnect_delay``.
 _DEADLINE_MARGIN: Final = 15
+
+#: Seconds after that for functions in threads. Before a worker is killed, but after a blocked callback was reported.
+_THREADS_MARGIN: Final = 4
 
 #: Clients that wait to be accepted, as in Tornado.
 _BACKLOG: Final = 128
@@ -326,6 +330,11 @@ def run_process(
         tune_garbage_collector()
         on_start(http)
 
+    def draining(http: HTTPServer, number: int) -> None:
+        begin_exit()
+        if on_drain is not None:
+            on_drain(http, number)
+
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
             if monitoring is not None:
@@ -339,11 +348,12 @@ def run_process(
                 deadline=drain_deadline(options, router),
                 signals=STOP_SIGNALS,
                 on_start=started,
-                on_drain=on_drain,
+                on_drain=draining,
                 **arguments,
             )
 
     # The cluster's start reads the files that the URL of Redis names, and opens its listener.
     named = contextlib.nullcontext() if options.redis is None else cluster_options_named(options)
-    with named, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
+    limit = exit_limit(drain_deadline(options, router) + _THREADS_MARGIN)
+    with limit as begin_exit, named, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
         runner.run(run())

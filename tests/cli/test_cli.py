@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TextIO
 
 import pytest
-from application import Echo, Journal, Serve
+from application import Echo, Journal, LogWatch, Serve
 from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, within
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
@@ -64,6 +64,17 @@ class Shouting(SockJSConnection):
             self.close(4001, "\x1b]0;owned\x07")
         else:
             self.send(message.upper())
+
+
+class Waiting(SockJSConnection):
+    """Waits in a thread until :attr:`may_return` is set."""
+
+    is_called = threading.Event()
+    may_return = threading.Event()
+
+    async def on_message(self, message: str) -> None:
+        self.is_called.set()
+        await asyncio.to_thread(self.may_return.wait, 60)
 
 
 @contextlib.contextmanager
@@ -327,6 +338,28 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     names = ", ".join(TRANSPORTS)
     ended = serve_here(*more, visit=visit)
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
+def test_a_function_in_a_thread_does_not_keep_serve_running(monkeypatch: pytest.MonkeyPatch, logged: LogWatch) -> None:
+    ended: list[int] = []
+
+    def end(status: int) -> None:
+        ended.append(status)
+        Waiting.may_return.set()
+
+    def visit(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+            sock.sendall(request("GET", "/sockjs/websocket", *HANDSHAKE) + frame(TEXT, "hello"))
+            assert Waiting.is_called.wait(TIMEOUT)
+
+    monkeypatch.setattr("os._exit", end)
+    monkeypatch.setattr("sockjs_tornado.cli.serve_process._DEADLINE_MARGIN", 0)
+    monkeypatch.setattr("sockjs_tornado.cli.serve_process._THREADS_MARGIN", 0.5)
+    arguments = (f"{__name__}.Waiting", "--drain-time", "0.1", "--set", "disconnect_delay=0.1")
+    assert serve_here(*arguments, visit=visit).returncode == 0
+    assert ended == [1]
+    assert "threading.py" in logged.take("functions in threads, as of asyncio.to_thread(), have not").getMessage()
+    logged.records.clear()
 
 
 def test_serve_encrypts_if_it_has_a_certificate(certificate: tuple[Path, Path]) -> None:
