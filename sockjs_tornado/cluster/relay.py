@@ -122,8 +122,9 @@ class SessionRelay:
             if location is Location.HERE:
                 await self._serve_here(key, endpoint, exchange)
                 return
-            # If the client has disconnected, its messages are still delivered to the owner.
-            if exchange.responded and (endpoint.opens_sessions or not isinstance(location, Owner)):
+            # If the client has disconnected, its messages are still delivered to the owner. A request that was sent
+            # already has a response, which may be a stream to close.
+            if request is None and exchange.responded and (endpoint.opens_sessions or not isinstance(location, Owner)):
                 return
             if location is Location.NOWHERE:
                 await _await_if_needed(endpoint.serve_session(exchange, None))

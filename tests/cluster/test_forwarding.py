@@ -50,6 +50,7 @@ async def test_the_owner_notices_that_a_client_has_disconnected(start: Start, tr
             await client.leave()
         assert await connection.closed() == (1002, "Connection interrupted")
     await until(lambda: not other.upstreams.all)
+    await until(lambda: not other.router.relay._forwarder.requests)  # type: ignore[union-attr]
 
 
 async def test_a_disconnect_while_a_worker_connects_to_the_owner(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
