@@ -220,12 +220,13 @@ def check_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
 
 
 def check_plain_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
-    """Do the same for a function whose result is used at once, and which must not be ``async def``."""
+    """Raise ConfigurationError unless a value is a function that is not ``async def``, with these parameters."""
     if not callable(function):
         raise ConfigurationError(f"{name}: expected a function, got {safe_repr(function)} ({type(function).__name__})")
     check_callback(name, function, parameters)
     if inspect.iscoroutinefunction(function):
-        raise ConfigurationError(f"{name}: expected a plain function, got {function.__qualname__}, which is async def")
+        shown = getattr(function, "__qualname__", None) or safe_repr(function)  # a partial has no name
+        raise ConfigurationError(f"{name}: expected a plain function, got {shown}, which is async def")
 
 
 def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
@@ -338,7 +339,7 @@ def named_fields(kind: type[_T]) -> type[_T]:
 
 
 def named_arguments(function: _F) -> _F:
-    """Decorate a function with keyword arguments, so that an unknown one raises an error that suggests the nearest."""
+    """Decorate a method, so that an unknown keyword argument raises ConfigurationError, which suggests the nearest."""
     plain: Any = function
     code = plain.__code__
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]

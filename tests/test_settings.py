@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -250,6 +251,10 @@ def test_a_callable_that_could_not_be_called_is_rejected(name: str) -> None:
         Settings(**wrong)
     wrong = {name: encode}
     with pytest.raises(ConfigurationError, match=rf"^{name}: expected a plain function, got .*encode, which is async"):
+        Settings(**wrong)
+    # A partial has no name.
+    wrong = {name: partial(encode)}
+    with pytest.raises(ConfigurationError, match=rf"^{name}: expected a plain function, got functools\.partial\(<func"):
         Settings(**wrong)
 
 
