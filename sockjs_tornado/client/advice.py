@@ -34,6 +34,7 @@ GENERAL: Final[Mapping[int, str]] = {
     429: "A proxy or firewall limits the rate of requests. Polling clients send many: exempt the service's URLs.",
     501: _METHOD,
 }
+_REDIRECT: Final = "Clients do not follow redirects: exempt the service's URLs from those of the proxy or a login page."
 _PLAIN_REQUEST: Final = "The port expects TLS: use https://."
 
 
@@ -100,6 +101,12 @@ _FAILURES: Final = (
     (
         "self.signed certificate",
         _SELF_SIGNED,
+    ),
+    # TLS alerts that the server has sent.
+    (
+        "alert.(certificate|bad.certificate|unknown.ca)",
+        "The server, or a proxy, requires a certificate of the client (client_cert of sockjs_tornado.client), and does "
+        "not accept this one, or got none.",
     ),
     ("certificate has expired", "Renew the certificate. With {insecure}, clients connect all the same."),
     (
@@ -178,19 +185,7 @@ def explain_status(
         options: The names of options.
     """
     if 300 <= status < 400:
-        target, requested = urlsplit(location), urlsplit(url)
-        # With the same path, it is the service under another name, such as www.example.com.
-        leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
-        # Its query may be the client's, or have a token.
-        shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
-            return (
-                f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
-                f"somebody who is logged in with {options.cookie}, or exempt the service's URLs from the login."
-            )
-        if not location:
-            return "Clients do not follow redirects: exempt the service's URLs from those of the proxy or a login page."
-        return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
+        return _explain_redirect(location, url, options)
     if status == 401:
         return (
             "Credentials are required: use a URL with them (https://user:password@host/...), or "
@@ -219,6 +214,25 @@ def explain_status(
     return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
 
 
+def _explain_redirect(location: str, url: str, options: OptionNames) -> str:
+    try:
+        target, requested = urlsplit(location), urlsplit(url)
+    except ValueError:  # for example, an IPv6 address without a closing bracket
+        return _REDIRECT
+    if not location:
+        return _REDIRECT
+    # With the same path, it is the service under another name, such as www.example.com.
+    leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
+    # Its query may be the client's, or have a token.
+    shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
+        return (
+            f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
+            f"somebody who is logged in with {options.cookie}, or exempt the service's URLs from the login."
+        )
+    return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
+
+
 def explain_transport(
     status: int, location: str, url: str, options: OptionNames = ARGUMENTS, *, retry_after: str | None = None
 ) -> str:
@@ -229,7 +243,7 @@ def explain_transport(
         location: The target of a redirect, or empty.
         url: The URL of the service.
         options: The names of options.
-        retry_after: The value of the header field, empty if there is none, or None if that is unknown.
+        retry_after: The value of Retry-After, empty if there is none, or None if that is unknown.
     """
     if status == 403:
         return "/info is allowed, so this is not about origins: a proxy rejects this method or path."

@@ -126,6 +126,12 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
             "status 301",
             "Use the target URL (https://www.example/echo)",
         ),
+        (
+            reply(302, "Location: https://[::1/echo/info"),
+            {},
+            "status 302",
+            "exempt the service's URLs from those of the",
+        ),
         (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
         (reply(400), {}, "status 400", "including its prefix"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import ssl
 import subprocess
@@ -614,8 +615,15 @@ async def test_every_transport_works_over_tls(
 
 @each_transport
 async def test_a_client_may_show_a_certificate(
-    serve: Serve, dial: Dial, transport: str, server_tls: ssl.SSLContext, certificate: tuple[Path, Path]
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Serve,
+    dial: Dial,
+    transport: str,
+    server_tls: ssl.SSLContext,
+    certificate: tuple[Path, Path],
 ) -> None:
+    # The server logs the handshake that fails, perhaps after the test.
+    monkeypatch.setattr(logging.getLogger("tornado.general"), "disabled", True)
     server_tls.verify_mode = ssl.CERT_REQUIRED
     server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
     client = await dial(
@@ -623,6 +631,9 @@ async def test_a_client_may_show_a_certificate(
     )
     await client.send("x")
     assert await within(client.recv()) == "x"
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, transport, scheme="https", host="localhost", ca_file=certificate[0])
+    assert caught.value.advice.startswith("The server, or a proxy, requires a certificate of the client (client_cert")
 
 
 @each_transport
