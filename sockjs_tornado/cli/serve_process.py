@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from tornado.web import Application
@@ -159,7 +160,7 @@ def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
 
 
 def warn_about_options(options: ServeOptions, router: SockJSRouter, environment: Mapping[str, str]) -> None:
-    """Log what the options probably were not meant to do."""
+    """Log effects of the options that were perhaps not intended."""
     if options.redis is None and "SOCKJS_SECRET" in environment:
         logger.warning("SOCKJS_SECRET has no effect without --redis")
     if (
@@ -167,7 +168,8 @@ def warn_about_options(options: ServeOptions, router: SockJSRouter, environment:
         and options.advertise is None
         and any(router.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
     ):
-        logger.warning(
+        # Not a warning: a single server, or a load balancer with sticky sessions, needs no --advertise.
+        logger.info(
             "%s without --advertise: this server has only its own sessions. If there are several, the load balancer "
             "must send all requests of a session to the same one; otherwise, clients over HTTP are disconnected. With "
             "--advertise on each of them, any server can serve any session",
@@ -243,7 +245,7 @@ def _bind_unix(path: str) -> socket.socket:
     except OSError as error:
         # Without a number: the path is too long, which only the first exception says.
         reason = os.strerror(error.errno) if error.errno else str(error.__context__ or error)
-        if error.errno == errno.EADDRINUSE and not stat.S_ISSOCK(os.stat(path).st_mode):
+        if error.errno == errno.EADDRINUSE and not Path(path).is_socket():
             reason = "it exists, and is not a socket"
         raise CannotListen(f"Cannot listen on {path}: {reason}") from None
 

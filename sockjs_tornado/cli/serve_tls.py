@@ -6,7 +6,8 @@ from typing import Final
 from ..exceptions import ConfigurationError
 from .serve_options import ServeOptions
 
-_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+# The ends of labels in PEM, such as "TRUSTED CERTIFICATE" and "RSA PRIVATE KEY".
+_CERTIFICATE: Final = b"CERTIFICATE-----"
 _KEY: Final = b"PRIVATE KEY-----"
 
 

@@ -189,6 +189,9 @@ def test_a_unix_socket_in_use_or_another_file_is_not_replaced(refused: Callable[
     file.write_text("important")
     assert refused("--uds", str(file)) == f"Cannot listen on {file}: it exists, and is not a socket"
     assert file.read_text() == "important"
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nothing")
+    assert refused("--uds", str(link)) == f"Cannot listen on {link}: it exists, and is not a socket"
     assert refused("--uds", str(tmp_path / "no/a.sock")).endswith("/no/a.sock: No such file or directory")
 
 

@@ -221,22 +221,32 @@ def test_an_error_names_the_option_as_it_was_given(
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("given", "level", "text"),
     [
-        ({}, "SOCKJS_SECRET has no effect without --redis"),
-        ({"redis": "redis://a"}, "--redis without --advertise: this server has only its own sessions."),
-        ({"redis": "redis://a", "set": {"transports": ["websocket"]}}, None),
-        ({"redis": "redis://a", "namespace": "chat", "advertise": "http://10.0.0.1:80"}, None),
+        ({}, logging.WARNING, "SOCKJS_SECRET has no effect without --redis"),
+        ({"redis": "redis://a"}, logging.INFO, "--redis without --advertise: this server has only its own sessions."),
+        ({"redis": "redis://a", "set": {"transports": ["websocket"]}}, None, ""),
+        ({"redis": "redis://a", "namespace": "chat", "advertise": "http://10.0.0.1:80"}, None, ""),
     ],
 )
 def test_options_without_the_expected_effect_are_reported(
-    given: dict[str, Any], text: str | None, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+    given: dict[str, Any],
+    level: int | None,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: LogWatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SOCKJS_SECRET", "what the nodes have in common")
     options = ServeOptions(**given)
     cluster = create_cluster(options)
+    caplog.set_level(logging.INFO, "sockjs_tornado.cli.serve_process")
     warn_about_options(options, create_router(options, cluster), os.environ)
-    if text is not None:
+    if level is None:
+        assert not caplog.records
+    else:
+        assert [(record.levelno, record.getMessage()[: len(text)]) for record in caplog.records] == [(level, text)]
+    if level == logging.WARNING:
         logged.take(text)
     if cluster is not None:
         assert cluster.keys.namespace == options.namespace
