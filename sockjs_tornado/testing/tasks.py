@@ -1,4 +1,4 @@
-"""Tasks that callbacks create: one that fails, and whose exception nobody gets, fails the test."""
+"""Tasks that callbacks create. If one fails, and nobody retrieves its exception, the test gets it."""
 
 import asyncio
 import weakref
@@ -29,7 +29,7 @@ class TaskWatch:
         self._tasks.add(task)
 
     def take_errors(self) -> list[BaseException]:
-        """Return the exceptions that nobody has got, and forget all tasks that have ended."""
+        """Return the exceptions that nobody has retrieved, and forget all tasks that have ended."""
         ended = [task for task in self._tasks if task.done()]
         self._tasks.difference_update(ended)
         errors = []
@@ -52,7 +52,7 @@ class _WatchedTask(asyncio.Task[Any]):
         try:
             return (yield from super().__await__())
         finally:
-            # Not if the one that waits was cancelled before.
+            # If the waiting task was cancelled, this one may still be running.
             self.is_retrieved |= self.done()
 
     __iter__ = __await__

@@ -46,7 +46,7 @@ class RouterWatch(ThrottledLog):
     def release(self, router: Any) -> None:
         """Count one client less; after the last one, the router has its own log again.
 
-        Not before, the exceptions of tasks count that nobody has got: an ``on_close`` may await a task.
+        Exceptions of tasks are reported only then, if nobody has retrieved them: an ``on_close`` may await a task.
         """
         self.clients -= 1
         if not self.clients:
