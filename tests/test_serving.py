@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, 
 from programs import ServerProgram
 from tornado.web import Application, FallbackHandler, RequestHandler, StaticFileHandler
 
-from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter
+from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, stop_watchdog
 from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.http.application_rules import routers_of
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.server.proxies import TrustedProxies
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, describe_address, http_server, serve
+from sockjs_tornado.stop_watchdog import StopWatchdog
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -193,6 +195,41 @@ async def test_a_blocked_event_loop_does_not_keep_the_program_running(
     assert ended.status == 1
     assert "Ending the process without closing the sessions: a callback blocks the event loop" in ended.errors
     assert ended.errors.count("time.sleep(3600)" if blocked == "sleep" else "pbkdf2_hmac(") == 2
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_signals_are_counted_with_and_without_the_descriptor_for_wakeups(
+    is_replaced: bool, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    loop, ended, received = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+    monkeypatch.setattr("os._exit", lambda status: ended.set())
+    monkeypatch.setattr(stop_watchdog, "BLOCKED_AFTER", 0.05)
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        if not is_replaced:
+            loop.add_signal_handler(signal.SIGUSR1, received.set)
+        with StopWatchdog([signal.SIGUSR2], 1000) as watchdog:
+            if is_replaced:
+                # The event loop replaces the descriptor.
+                loop.add_signal_handler(signal.SIGUSR1, received.set)
+            # The application's own signals still arrive, which are not counted.
+            for _ in range(2):
+                signal.raise_signal(signal.SIGUSR1)
+                await within(received.wait())
+                received.clear()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGUSR2)
+                if is_replaced:
+                    watchdog.signal_received()
+            # This blocks the event loop.
+            assert ended.wait(TIMEOUT)
+        signal.raise_signal(signal.SIGUSR1)
+        await within(received.wait())
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR2, before)
+    assert "ended.wait(TIMEOUT)" in logged.take("Ending the process without closing the sessions").getMessage()
+    logged.records.clear()
 
 
 async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) -> None:
@@ -548,7 +585,7 @@ async def test_the_callbacks_are_called_when_it_starts_and_before_it_drains(capl
     await within(started.wait())
     async with connected(port) as client:
         websocket = await open_websocket(client)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert await websocket.text() == RESTART
         # The server was stopped.
         with pytest.raises(ConnectionRefusedError):

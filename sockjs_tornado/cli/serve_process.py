@@ -83,8 +83,9 @@ def cluster_options_named(options: ServeOptions) -> Iterator[None]:
     except (ClusterError, ConfigurationError) as error:
         names = {"secret": "SOCKJS_SECRET"}
         names |= {argument: options.source(option) for option, argument in _CLUSTER_ARGUMENTS.items()}
-        # There is no such option.
+        # There are no such options.
         text = str(error).replace(", or set allow_public_listener=True", "")
+        text = text.replace("give it as listen, and advertise the address", "give the private address")
         # These are no words of English, so that they are replaced anywhere.
         text = re.sub(r"\btls_\w+", lambda found: names.get(found[0], found[0]), text)
         name, separator, rest = text.partition(": ")

@@ -208,6 +208,10 @@ def test_a_worker_is_part_of_a_cluster(tmp_path: Path) -> None:
         ({"connection": "nothing"}, r"a\.toml: connection: expected echo, chat, or a SockJSConnection subclass"),
         ({"redis": "http://a"}, r"a\.toml: redis: got http://a, the scheme is not "),
         ({"redis": "cluster://a", "namespace": "{"}, r"a\.toml: namespace: got '{', expected"),
+        (
+            {"redis": "redis://a", "advertise": "http://0.0.0.0:1"},
+            r"a\.toml: advertise: got '.*', to which other nodes cannot connect; give the private address at",
+        ),
         ({"redis": "redis://a", "advertise": "http://a..b:1"}, r"a\.toml: advertise: got 'http://a\.\.b:1', expected"),
     ],
 )
