@@ -129,9 +129,10 @@ class PendingMessages:
                 asyncio.get_running_loop().call_soon(self._deliver_released)
                 return
         self._is_scheduled = False
-        if self._all_delivered is not None:
-            self._all_delivered.set_result(None)
-            self._all_delivered = None
+        delivered, self._all_delivered = self._all_delivered, None
+        # If release_all() was cancelled in this turn, it has not continued yet.
+        if delivered is not None and not delivered.done():
+            delivered.set_result(None)
 
     def _deliver_tag(self, tag: int) -> None:
         room = self._order.get(tag)
