@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
+from math import inf
 from typing import Any, Final
 
 from tornado.httputil import HTTPConnection as TornadoConnection
@@ -18,7 +19,7 @@ from ..exceptions import ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
-from ..validation import check_seconds, is_size, safe_repr
+from ..validation import is_size, is_zero_or_more, safe_repr
 from ..wire.http_parser import RequestHead
 from ..wire.sockets import set_keepalive
 from ..wire.tornado_internals import AcceptingServer
@@ -46,19 +47,28 @@ READ_SIZE: Final = 64 * 1024
 
 #: The options with numbers, of which 0 and None stand for the default, and those that are on or off.
 _SECONDS_OPTIONS: Final = ("idle_connection_timeout", "body_timeout")
-_SIZE_OPTIONS: Final = ("chunk_size", "max_header_size", "max_body_size", "max_buffer_size")
+_SIZE_OPTIONS: Final = ("chunk_size", "max_header_size")
+#: Sizes may be a float, such as 10e6, where they are only compared.
+_LIMIT_OPTIONS: Final = ("max_body_size", "max_buffer_size")
 _FLAG_OPTIONS: Final = ("no_keep_alive", "xheaders", "decompress_request")
+
+
+def _is_limit(value: Any) -> bool:
+    """Return whether a value is a number, 0 or more; infinity is no limit."""
+    return is_zero_or_more(value) or value == inf
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for a value that Tornado would accept, and that has another meaning than it seems."""
-    for name in _SECONDS_OPTIONS:
-        if options.get(name) is not None:
-            check_seconds(name, options[name])
-    for name in _SIZE_OPTIONS:
-        value = options.get(name)
-        if not (value is None or is_size(value)):
-            raise ConfigurationError(f"{name}: expected a number of bytes, got {safe_repr(value)}")
+    for names, is_valid, expected in (
+        (_SECONDS_OPTIONS, _is_limit, "a number of seconds, 0 or more"),
+        (_SIZE_OPTIONS, is_size, "a number of bytes"),
+        (_LIMIT_OPTIONS, _is_limit, "a number of bytes"),
+    ):
+        for name in names:
+            value = options.get(name)
+            if value is not None and not is_valid(value):
+                raise ConfigurationError(f"{name}: expected {expected}, got {safe_repr(value)}")
     for name in _FLAG_OPTIONS:
         # "false" would be true.
         if options.get(name, False) not in (True, False, None):

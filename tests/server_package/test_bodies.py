@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -235,9 +236,18 @@ async def test_a_handler_that_does_not_want_the_rest_of_a_body(listen: Listen) -
         assert await client.rest() == b""
 
 
-async def test_bodies_have_a_maximum_size(listen: Listen) -> None:
+# As in Tornado, sizes and timeouts that are only compared may be a float, or infinite.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_body_size": 1000},
+        {"max_body_size": 1e3, "max_buffer_size": inf, "idle_connection_timeout": inf, "body_timeout": inf},
+    ],
+    ids=["int", "float"],
+)
+async def test_bodies_have_a_maximum_size(listen: Listen, options: dict[str, Any]) -> None:
     echo = new_echo()
-    site = await listen({"/": echo}, max_body_size=1000)
+    site = await listen({"/": echo}, **options)
     for data in (
         request("POST", "/", "Content-Length: 1001"),
         request("POST", "/", "Transfer-Encoding: chunked") + b"3e9\r\n",
