@@ -16,13 +16,10 @@ from .serve_process import (
     greet,
     loop_factory,
     monitoring_application,
-    open_monitoring_sockets,
-    open_sockets,
-    ports_of,
-    removed_at_end,
     run_process,
     warn_about_options,
 )
+from .serve_sockets import open_monitoring_sockets, open_sockets, ports_of, removed_at_end
 from .serve_tls import create_tls
 from .systemd import notify
 

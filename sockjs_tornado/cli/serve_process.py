@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
 import re
 import signal
 import socket
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from tornado.web import Application
@@ -20,13 +17,14 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..extras import install_command
 from ..router import SockJSRouter
 from ..server import HTTPServer
-from ..serving import bind_sockets, describe_address, http_server, serve
+from ..serving import describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .built_in import BUILT_IN, load_connection
 from .exit_limit import exit_limit
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
+from .serve_sockets import CannotListen
 from .serve_tls import create_tls
 
 logger = logging.getLogger(__name__)
@@ -39,9 +37,6 @@ _DEADLINE_MARGIN: Final = 15
 
 #: Seconds after that for functions in threads. Before a worker is killed, but after a blocked callback was reported.
 _THREADS_MARGIN: Final = 4
-
-#: Clients that wait to be accepted, as in Tornado.
-_BACKLOG: Final = 128
 
 # Python's thresholds of the garbage collector, before the application is imported.
 _INITIAL_GC_THRESHOLDS: Final = gc.get_threshold()
@@ -60,10 +55,6 @@ _CLUSTER_ARGUMENTS: Final = {
     "node_keyfile": "tls_key",
     "node_cafile": "tls_ca",
 }
-
-
-class CannotListen(Exception):
-    """A listening socket cannot be opened; the text says why."""
 
 
 #: The errors that keep a process from serving.
@@ -187,81 +178,6 @@ def loop_factory(options: ServeOptions) -> Callable[[], asyncio.AbstractEventLoo
     except ImportError as error:
         raise ConfigurationError(f"{options.source('uvloop')}: {error}; {install_command('fast')}") from error
     return uvloop.new_event_loop
-
-
-def open_sockets(options: ServeOptions) -> list[socket.socket]:
-    """Return the listening sockets, or raise CannotListen."""
-    if options.fd is not None:
-        return [_inherit(options.fd)]
-    if options.uds is not None:
-        return [_bind_unix(options.uds)]
-    return listen_on(options.host, options.port)
-
-
-def open_monitoring_sockets(options: ServeOptions, worker: int = 0) -> list[socket.socket]:
-    """Return a worker's listening sockets for the metrics and health checks, or raise CannotListen."""
-    if options.metrics_port is None:
-        return []
-    return listen_on(options.metrics_host, options.metrics_port and options.metrics_port + worker)
-
-
-def ports_of(sockets: Sequence[socket.socket]) -> list[int]:
-    """Return the port of the sockets, if there is any, in a list."""
-    return [sock.getsockname()[1] for sock in sockets[:1]]
-
-
-def listen_on(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on a port, or raise CannotListen."""
-    try:
-        return bind_sockets(port, host)
-    except OSError as error:
-        raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
-
-
-def _inherit(number: int) -> socket.socket:
-    problem = "is not open"
-    with contextlib.suppress(OSError, OverflowError):
-        is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
-        problem = "is not a listening socket"
-        if is_socket:
-            sock = socket.socket(fileno=os.dup(number))
-            if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                os.close(number)
-                return sock
-            sock.close()
-    raise CannotListen(f"Cannot listen on the file descriptor {number}: it {problem}")
-
-
-def _bind_unix(path: str) -> socket.socket:
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):
-                with socket.socket(socket.AF_UNIX) as probe:
-                    # A server that accepts nobody at the moment must not keep this one waiting.
-                    probe.setblocking(False)
-                    if probe.connect_ex(path) == errno.ECONNREFUSED:
-                        # Left behind by a process that was killed.
-                        os.unlink(path)
-        return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
-    except OSError as error:
-        # Without a number: the path is too long, which only the first exception says.
-        reason = os.strerror(error.errno) if error.errno else str(error.__context__ or error)
-        if error.errno == errno.EADDRINUSE and not Path(path).is_socket():
-            reason = "it exists, and is not a socket"
-        raise CannotListen(f"Cannot listen on {path}: {reason}") from None
-
-
-@contextlib.contextmanager
-def removed_at_end(path: str | None) -> Any:
-    """Remove a Unix socket at the end, unless another process has replaced it."""
-    created = None if path is None else os.stat(path)
-    try:
-        yield
-    finally:
-        if path is not None and created is not None:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(path), created):
-                    os.unlink(path)
 
 
 def monitoring_application(options: ServeOptions, router: SockJSRouter) -> Application | None:

@@ -25,10 +25,9 @@ from .serve_process import (
     describe_error,
     drain_deadline,
     greet,
-    open_monitoring_sockets,
-    ports_of,
     run_process,
 )
+from .serve_sockets import open_monitoring_sockets, ports_of
 from .supervisor import Supervisor
 
 #: Seconds that a worker may take to end after its drain.

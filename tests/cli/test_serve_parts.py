@@ -23,17 +23,15 @@ from sockjs_tornado.cli.built_in import Echo
 from sockjs_tornado.cli.serve_logs import application_settings, configure_logging, log_access
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import (
-    CannotListen,
     cluster_options_named,
     create_cluster,
     create_router,
     drain_deadline,
     greet,
-    open_sockets,
-    removed_at_end,
     tune_garbage_collector,
     warn_about_options,
 )
+from sockjs_tornado.cli.serve_sockets import CannotListen, open_sockets, removed_at_end
 from sockjs_tornado.cluster import membership
 from sockjs_tornado.cluster.node_tls import load_node_tls
 from sockjs_tornado.cluster.unix import UnixCluster
