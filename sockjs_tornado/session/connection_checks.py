@@ -2,12 +2,15 @@
 
 import difflib
 import inspect
+from types import CodeType
 from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..validation import accepts, parameters_of, warn_application
+
+_PACKAGE = __name__.removesuffix("session.connection_checks")
 
 #: The callbacks of a connection, each with its parameters.
 _CALLBACKS = {
@@ -107,11 +110,19 @@ def _describe_other_class(kind: type) -> str:
 
 
 def _is_never_called(kind: type, name: str) -> bool:
-    """Return whether a class has a method that none of its methods uses."""
+    """Return whether a class has a method that none of the application's methods in it seems to use."""
     if not inspect.isfunction(inspect.getattr_static(kind, name, None)):
         return False
     methods = (method for base in kind.__mro__ for method in vars(base).values() if inspect.isfunction(method))
-    return not any(name in method.__code__.co_names for method in methods)
+    own = [method for method in methods if not method.__module__.startswith(_PACKAGE)]
+    # Decorated methods have the code of the decorator.
+    codes = [each.__code__ for each in (*own, *map(inspect.unwrap, own)) if inspect.isfunction(each)]
+    for code in codes:
+        # With getattr, messages of clients may select the method.
+        if not {name, "getattr"}.isdisjoint(code.co_names):
+            return False
+        codes += (nested for nested in code.co_consts if isinstance(nested, CodeType))
+    return True
 
 
 def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:

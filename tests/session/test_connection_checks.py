@@ -1,5 +1,6 @@
 """Mistakes in the application's connection class: each is an error or a warning, when it is made or first used."""
 
+import functools
 import types
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,16 @@ def reply(self: SockJSConnection, message: str) -> None:
 def with_methods(**methods: Any) -> type[SockJSConnection]:
     """Return a connection class with these methods."""
     return type("Chat", (SockJSConnection,), methods)
+
+
+def decorated(function: Any) -> Any:
+    """Decorate a method."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
 
 
 # Generators.
@@ -157,6 +168,9 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         with_methods(on_date=nothing, on_reconnect=nothing, on_connection_count=nothing),
         with_methods(on_messages=["an attribute"], on_closed=False, on_error=[]),
         with_methods(on_error=nothing, on_message=lambda self, message: self.on_error(message)),
+        with_methods(on_error=nothing, on_message=lambda self, message: [self.on_error(each) for each in message]),
+        with_methods(on_error=nothing, on_message=decorated(lambda self, message: self.on_error(message))),
+        with_methods(on_ping=nothing, on_message=lambda self, message: getattr(self, f"on_{message}")()),
     ],
     ids=lambda kind: kind.__name__,
 )
