@@ -249,7 +249,7 @@ class CatchUp:
                 self._deliver(room, message)
             remaining -= 1
             if not remaining:
-                # What has arrived meanwhile is next. Longer turns end also if more arrives in each of them.
+                # Next is what has arrived meanwhile. Turns become longer, so that this ends even if more arrives.
                 turn *= 2
                 remaining = len(held.messages)
             if time.monotonic() > until:

@@ -63,8 +63,10 @@ def is_private(ip: str) -> bool:
 
 
 def _is_unspecified(host: str) -> bool:
-    """Return whether a host stands for all interfaces of this one."""
-    return host in ("0.0.0.0", "::")  # noqa: S104 - it is rejected
+    """Return whether a host is an address that stands for all interfaces, in any notation."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_unspecified
+    return False
 
 
 def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen") -> list[socket.socket]:
@@ -162,7 +164,7 @@ class Membership:
         self._task = asyncio.create_task(repeat(self._refresh, REFRESH_INTERVAL, self._wake))
 
     async def _register_address(self, found: str | None) -> None:
-        """Register the address, at which the node with the id ``found`` answers, or none if it is None."""
+        """Register the address; ``found`` is the id of the node that answers at it, or None if none does."""
         if found not in (None, self._id):
             raise ClusterError(f"Another node already advertises {self.address}; every node needs its own address.")
         if found is None:

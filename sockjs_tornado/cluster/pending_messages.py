@@ -37,8 +37,8 @@ class PendingMessages:
 
     A message is *released* if it will not be received back. Released messages are delivered in order, for
     :data:`MAX_TURN` seconds in each turn of the event loop. Until then they are still pending, so that later ones of
-    the room wait as well. Turns become longer for those that were published after the first one was released, and twice
-    as long again for those that were published since: so all are delivered although more is published in each turn.
+    the room wait as well. The turn becomes twice as long when a message is reached that was published after the turn's
+    length was last changed. So all are delivered, even if more is published in each turn.
 
     Args:
         deliver: Called with the room, the tag and each message that was released. It must not raise.

@@ -105,10 +105,10 @@ def suspended_at(awaitable: Any) -> TracebackType | None:
     while (frame := getattr(awaitable, "cr_frame", getattr(awaitable, "gi_frame", None))) is not None:
         frames.append(frame)
         awaitable = getattr(awaitable, "cr_await", getattr(awaitable, "gi_yieldfrom", None))
-    traceback: TracebackType | None = None
+    found: TracebackType | None = None
     for frame in reversed(frames):
-        traceback = TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
-    return traceback
+        found = TracebackType(found, frame, frame.f_lasti, frame.f_lineno)
+    return found
 
 
 def _is_cancelled() -> bool:

@@ -338,7 +338,7 @@ def test_a_listener_requires_an_address() -> None:
         RedisCluster("redis://localhost", on_redis_down="local")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0::0]"])
 def test_an_address_for_all_interfaces_is_not_advertised(host: str) -> None:
     # Each node would take itself for the others.
     with pytest.raises(ConfigurationError, match=r"^advertise: got 'http://.*', to which other nodes cannot connect; "):
