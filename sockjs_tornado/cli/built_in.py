@@ -48,12 +48,12 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     if not module or module.startswith("."):
-        is_module = name.isidentifier() and not module and importlib.util.find_spec(name) is not None
+        is_module = not module and name.isidentifier() and _is_module(name)
         hint = f", which is a module: append the name of the class, {name}.Class" if is_module else ""
         raise ConfigurationError(f"connection: {expected}, got {path!r}{hint}")
     try:
         parent = importlib.import_module(module)
-        if not hasattr(parent, name) and hasattr(parent, "__path__") and importlib.util.find_spec(f"{module}.{name}"):
+        if not hasattr(parent, name) and hasattr(parent, "__path__") and _is_module(f"{module}.{name}"):
             importlib.import_module(f"{module}.{name}")
         found = getattr(parent, name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -68,3 +68,10 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
         raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")
     return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # of a module without a __spec__, such as __main__ of the console script
+        return True

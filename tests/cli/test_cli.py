@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, TextIO
 
 import pytest
@@ -200,6 +200,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
     [
         (("nothing",), f"{EXPECTED}, got 'nothing'"),
         (("json",), f"{EXPECTED}, got 'json', which is a module: append the name of the class, json.Class"),
+        (
+            ("without_spec",),
+            f"{EXPECTED}, got 'without_spec', which is a module: append the name of the class, without_",
+        ),
         (("json.encoder",), f"{EXPECTED}, got 'json.encoder', which is a module: append the name of the class, json."),
         (("wsgiref.util",), f"{EXPECTED}, got 'wsgiref.util', which is a module: append the name of the class, wsgi"),
         (("..package.Class",), f"{EXPECTED}, got '..package.Class'"),
@@ -253,6 +257,7 @@ def test_serve_reports_invalid_arguments(
     why: str,
 ) -> None:
     (tmp_path / "programs_that_fail.py").write_text("import no_such_module")
+    monkeypatch.setitem(sys.modules, "without_spec", ModuleType("without_spec"))
     monkeypatch.syspath_prepend(tmp_path)
     ended = refused("serve", "--port", "0", *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
