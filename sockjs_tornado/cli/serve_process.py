@@ -42,7 +42,7 @@ _THREADS_MARGIN: Final = 4
 _INITIAL_GC_THRESHOLDS: Final = gc.get_threshold()
 
 #: The thresholds while it serves: a full collection, which visits the objects of all sessions, follows a million new
-#: objects. One of the second generation visits 50,000, which takes 20 ms.
+#: objects. The collections before it visit at most 60,000; the longest took 29 ms (docs/performance.md).
 GC_THRESHOLDS: Final = (10_000, 5, 20)
 
 
