@@ -140,7 +140,8 @@ class RedisURL:
                     candidates.appendleft(moved.address(address))
                 redirects += 1
             except ClusterUnavailable as error:
-                failure = failure or error
+                # Of a server that another one has named, this is the cause.
+                failure = error if isinstance(failure, SlotMoved) else failure or error
                 if address in self._known:
                     # The next connect tries the others first.
                     self._known = [*(known for known in self._known if known != address), address]

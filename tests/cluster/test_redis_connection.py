@@ -375,7 +375,7 @@ async def test_a_database_that_does_not_exist(redis_server: RedisServer) -> None
 
 
 @contextlib.asynccontextmanager
-async def old_redis(hello: bytes) -> AsyncIterator[int]:
+async def old_redis(hello: bytes, exists: bytes = b"-ERR unknown command\r\n") -> AsyncIterator[int]:
     """Respond to one client like an older Redis, and yield the port."""
     left = asyncio.Event()
 
@@ -386,7 +386,7 @@ async def old_redis(hello: bytes) -> AsyncIterator[int]:
                 for _ in range(int((await reader.readuntil())[1:])):
                     size = int((await reader.readuntil())[1:])
                     words.append((await reader.readexactly(size + 2))[:-2])
-                known = {b"HELLO": hello, b"SELECT": b"+OK\r\n"}
+                known = {b"HELLO": hello, b"SELECT": b"+OK\r\n", b"EXISTS": exists}
                 writer.write(known.get(words[0], b"-ERR unknown command\r\n"))
         writer.close()
         left.set()
@@ -412,6 +412,16 @@ async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -
         text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
         assert await connecting(f"redis://127.0.0.1:{port}") == text
         assert await asyncio.to_thread(publishing, f"redis://127.0.0.1:{port}") == text
+
+
+async def test_a_redirect_to_a_server_that_does_not_respond() -> None:
+    hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$7\r\ncluster\r\n"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        other = taken.getsockname()[1]
+        async with old_redis(hello, b"-MOVED 3999 127.0.0.1:%d\r\n" % other) as port:
+            text = await connecting(f"cluster://127.0.0.1:{port}")
+    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{other} does not respond: ")
 
 
 async def test_another_program_or_a_server_without_a_command_is_named(
