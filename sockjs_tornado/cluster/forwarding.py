@@ -158,14 +158,14 @@ class Forwarder:
         if request.endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
             request.exchange.notify_on_disconnect(partial(upstream.cancel_request, response))
-        watched = self._node.health.watch(request.owner, upstream)
+        watched = self._node.health.watch(request.owner, upstream, response)
 
         def stop_watching(response: "asyncio.Future[Response | Stream]") -> None:
             if not response.cancelled() and response.exception() is None and isinstance(response.result(), Stream):
                 # Until the stream ends.
-                request.done.add_done_callback(lambda done: watched.discard(upstream))
+                request.done.add_done_callback(lambda done: watched.pop(response, None))
             else:
-                watched.discard(upstream)
+                watched.pop(response, None)
 
         response.add_done_callback(stop_watching)
         return response

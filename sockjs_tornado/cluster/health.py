@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from ..exceptions import ClusterError
 from .base import cancel
@@ -47,7 +47,7 @@ class _WatchedNode:
     """A node that has requests, or does not respond.
 
     Attributes:
-        upstreams: The connections with a request, or with a stream that has not ended.
+        upstreams: The connections with a request, or with a stream that has not ended, by the futures of the responses.
         failed: Whether the last probe failed, and since then no data has arrived.
         accepts_connections: If it failed, whether the node has accepted the probe's connection.
         expires: If it failed, the time after which it is no longer probed.
@@ -59,7 +59,7 @@ class _WatchedNode:
     task: "asyncio.Task[None]"
 
     def __init__(self) -> None:
-        self.upstreams: set[Upstream] = set()
+        self.upstreams: dict[asyncio.Future[Any], Upstream] = {}
         self.failed = False
         self.accepts_connections = False
         self.expires = 0.0
@@ -95,16 +95,19 @@ class HealthMonitor:
             node.expires = asyncio.get_running_loop().time() + FORGET_TIME
             raise NodeUnresponsive(accepts_connections=node.accepts_connections)
 
-    def watch(self, owner: Owner, upstream: Upstream) -> set[Upstream]:
-        """Watch a node until the caller discards ``upstream`` from the returned set, when its response has ended.
+    def watch(
+        self, owner: Owner, upstream: Upstream, response: "asyncio.Future[Any]"
+    ) -> "dict[asyncio.Future[Any], Upstream]":
+        """Watch a node until the caller removes ``response`` from the returned dict, when the response has ended.
 
-        If the node does not respond meanwhile, the request raises NodeUnresponsive, and a stream is closed.
+        If the node does not respond meanwhile, the request raises NodeUnresponsive, and a stream is closed. The
+        connection is no key: it may have its next request before the caller knows that the response has arrived.
         """
         node = self._nodes.get(owner.address)
         if node is None:
             node = self._nodes[owner.address] = _WatchedNode()
             node.task = asyncio.create_task(self._run(owner, node))
-        node.upstreams.add(upstream)
+        node.upstreams[response] = upstream
         return node.upstreams
 
     async def close(self) -> None:
@@ -167,7 +170,7 @@ class HealthMonitor:
             logger.warning(message, owner.address, len(node.upstreams), unreachable)
         node.failed, node.accepts_connections = True, accepts_connections
         # Those that were sent just before the probe failed are included.
-        upstreams = list(node.upstreams)
+        upstreams = list(node.upstreams.values())
         node.upstreams.clear()
         for upstream in upstreams:
             upstream.fail(NodeUnresponsive(accepts_connections=accepts_connections))

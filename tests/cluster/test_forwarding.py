@@ -115,6 +115,29 @@ async def test_a_disconnect_when_the_response_has_just_arrived(
         assert await other.poll(session) == 'a["x"]'
 
 
+async def test_a_disconnect_right_after_the_head_of_a_stream(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream is closed, although no task has taken it over yet."""
+    owner, other, _ = await start()
+    session = owner.own()
+    forwarder = other.router.relay._forwarder  # type: ignore[union-attr]
+    send_over = forwarder._send_over
+
+    def send_and_disconnect(upstream: Any, request: Any) -> Any:
+        response = send_over(upstream, request)
+        # Of the native server, or of Tornado's.
+        lost = getattr(request.exchange, "on_disconnect", None) or request.exchange.on_connection_close
+        response.add_done_callback(lambda response: lost())
+        return response
+
+    assert await other.poll(session) == "o"
+    connection = await owner.journal.connection()
+    async with other.client() as client:
+        monkeypatch.setattr(forwarder, "_send_over", send_and_disconnect)
+        client.write(asking("xhr_streaming", f"/echo/000/{session}"))
+        assert await connection.closed() == (1002, "Connection interrupted")
+    await until(lambda: not forwarder.requests and not other.upstreams.all)
+
+
 async def test_a_disconnect_before_the_request_is_read_opens_no_session(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()

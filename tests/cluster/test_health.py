@@ -130,6 +130,43 @@ async def test_a_hung_node_that_nobody_needs_is_forgotten(
     await until(lambda: not monitor(other)._nodes)
 
 
+async def test_a_request_on_a_connection_that_has_just_become_idle_is_watched(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be sent before the node knows that the response to the last request has arrived."""
+    owner, other, _ = await start()
+    forwarder = other.router.relay._forwarder  # type: ignore[union-attr]
+    send_now, put_back = forwarder.send_now, other.upstreams.put_back
+    sessions = [owner.own(), owner.own()]
+    held: list[Any] = []
+    sent: list[bool] = []
+
+    def hold(request: Any, otherwise: Any) -> bool:
+        if sessions[1] not in request.key:
+            return bool(send_now(request, otherwise))
+        held.append((request, otherwise))
+        return True
+
+    def put_back_and_send(upstream: Any) -> None:
+        put_back(upstream)
+        if held:
+            sent.append(send_now(*held.pop()))
+
+    for session in sessions:
+        assert await other.poll(session) == "o"
+    monkeypatch.setattr(forwarder, "send_now", hold)
+    monkeypatch.setattr(other.upstreams, "put_back", put_back_and_send)
+    connection = await owner.journal.connection()
+    async with other.client() as first, other.client() as second:
+        first.write(asking("xhr", f"/echo/000/{sessions[0]}"))
+        second.write(asking("xhr", f"/echo/000/{sessions[1]}"))
+        await until(lambda: held and connection.session._receiver)
+        connection.send("x")
+        assert (await first.response()).body == b'a["x"]\n'
+        assert sent == [True]
+        assert [len(node.upstreams) for node in monitor(other)._nodes.values()] == [1]
+
+
 @pytest.mark.parametrize("transport", STREAMING)
 async def test_streams_of_a_hung_node_end(
     start: Start, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, transport: str
