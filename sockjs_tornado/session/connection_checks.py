@@ -113,10 +113,13 @@ def _is_never_called(kind: type, name: str) -> bool:
     """Return whether a class has a method that none of the application's methods in it seems to use."""
     if not inspect.isfunction(inspect.getattr_static(kind, name, None)):
         return False
-    methods = (method for base in kind.__mro__ for method in vars(base).values() if inspect.isfunction(method))
-    own = [method for method in methods if not method.__module__.startswith(_PACKAGE)]
-    # Decorated methods have the code of the decorator.
-    codes = [each.__code__ for each in (*own, *map(inspect.unwrap, own)) if inspect.isfunction(each)]
+    members = [
+        member for base in kind.__mro__ if not base.__module__.startswith(_PACKAGE) for member in vars(base).values()
+    ]
+    # Those of properties, class methods and static methods, and of decorated methods, which have the decorator's code.
+    members += [getattr(member, part, None) for member in members for part in ("fget", "fset", "__func__", "func")]
+    functions = [inspect.unwrap(member) for member in members if callable(member)]
+    codes = [each.__code__ for each in (*members, *functions) if inspect.isfunction(each)]
     for code in codes:
         # With getattr, messages of clients may select the method.
         if not {name, "getattr"}.isdisjoint(code.co_names):

@@ -170,6 +170,8 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         with_methods(on_error=nothing, on_message=lambda self, message: self.on_error(message)),
         with_methods(on_error=nothing, on_message=lambda self, message: [self.on_error(each) for each in message]),
         with_methods(on_error=nothing, on_message=decorated(lambda self, message: self.on_error(message))),
+        with_methods(on_error=nothing, on_message=nothing, last=property(lambda self: self.on_error())),
+        with_methods(on_error=nothing, on_message=nothing, make=classmethod(lambda cls: cls.on_error)),
         with_methods(on_ping=nothing, on_message=lambda self, message: getattr(self, f"on_{message}")()),
     ],
     ids=lambda kind: kind.__name__,
