@@ -23,14 +23,14 @@ from .topics import encode_topic_message
 logger = logging.getLogger(__name__)
 
 #: A command that no connection matches, but all nodes receive.
-_NOTHING: Final = Command("leave", Target("id", "none:none"), ("",))
+_NO_OP: Final = Command("leave", Target("id", "none:none"), ("",))
 
 
 class ListenerCheck:
     """Warns, once, if a publisher sends to no node, because it has the namespace or the database of another cluster.
 
     Redis replies with the number of subscribers. A room or topic may have none, but each node has subscribed to the
-    channel for commands. With Redis Cluster, the number may be too small.
+    channel for commands. With Redis Cluster, the number may be too small, so nothing is checked.
     """
 
     def __init__(self, keys: RedisKeys) -> None:
@@ -44,7 +44,7 @@ class ListenerCheck:
     def command(self, signer: EnvelopeSigner) -> Args:
         """Return a command without effect, whose reply is for :meth:`check`."""
         self._is_done = True
-        return control_command(self._keys, signer, _NOTHING)
+        return control_command(self._keys, signer, _NO_OP)
 
     def check(self, reply: object) -> None:
         """Warn if the reply to a command says that no node has received it."""
