@@ -68,7 +68,7 @@ class SockJSClient:
 
     @property
     def close_code(self) -> int | None:
-        """Close code, or None if the connection is open. 1006 if the server did not close the session."""
+        """Close code, or None if the connection is open. 1006 if it was lost, 1009 if a frame was too large."""
         return None if self._runner.close_status is None else self._runner.close_status[0]
 
     @property
