@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from tornado import netutil
 from tornado.web import Application
 
+from .function_checks import check_plain_callback
 from .http.application_rules import has_known_rules, routers_of, warn_about_earlier_rules, warn_about_hidden_routers
 from .protocol import CloseCode, check_session_close
 from .router import SockJSRouter
@@ -25,7 +26,7 @@ from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
 from .stop_watchdog import StopWatchdog
-from .validation import check_plain_callback, check_seconds, safe_repr
+from .validation import check_seconds, safe_repr
 from .wire.sockets import set_user_timeout
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]

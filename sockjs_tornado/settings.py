@@ -15,15 +15,14 @@ from typing import Any
 
 from .browser_files import default_sockjs_url
 from .exceptions import ConfigurationError
+from .function_checks import check_json_encoder, check_plain_callback
 from .validation import (
     ORIGINS,
     SECONDS,
     Validated,
     are_header_names,
     are_origins,
-    check_json_encoder,
     check_names,
-    check_plain_callback,
     is_count,
     is_flag,
     is_list,

@@ -3,13 +3,10 @@
 import dataclasses
 import difflib
 import functools
-import inspect
-import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeVar, cast
 
 from .exceptions import ConfigurationError
@@ -184,68 +181,6 @@ def check_path_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str) or not re.fullmatch(r"(?:/[!-~]*)?", prefix):
         raise ConfigurationError(f'prefix: expected "" or a path such as "/api", got {safe_repr(prefix)}')
     return prefix.rstrip("/")
-
-
-def accepts(function: object, count: int) -> bool:
-    """Return whether a callable can be called with so many positional arguments; True if that cannot be known.
-
-    Not by inspect.signature, which evaluates annotations from Python 3.14 on.
-    """
-    if inspect.ismethod(function):
-        function, count = function.__func__, count + 1
-    if not isinstance(function, FunctionType):
-        return True
-    code = function.__code__
-    required = code.co_argcount - len(function.__defaults__ or ())
-    has_room = count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
-    return required <= count and has_room and code.co_kwonlyargcount == len(function.__kwdefaults__ or ())
-
-
-def parameters_of(function: FunctionType) -> str:
-    """Return the names of a function's positional parameters, for an error."""
-    return ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
-
-
-def check_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
-    """Raise ConfigurationError if a callback cannot be called with these parameters.
-
-    Otherwise, a callback that is called only after an outage would fail then, when it is needed.
-    """
-    if not accepts(function, len(parameters)):
-        plain: Any = function.__func__ if inspect.ismethod(function) else function
-        raise ConfigurationError(
-            f"{name}: expected a function that can be called as {name}({', '.join(parameters)}), got "
-            f"{function.__qualname__}({parameters_of(plain)})"
-        )
-
-
-def check_plain_callback(name: str, function: Any, parameters: Sequence[str]) -> None:
-    """Raise ConfigurationError unless a value is a function that is not ``async def``, with these parameters."""
-    if not callable(function):
-        raise ConfigurationError(f"{name}: expected a function, got {safe_repr(function)} ({type(function).__name__})")
-    check_callback(name, function, parameters)
-    if inspect.iscoroutinefunction(function):
-        shown = getattr(function, "__qualname__", None) or safe_repr(function)  # a partial has no name
-        raise ConfigurationError(f"{name}: expected a plain function, got {shown}, which is async def")
-
-
-def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
-    """Raise ConfigurationError if a function returns something else than JSON, which no page could read.
-
-    One that raises is accepted: it may be for other types, or need something that exists later.
-    """
-    example = ["a", None]
-    try:
-        encoded = encode(example)
-    except Exception:
-        return
-    try:
-        json.loads(encoded)
-    except (TypeError, ValueError):
-        raise ConfigurationError(
-            f"{name}: expected a function that returns JSON, such as json.dumps, got {safe_repr(encode)}, which "
-            f"returns {safe_repr(encoded)} for {example!r}"
-        ) from None
 
 
 def option(

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypedDict
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
+from ..function_checks import check_callback
 from ..validation import (
     SECONDS,
     Validated,
-    check_callback,
     is_count,
     is_flag,
     is_number,

@@ -28,8 +28,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self, Unpack
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
+from ..function_checks import check_callback
 from ..protocol import CloseCode
-from ..validation import check_callback, check_seconds, warn_application
+from ..validation import check_seconds, warn_application
 from . import SockJSClient as AsyncClient
 from . import connect as connect_async
 from .connection import is_normal_end
@@ -144,7 +145,7 @@ class SockJSClient:
 
     @property
     def close_code(self) -> int | None:
-        """Close code, or None if the connection is open. 1006 if the server did not close the session."""
+        """Close code, or None if the connection is open. 1006 if it was lost, 1009 if a frame was too large."""
         return self._client.close_code
 
     @property

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
+from ..function_checks import check_callback
 from ..protocol import JSONValue
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import check_callback, check_flag, check_seconds, named_arguments
+from ..validation import check_flag, check_seconds, named_arguments
 from .base import BaseCluster, WaitForAll
 from .credentials import CredentialsFunction
 from .envelope import Channel

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+from ..function_checks import check_callback
 from ..observe.logs import ThrottledLog
-from ..validation import check_callback
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..connection import SockJSConnection
 from ..exceptions import ClusterUnavailable, ConfigurationError
-from ..validation import check_callback, warn_application
+from ..function_checks import check_callback
+from ..validation import warn_application
 
 if TYPE_CHECKING:
     from ..session.session import Session

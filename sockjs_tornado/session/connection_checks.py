@@ -7,8 +7,9 @@ from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
+from ..function_checks import accepts, parameters_of
 from ..protocol import JSONValue
-from ..validation import accepts, parameters_of, warn_application
+from ..validation import warn_application
 
 _PACKAGE = __name__.removesuffix("session.connection_checks")
 
