@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from weakref import WeakSet
 
 from .validation import warn_application
 
@@ -43,9 +44,10 @@ class _OverridableWithWarning(overridable[_T]):
     def __init__(self, getter: Callable[[Any], _T], remedy: str) -> None:
         super().__init__(getter)
         self._remedy = remedy
+        self._warned: WeakSet[type] = WeakSet()
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._owner, self._name = owner, name
+        self._name = name
 
     # Type checkers report that the attribute is set, unless a descriptor has this method.
     if not TYPE_CHECKING:
@@ -59,10 +61,9 @@ class _OverridableWithWarning(overridable[_T]):
         def __set__(self, instance: object, value: object) -> None:
             vars(instance)[self._name] = value
             kind = type(instance)
-            if kind is not self._owner:
-                # From now on, the attribute of the instance takes precedence, without a call.
-                setattr(kind, self._name, overridable(self._getter))
-            warn_application(
-                f"{kind.__name__}.{self._name} was set, which {self._remedy}. If it is an attribute of your own, give "
-                f"it another name, or define it in the class, as in `{self._name} = None`"
-            )
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warn_application(
+                    f"{kind.__name__}.{self._name} was set, which {self._remedy}. If it is an attribute of your own, "
+                    f"give it another name, or define it in the class, as in `{self._name} = None`"
+                )

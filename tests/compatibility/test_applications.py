@@ -245,6 +245,7 @@ class Owner(SockJSConnection):
         )
 
 
+@pytest.mark.filterwarnings("ignore:Owner.rooms was set:UserWarning")
 @each_transport
 async def test_an_application_uses_these_names_for_its_own_attributes(serve: Serve, join: Join, transport: str) -> None:
     router: Any = SockJSRouter(Owner, "/echo")
