@@ -203,14 +203,21 @@ class CatchUp:
         held.messages.append((message, size + _OVERHEAD))
         self._resize(held, size + _OVERHEAD)
         if self._held_bytes > MAX_HELD_BYTES and not held.is_releasing:
-            held.is_releasing = True
+            self._start_releasing(held)
             release = asyncio.create_task(self._release_incomplete(room, held))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
 
+    def _start_releasing(self, held: _Held) -> None:
+        """Count the memory of a room no longer: that is soon free, so no other room has to be released for it."""
+        if not held.is_releasing:
+            held.is_releasing = True
+            self._held_bytes -= held.size
+
     def _resize(self, held: _Held, difference: int) -> None:
         held.size += difference
-        self._held_bytes += difference
+        if not held.is_releasing:
+            self._held_bytes += difference
 
     def _create_held(self, room: str) -> _Held:
         """Return what is held of a held room."""
@@ -223,7 +230,7 @@ class CatchUp:
         """Hold a room no longer, if it is held."""
         if room in self.held:
             held = self.held.pop(room)
-            if held is not None:
+            if held is not None and not held.is_releasing:
                 self._held_bytes -= held.size
             self._on_end(room)
 
@@ -236,7 +243,7 @@ class CatchUp:
 
         After another disconnect, the room remains held if its history can be read from its position.
         """
-        held.is_releasing = True
+        self._start_releasing(held)
         disconnects = self.disconnects
         turn = MAX_TURN
         until = time.monotonic() + turn
@@ -256,6 +263,7 @@ class CatchUp:
                 await asyncio.sleep(0)
                 if self.disconnects != disconnects and room in self.positions:
                     held.is_releasing = False
+                    self._held_bytes += held.size
                     return
                 until = time.monotonic() + turn
         # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.

@@ -315,4 +315,8 @@ class _ReadDeadline:
 
 def _rejection(response: Response | Stream | None) -> str | None:
     """Return the reason for which another node rejected a request, or None if it did not."""
-    return dict(response.fields).get(RELAY_HEADER) if isinstance(response, Response) else None
+    if isinstance(response, Response):
+        for name, value in response.fields:
+            if name == RELAY_HEADER:
+                return value
+    return None

@@ -90,8 +90,8 @@ class HealthMonitor:
 
     def check(self, owner: Owner) -> None:
         """Raise NodeUnresponsive if the node did not respond to the last probe."""
-        node = self._nodes.get(owner.address)
-        if node is not None and node.failed:
+        if self.has_failed(owner):
+            node = self._nodes[owner.address]
             node.expires = asyncio.get_running_loop().time() + FORGET_TIME
             raise NodeUnresponsive(accepts_connections=node.accepts_connections)
 

@@ -141,8 +141,7 @@ def _traced(base: type[Session], tracer: _Tracer) -> type[Session]:
             super()._forget()
             span, self._span = self._span, None
             if span is not None:
-                assert self.close_code is not None
-                tracer.call(span.set_attribute, "sockjs.close_code", int(self.close_code))
+                tracer.call(span.set_attribute, "sockjs.close_code", int(self.close_code or 0))
                 tracer.call(span.end)
 
     TracedSession.__name__, TracedSession.__qualname__ = base.__name__, base.__qualname__

@@ -73,7 +73,7 @@ def _log_failure(session: "Session", name: str, error: BaseException) -> None:
         log.write(
             logger,
             logging.ERROR,
-            (name, type(session.conn)),
+            (name, type(session.conn).__qualname__),
             "on_close of %r failed, too, after on_open had failed: %s: %s (%s)",
             session,
             type(error).__name__,

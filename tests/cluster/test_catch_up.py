@@ -1,6 +1,7 @@
 """What a node delivers of the messages that it has missed, and what it reports as lost."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -429,6 +430,23 @@ async def test_if_too_much_waits_the_room_is_delivered_as_incomplete(
     assert here.gaps == [{ROOM}]
     assert here.cluster._node.catch_up._held_bytes == 0
     forget_reconnects(logged)
+
+
+async def test_while_a_room_is_delivered_as_incomplete_others_are_held(
+    node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.catch_up.MAX_HELD_BYTES", 2000)
+    holding = (await node()).cluster._node.catch_up
+    monkeypatch.setattr(holding, "is_delivered", lambda room, position: True)
+    holding.held = {"full": None, "other": None}
+    message: Any = SimpleNamespace(position=None)
+    holding.hold("full", message, 3000)
+    holding.hold("other", message, 10)
+    await until(lambda: "full" not in holding.held)
+    assert [len(held.messages) for held in holding.held.values()] == [1]
+    assert 0 < holding._held_bytes < 2000
+    holding.unsubscribed("other")
+    assert holding._held_bytes == 0
 
 
 async def test_if_a_history_cannot_be_read_its_room_is_reported(
