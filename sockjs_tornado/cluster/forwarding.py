@@ -48,7 +48,6 @@ class RelayedRequest:
     """One request for the session ``key``, until its client has the whole response.
 
     Attributes:
-        done: A future that completes when the client has the response or has disconnected.
         is_streaming: Whether the client's connection was taken over, so that the response ends with the connection.
         response: The future of the owner's response, if :meth:`Forwarder.send_now` has sent the request.
     """
@@ -58,9 +57,19 @@ class RelayedRequest:
     endpoint: "SessionEndpoint"
     exchange: "Exchange"
     body: bytes | bytearray
-    done: "asyncio.Future[None]" = dataclasses.field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_streaming: bool = False
     response: "asyncio.Future[Response | Stream] | None" = None
+    _is_done: bool = False
+    _done: "asyncio.Future[None] | None" = None
+
+    @property
+    def done(self) -> "asyncio.Future[None]":
+        """A future that completes when the client has the response or has disconnected. Most requests need none."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+            if self._is_done:
+                self._done.set_result(None)
+        return self._done
 
     def response_sent(self) -> None:
         """Called when the request was answered, or when its connection was taken over for a stream."""
@@ -71,8 +80,9 @@ class RelayedRequest:
 
     def stream_closed(self) -> None:
         """Called when a connection that was taken over is closed."""
-        if not self.done.done():
-            self.done.set_result(None)
+        self._is_done = True
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
 
 class Forwarder:

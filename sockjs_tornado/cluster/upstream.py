@@ -9,6 +9,7 @@ import errno
 import ssl
 from functools import partial
 from socket import gaierror
+from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -336,7 +337,7 @@ class Upstreams:
         if len(idle) >= MAX_IDLE:
             upstream.abort()
         else:
-            upstream.idle_since = asyncio.get_running_loop().time()
+            upstream.idle_since = monotonic()
             idle.append(upstream)
 
     def discard(self, upstream: Upstream) -> None:
@@ -357,4 +358,4 @@ class Upstreams:
 
 def _oldest() -> float:
     """Return the time after which a connection must have been used to be kept."""
-    return asyncio.get_running_loop().time() - IDLE_TIMEOUT
+    return monotonic() - IDLE_TIMEOUT
