@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..connection import SockJSConnection
 from ..exceptions import ClusterUnavailable, ConfigurationError
 from ..function_checks import check_callback
+from ..session.connection_checks import describe_generator, is_generator
 from ..validation import warn_application
 
 if TYPE_CHECKING:
@@ -144,8 +145,11 @@ class RecoveryConnection(SockJSConnection):
     async def _follow(self, room: str, number: int, offset: int, epoch: str | None) -> None:
         response: dict[str, str | int] = {"room": room, "id": number}
         permitted = self.may_follow(room)
-        if inspect.isawaitable(permitted):
+        # `async def` may return a coroutine that it should have awaited, which is true, as is a generator.
+        while inspect.isawaitable(permitted):
             permitted = await permitted
+        if is_generator(permitted):
+            raise TypeError(describe_generator(type(self), "may_follow"))
         if not permitted or (room not in self._followed and len(self._followed) >= self.max_followed_rooms):
             if room in self._followed:
                 # The client was permitted to follow it before.

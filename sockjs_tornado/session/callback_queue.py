@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from math import inf
 from time import monotonic
 from types import CoroutineType
@@ -204,7 +204,7 @@ class CallbackQueue(CallbacksCore):
             name, awaitable = awaited
             result = await self.wait_for(name, awaitable)
             if result is not None:
-                check_result(self._session, name, result)
+                result = await self._resolve(name, result)
             if name != "on_message":
                 self._finish(name, result)
             self.awaited = None
@@ -337,6 +337,18 @@ class CallbackQueue(CallbacksCore):
         finally:
             if timeout is not None:
                 timeout.cancel()
+
+    async def _resolve(self, name: str, result: object) -> object:
+        """Check and return what an awaited callback has returned; of a coroutine, what that returns.
+
+        Otherwise, ``return self.check(info)`` in an ``async def on_open`` would accept a client unchecked. Other
+        awaitables may be tasks that run for long; only ``on_open``, whose result decides, awaits them.
+        """
+        while iscoroutine(result) or (name == "on_open" and isawaitable(result)):
+            result = await self.wait_for(name, result)
+        if result is not None:
+            check_result(self._session, name, result)
+        return result
 
     def _expire(self, name: str, awaitable: Awaitable[object]) -> None:
         # This closes the session at once; the awaitable may take its time to end.

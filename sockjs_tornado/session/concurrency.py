@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from .callback_results import check_result
-
 if TYPE_CHECKING:
     from .callback_queue import Awaited, CallbackQueue
     from .session import Session
@@ -59,10 +57,10 @@ class ConcurrentCallbacks:
     async def _run(self, name: str, awaitable: Awaitable[object]) -> None:
         try:
             result = await self._callbacks.wait_for(name, awaitable)
+            if result is not None:
+                result = await self._callbacks._resolve(name, result)
             if name == "on_open" and result is False:
                 self._session.close()
-            elif result is not None:
-                check_result(self._session, name, result)
         finally:
             # A task of an event loop that was closed may be collected after abandon().
             if not self._is_abandoned:

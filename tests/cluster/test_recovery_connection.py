@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from application import LogWatch, Serve
+from application import LogWatch, Serve, exception_of
 from client import Connect, until, within
 
 from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter
@@ -110,6 +110,28 @@ async def test_a_client_that_may_follow_a_room_no_longer_leaves_it(router: MakeR
         await client.send_json("hello")
         assert await client.recv() == ["other", json.dumps("hello")]
     assert not feed.container.rooms.members(ROOM)
+
+
+async def test_a_check_that_may_follow_returns_without_awaiting_it_decides(router: MakeRouter) -> None:
+    class Forgetful(Feed):
+        async def may_follow(self, room: str) -> bool:
+            return super().may_follow(room)  # type: ignore[return-value]
+
+    async with connect_in_memory(await router(Forgetful)) as client:
+        assert await follow(client, 1, room="secret") == {"type": "refused"}
+        assert (await follow(client, 2))["type"] == "caught up"
+
+
+async def test_a_generator_permits_no_room(router: MakeRouter, logged: LogWatch) -> None:
+    class Yielding(Feed):
+        def may_follow(self, room: str) -> Any:
+            yield False
+
+    async with connect_in_memory(await router(Yielding), raise_exceptions=False) as client:
+        await client.send_json({"type": "follow", "room": ROOM, "id": 1})
+        await client.wait_closed()
+        assert client.close_code == 1011
+    assert "Yielding.may_follow contains `yield`" in str(exception_of(logged.take("Yielding.on_message of ")))
 
 
 async def test_a_client_may_leave_a_room_whose_history_is_being_read(

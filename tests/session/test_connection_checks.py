@@ -1,9 +1,10 @@
 """Mistakes in the application's connection class: each is an error or a warning, when it is made or first used."""
 
+import asyncio
 import functools
 import types
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tornado.websocket import WebSocketHandler
 from sockjs_tornado import ConfigurationError, JSONValue, SockJSConnection, SockJSRouter
 from sockjs_tornado.migrate import WebsocketHandler
 from sockjs_tornado.multiplex import MultiplexConnection
+from sockjs_tornado.testing import connect
 
 
 async def stream(*args: Any) -> AsyncIterator[str]:
@@ -252,6 +254,37 @@ async def test_a_value_that_does_not_reject_the_client_is_reported_once(
     expected = f"Chat.on_open returned a value of type {type(value).__name__}, which accepts the client: return False"
     await until(lambda: logged.records)
     assert logged.take(expected).levelname == "WARNING"
+
+
+@pytest.mark.parametrize("wrap", [lambda check: check, asyncio.ensure_future], ids=["coroutine", "task"])
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("verdict", [False, True])
+async def test_a_check_that_on_open_returns_without_awaiting_it_decides(
+    logged: LogWatch, wrap: Callable[[Any], Any], limit: int, verdict: bool
+) -> None:
+    async def check() -> bool:
+        await asyncio.sleep(0)
+        return verdict
+
+    async def on_open(self: SockJSConnection, info: object) -> object:
+        return wrap(check())
+
+    async def on_message(self: SockJSConnection, message: Any) -> object:
+        return send(self, message)
+
+    async def send(self: SockJSConnection, message: Any) -> object:
+        return self.send(message)
+
+    kind = with_methods(on_open=on_open, on_message=on_message)
+    client = await connect(SockJSRouter(kind, "/echo", max_concurrent_callbacks=limit))
+    if verdict:
+        await client.send("x")
+        assert await client.recv() == "x"
+        await client.close()
+    else:
+        await client.wait_closed()
+        assert client.close_code == 3000
+    assert not logged.records
 
 
 @pytest.mark.parametrize("value", [None, True])
