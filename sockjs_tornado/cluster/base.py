@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: The largest number of entries (rooms, members, futures) that are handled in one turn of the event loop after an
+#: The largest number of entries (rooms, members, futures) that are handled in one iteration of the event loop after an
 #: outage, however many there are. A turn takes some milliseconds.
 SLICE: Final = 250
 
@@ -55,7 +55,7 @@ def fail(future: "asyncio.Future[Any]", reason: str | ClusterUnavailable) -> Non
 
 
 async def fail_all(failures: "Iterable[tuple[asyncio.Future[Any], str]]") -> None:
-    """Fail futures in order, each with its reason, :data:`SLICE` in each turn of the event loop.
+    """Fail futures in order, each with its reason, :data:`SLICE` in each iteration of the event loop.
 
     If it is cancelled, the remaining ones fail at once. It does not yield after the last one, so that an iterable that
     may grow meanwhile is empty when it returns.
@@ -206,7 +206,7 @@ class BaseCluster(ABC):
         return not self._unusable_reason
 
     def gauges(self) -> list[tuple[str, str, float]]:
-        """Return the current state, for :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", value."""
+        """Return the gauges of :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", and value."""
         return [
             ("available", "", float(self.available)),
             ("rooms", "", len(self.rooms)),

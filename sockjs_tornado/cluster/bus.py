@@ -92,7 +92,7 @@ class Bus(ReconnectingConnection):
         self._wake.set()
 
     def subscribe(self, room: str | Channel) -> "asyncio.Future[None]":
-        """Subscribe to a room in the next turn of the event loop, and return :meth:`confirmation`."""
+        """Subscribe to a room in the next iteration of the event loop, and return :meth:`confirmation`."""
         confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
         if self.available:
             self._mark_changed(room)

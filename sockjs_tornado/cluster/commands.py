@@ -77,8 +77,8 @@ class DeferredCommand:
 class Commands(ReconnectingConnection):
     """Sends commands to Redis.
 
-    Commands of one turn of the event loop are sent in one write. The next batch is sent when Redis has replied to all
-    of the last, so that batches grow with the load.
+    Commands of one iteration of the event loop are sent in one write. The next batch is sent when Redis has replied to
+    all of the last, so that batches grow with the load.
 
     If the queue is full, :meth:`submit` fails, :meth:`call` waits, and :meth:`defer` returns a command that is
     submitted when there is room, unless its caller has dropped it before.

@@ -1,4 +1,4 @@
-"""Requests are forwarded to the owners of their sessions, and the responses to the clients.
+"""Requests are forwarded to the owners of their sessions, and the owners' responses to the clients.
 
 A response is sent to the client either as a whole or as a stream that slows down if the client is slow. If the client
 disconnects, the owner sees a closed connection.
@@ -36,7 +36,7 @@ _UNFORWARDED_HEADERS: Final = frozenset(
     }
 )
 
-# The fields that a response for an existing session depends on, apart from Content-Type.
+# Fields of requests that the response of an existing session depends on, apart from Content-Type.
 _FORWARDED_HEADERS: Final = (
     *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
     *("Access-Control-Request-Headers", "Content-Encoding"),
@@ -123,8 +123,8 @@ class Forwarder:
 
         Args:
             request: The request.
-            otherwise: Called when anything else has happened than an ordinary response, which is sent to the client.
-                Then :meth:`send` returns the response, or raises an exception.
+            otherwise: Called unless the owner sends an ordinary response, which is passed on to the client. It can
+                call :meth:`send`, which then returns the owner's response, or raises an exception.
 
         Returns:
             Whether the request was sent.
@@ -153,7 +153,7 @@ class Forwarder:
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
         self._node.health.check(request.owner)
         upstream = await self._node.upstreams.connect(request.owner.address)
-        # If it were sent after the router has closed, its client would not be handed off.
+        # The handoff would miss the client of a request that is sent after the router has closed.
         is_gone = request.endpoint.opens_sessions and request.exchange.responded
         if is_gone or self._container.state is RouterState.CLOSED:
             self._node.upstreams.put_back(upstream)
@@ -203,7 +203,7 @@ class Forwarder:
     async def respond(self, request: RelayedRequest, response: Response | Stream) -> None:
         """Send the owner's response to the client.
 
-        Until then, ``exchange.responded`` means that the client has disconnected.
+        Before that, ``exchange.responded`` means that the client has disconnected.
         """
         endpoint, exchange = request.endpoint, request.exchange
         if exchange.responded:
@@ -236,10 +236,10 @@ class Forwarder:
             self._watch_unfinished(request.key, exchange.pending)
 
     def abort_unfinished(self, key: str) -> bool:
-        """Abort the last response of a session, and return True, if its client has not received all of it.
+        """If a client has not received all of its session's last response, abort the response, and return True.
 
-        A new request means that the client has given up the last response. Its messages are lost, which the owner does
-        not know: it has sent them to this node.
+        A new request means that the client has given up the last response. Its messages are lost. The owner does not
+        know this, because it has sent them to this node.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -270,7 +270,7 @@ class Pipe(Connection):
         self._request = request
 
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
-        """Called when the takeover starts. The container does not count it: close() would wait for the connection."""
+        """Called when the takeover starts. The container does not count it, or close() would wait for its end."""
         self._release_slot = release_slot
         self._request.is_streaming = True
 
@@ -324,7 +324,7 @@ class _ReadDeadline:
 
 
 def _rejection(response: Response | Stream | None) -> str | None:
-    """Return the reason for which another node rejected a request, or None if it did not."""
+    """Return the reason why another node rejected a request, or None if it did not."""
     if isinstance(response, Response):
         for name, value in response.fields:
             if name == RELAY_HEADER:

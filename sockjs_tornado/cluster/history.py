@@ -227,8 +227,8 @@ def position_of(reply: Any) -> Position | None:
 class Recoveries:
     """Reads the histories of rooms.
 
-    Identical reads that are requested in one turn of the event loop are one command with one result: after a restart,
-    thousands of clients request the same.
+    Identical reads that are requested in one iteration of the event loop are one command with one result: after a
+    restart, thousands of clients request the same.
     """
 
     def __init__(self, commands: Commands, keys: RedisKeys, decoder: MessageDecoder) -> None:
@@ -259,7 +259,7 @@ class Recoveries:
         return await asyncio.shield(read)
 
     async def _read(self, key: tuple[str, int, str, int]) -> Recovered:
-        # Until the next turn, more callers may join. Once the command was submitted, its result may lack messages that
+        # Until the next iteration, more callers may join. Once the command was submitted, its result may lack messages that
         # were published before a later call. An eager task yields here, too.
         await asyncio.sleep(0)
         self._reads.pop(key, None)

@@ -22,7 +22,7 @@ class PublishResult:
     def __init__(
         self, command: "asyncio.Future[Any] | DeferredCommand", on_unawaited_failure: Callable[[BaseException], None]
     ) -> None:
-        # If the queue of commands is full, the command is sent later, unless the result is dropped before.
+        # If the queue of commands is full, the command is sent later, unless this object is deleted before that.
         self._deferred = command if isinstance(command, DeferredCommand) else None
         self._reply = command.reply if isinstance(command, DeferredCommand) else command
         self._on_unawaited_failure = on_unawaited_failure
@@ -30,11 +30,11 @@ class PublishResult:
 
     def __await__(self) -> Generator[Any, None, Position | None]:
         self._awaited = True
-        # Cancelling the task that waits does not cancel the message.
+        # If the waiting task is cancelled, the message is still published.
         return position_of((yield from asyncio.shield(self._reply).__await__()))
 
     def __del__(self) -> None:
-        # As for asyncio's futures: once the object is deleted, it can no longer be awaited.
+        # A result that was deleted can no longer be awaited. asyncio's futures report exceptions here, too.
         if self._deferred is not None and self._deferred.args:
             if not self._awaited:
                 self._on_unawaited_failure(ClusterUnavailable(FULL))

@@ -278,7 +278,7 @@ class Publisher(_BasePublisher):
 
 
 class AsyncPublisher(_BasePublisher):
-    """A publisher for an event loop. Messages of one turn of the loop are sent in order and in one write.
+    """A publisher for an event loop. Messages of one iteration of the loop are sent in order and in one write.
 
     It takes the arguments of :class:`Publisher`. Use it as an asynchronous context manager, or call :meth:`start` and
     :meth:`close`.

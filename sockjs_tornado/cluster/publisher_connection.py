@@ -115,7 +115,7 @@ class _Managed(_Translating):
         """Return a connection that was opened, which shows that the server can be used, and closed again."""
         connection = await self._redis_url.connect()
         connection.close()
-        # The event loop closes the socket in its next turn.
+        # The event loop closes the socket in its next iteration.
         await asyncio.sleep(0)
         return connection
 

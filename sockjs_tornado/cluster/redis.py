@@ -8,14 +8,15 @@
         ...
 
 With ``recovery=True``, :mod:`sockjs_tornado.recovery` sends pages what they have missed. In a protocol of your own, a
-client that reconnects neither misses nor repeats messages with history if its connection does the following in order:
+client that reconnects misses no message with history, and receives none twice, if its connection does the following in
+order:
 
 1. ``await connection.join(room)``. From now on, all messages are delivered.
 2. ``await cluster.recover(room, offset, epoch)`` with the last position that the client knows; send the result.
 3. Skip messages whose offset the client has already received. ``transform_message`` can add the offset to each message.
 
 After an outage of Redis, the node itself delivers what its members have missed, from the histories. ``on_gap`` is
-called with the rooms in which messages may be lost. Repeat the second and third step for each client in these rooms.
+called with the rooms in which messages may be lost. Repeat steps 2 and 3 for each client in these rooms.
 """
 
 import asyncio
@@ -72,34 +73,35 @@ class RedisCluster(BaseCluster):
             authenticate again. It may be ``async def``; a plain function is called in a thread.
         client_name: The name of this node's connections, which ``CLIENT LIST`` shows. Default: ``sockjs-`` and the
             node's id. ``client_name`` in the URL has precedence.
-        on_gap: Called after each outage of Redis with the names of all rooms in which messages of other nodes may be
-            lost: rooms without history, and those whose history does not have all messages that were missed. If
-            connections have tags, it is called after each outage, perhaps with no room, since a ``disconnect`` may have
-            been missed, too. It may be ``async def``. Its exceptions are logged.
+        on_gap: Called after an outage of Redis with the names of all rooms in which messages of other nodes may be
+            lost: rooms without history, and those whose history does not contain all missed messages. If there are
+            none, it is not called, unless connections have tags: then it is called with an empty set, since a
+            ``disconnect`` may have been missed, too. It may be ``async def``. Its exceptions are logged.
         transform_message: Called with the room, the message and its :class:`Position` before a message with history is
             delivered to this node's members; they receive the value that it returns.
         recovery: Whether members receive messages with history in the protocol of :mod:`sockjs_tornado.recovery`, so
             that their clients can recover those that they miss. Default False.
-        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply. With the
-            default of 2, a half-open connection is detected within 4 s.
+        timeout: Seconds without data after which the node pings Redis, and seconds within which Redis must then reply.
+            With the default of 2, a half-open connection is detected within 4 s.
         advertise: The private address at which other nodes reach this one: ``http://host:port``, or ``https://...`` for
             TLS. Any node can then serve any session. If None, the default, the nodes only share rooms.
         secret: The secret with which nodes authenticate to each other: at least 16 bytes, the same on all nodes and
-            publishers. Messages that are not signed with it are not delivered. A list of secrets replaces one without
-            downtime: the first one signs, and the signatures of all are accepted. Required with ``advertise``.
+            publishers. Messages that are not signed with it are not delivered. To replace the secret without downtime,
+            pass a list: the first one signs, and the signatures of all are accepted. Required with ``advertise``.
         listen: The address on which this node listens for the others, ``host:port``. Default: the advertised address.
         tls_certificate: The file with this node's certificate chain, for an ``https`` address. It must name the host,
             and be valid for servers and clients.
         tls_key: The file with its key. Default: the same file.
-        tls_ca: The file with the authorities that issue the certificates of all nodes; nodes then accept connections
-            with such a certificate only. If None, the authorities of the system verify the certificates of listeners.
+        tls_ca: The file with the CA certificates that verify the certificates of all nodes; nodes then accept
+            connections with such a certificate only. If None, the certificates of listeners are verified by the CAs of
+            the system.
         allow_public_listener: Whether to allow a public address to listen on.
         on_redis_down: How to answer a request for a session that this node does not know while Redis is unavailable.
             ``"reject"``, the default, responds 503. ``"local"`` opens the session on this node; use it only if the
             load balancer sends all requests of a session to one node, otherwise each node opens its own session.
         presence_lifetime: Seconds after which the members of a dead node are no longer present. Default 15.
-        presence_events: Whether this node reports its members to ``watch_presence``, on all nodes: one more command for
-            each ``join`` with a presence, and for the end of each. Default False.
+        presence_events: Whether the callbacks of ``watch_presence``, on all nodes, are called for this node's members.
+            This sends Redis one more command for each ``join`` with a presence, and one for its end. Default False.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -254,7 +256,7 @@ class RedisCluster(BaseCluster):
         return super().available and self._node.available
 
     def gauges(self) -> list[tuple[str, str, float]]:
-        """Return the current state, for :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", value."""
+        """Return the gauges of :mod:`~sockjs_tornado.observe.metrics`: name, link to Redis or "", and value."""
         return [*super().gauges(), *self._node.gauges()]
 
     def publish(
@@ -304,14 +306,16 @@ class RedisCluster(BaseCluster):
     async def recover(self, room: str, offset: int, epoch: str, *, limit: int | None = None) -> Recovered:
         """Return the messages with history that were published in a room after a position, as a :class:`Recovered`.
 
-        Identical calls of one turn of the event loop send one command to Redis, and return the same object. So use
-        :meth:`Recovered.encode` for the response, if many clients may reconnect at the same time.
+        Identical calls in one iteration of the event loop send one command to Redis, and return the same object. If
+        many clients may reconnect at the same time, encode the response with :meth:`Recovered.encode`, which does
+        so once for all callers.
 
         Args:
             room: The name of the room.
             offset: The offset of the last message that the client has received, or 0 for none.
             epoch: The epoch of that message, or ``""`` for none. Both values may come from the client unchecked.
-            limit: The largest number of messages to return: the last ones. None, the default, returns all.
+            limit: The largest number of messages to return. If there are more, the last ones are returned. None, the
+                default, returns all.
 
         Raises:
             TypeError: An argument has the wrong type.

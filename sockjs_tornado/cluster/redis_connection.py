@@ -177,7 +177,7 @@ class RedisURL:
             if connection is not None:
                 connection.close()
             if isinstance(error, CONNECTION_ERRORS):
-                # The event loop closes the socket in its next turn.
+                # The event loop closes the socket in its next iteration.
                 await asyncio.sleep(0)
                 is_silent = connection is not None and not connection.bytes_received
                 hint = scheme_hint(

@@ -1,4 +1,4 @@
-"""Redis Cluster: which server has the slot of a namespace. All keys of a namespace are in one slot."""
+"""Redis Cluster: the server that serves the hash slot of a namespace. All keys of a namespace are in one slot."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ class SlotMoved(ClusterUnavailable):
     """Another server of Redis Cluster has the slot.
 
     Attributes:
-        host: The other server's host, or ``""`` if it is that of the server which has replied.
+        host: The other server's host, or ``""`` if it is the host of the server that replied.
         port: The other server's port.
     """
 
@@ -23,12 +23,12 @@ class SlotMoved(ClusterUnavailable):
         self.port = int(port) if port.isdecimal() else 0
 
     def address(self, replied: Address) -> Address:
-        """Return the other server's address; ``replied`` is that of the server which has replied."""
+        """Return the other server's address; ``replied`` is the address of the server that replied."""
         return self.host or replied[0], self.port
 
 
 def servers_of(reply: Any) -> Iterator[Address]:
-    """Yield the addresses in a reply to CLUSTER SLOTS; none if the user is not permitted to run the command."""
+    """Yield the addresses in a reply to CLUSTER SLOTS, or none if the user is not permitted to run this command."""
     for _first, _last, *servers in reply if isinstance(reply, list) else ():
         for host, port, *_ in servers:
             if isinstance(host, bytes) and host not in (b"", b"?"):

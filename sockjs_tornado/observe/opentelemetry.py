@@ -59,7 +59,7 @@ __all__ = ["TraceContextFilter", "instrument"]
 
 logger = logging.getLogger(__name__)
 
-#: The attribute of an exception with the context of the callback's span. The exception is logged after the callback.
+#: The attribute in which an exception keeps the context of its callback's span, for the log record after the callback.
 _CONTEXT: Final = "_sockjs_span_context"
 
 
@@ -87,7 +87,7 @@ def instrument(router: SockJSRouter, tracer_provider: trace.TracerProvider | Non
 
 
 class _Tracer:
-    """Creates and ends the spans of a router. An exception of the SDK reaches the log, and nobody else."""
+    """Creates and ends the spans of a router. Exceptions of the SDK are logged, and not raised."""
 
     def __init__(self, router: SockJSRouter, tracer: trace.Tracer) -> None:
         self._container = router.container
@@ -110,7 +110,7 @@ class _Tracer:
 
 def _traced(base: type[Session], tracer: _Tracer) -> type[Session]:
     class TracedSession(base):  # type: ignore[valid-type, misc]
-        """A session with a span. It ends when the session forgets its connection."""
+        """A session with a span. The span ends when the session forgets its connection."""
 
         __slots__ = ("_span",)
         _is_traced = True
@@ -149,7 +149,7 @@ def _traced(base: type[Session], tracer: _Tracer) -> type[Session]:
 
 
 class _TracedConnection:
-    """Calls the callbacks of a connection, in place of it, each in a span."""
+    """Takes the place of a connection, and calls each of its callbacks in a span."""
 
     __slots__ = ("_connection", "_context", "_is_carrier", "_name", "_tracer")
 
@@ -196,7 +196,7 @@ def _current(tracer: _Tracer, span: trace.Span, name: str) -> Iterator[None]:
         with trace.use_span(span, record_exception=False, set_status_on_exception=False):
             yield
     except BaseException as error:
-        # The others reject a client, or tell a callback that its client has left.
+        # HTTPError rejects a client, and ConnectionClosed tells a callback that its client has left.
         if isinstance(error, Exception) and not (
             isinstance(error, ConnectionClosed) or (name == "on_open" and isinstance(error, HTTPError))
         ):

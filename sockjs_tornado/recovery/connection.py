@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..session.session import Session
 
 
-#: Similarity from which on a method is taken for a misspelt callback: "may_folow" has 0.94, "may_follow_room" 0.8.
+#: Minimum similarity of a method that is taken for a misspelt callback: "may_folow" has 0.94, "may_follow_room" 0.8.
 _SIMILARITY = 0.825
 
 
@@ -27,19 +27,19 @@ class RecoveryConnection(SockJSConnection):
     Override :meth:`may_follow`. Without that, no client may follow any room. Messages of the client that are not part
     of the protocol are passed to :meth:`on_other_message`.
 
-    Each request may read a history: limit their rate with the setting ``max_inbound_rate``.
+    Each request of a client may read a history. Limit their rate with the setting ``max_inbound_rate``.
 
     Args:
         session: The session of the connection.
 
     Raises:
-        ConfigurationError: The router has no ``RedisCluster(recovery=True)``. A router of this class raises this when
-            it is created.
+        ConfigurationError: The router has no ``RedisCluster(recovery=True)``. A router that is given this class raises
+            it when it is created.
 
     Attributes:
         max_followed_rooms: The largest number of rooms that one client may follow. Default 100.
-        recovery_limit: The largest number of messages in a response; if more were missed, the client receives the last
-            ones and learns that others are lost. Default 1000; None for no limit.
+        recovery_limit: The largest number of messages in a response. If more were missed, the client receives the last
+            ones, and learns that others are lost. Default 1000; None for no limit.
 
     .. versionadded:: 2.0
     """
@@ -83,9 +83,9 @@ class RecoveryConnection(SockJSConnection):
             check_callback(name, inspect.getattr_static(cls, name), ("self", parameter))
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Warn about mistakes after which clients get no messages, and the server logs nothing."""
+        """Warn about mistakes because of which clients would get no messages, and the server would log nothing."""
         super().__init_subclass__(**options)
-        # What another decorator than one with functools.wraps() calls is not known.
+        # Only decorators that use functools.wraps() show which function they call.
         on_message = inspect.unwrap(vars(cls).get("on_message", RecoveryConnection.on_message))
         is_replaced = getattr(on_message, "__qualname__", "") == f"{cls.__qualname__}.on_message"
         if is_replaced and inspect.isfunction(on_message) and "on_message" not in on_message.__code__.co_names:
@@ -107,7 +107,8 @@ class RecoveryConnection(SockJSConnection):
     def may_follow(self, room: str) -> Awaitable[bool] | bool:
         """Return whether the client may follow a room. It may be ``async def``. The default returns False.
 
-        It is called for each request, so also after a gap. If it then returns False, the client leaves the room.
+        It is called for each request to follow the room, and so again after a gap. If it then returns False, the client
+        leaves the room.
 
         Args:
             room: The name of the room, which the client has chosen.
@@ -122,7 +123,7 @@ class RecoveryConnection(SockJSConnection):
 
     def on_message(self, message: Any) -> Awaitable[object] | object:
         """Process a request of ``recovery.js``, and pass other messages to :meth:`on_other_message`."""
-        # Most messages of an application are parsed only once.
+        # Do not parse most messages of the application here, since it parses them itself.
         if isinstance(message, str) and "follow" in message:
             try:
                 request = json.loads(message)
@@ -152,7 +153,7 @@ class RecoveryConnection(SockJSConnection):
             raise TypeError(describe_generator(type(self), "may_follow"))
         if not permitted or (room not in self._followed and len(self._followed) >= self.max_followed_rooms):
             if room in self._followed:
-                # The client was permitted to follow it before.
+                # The client was permitted to follow the room before.
                 self._followed.discard(room)
                 self.leave(room)
             self.send({"type": "refused", **response})

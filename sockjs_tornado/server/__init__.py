@@ -1,4 +1,4 @@
-"""The native HTTP server: Tornado applications without Tornado's HTTP parser, and SockJS requests without Tornado."""
+"""The native HTTP server. It serves applications without Tornado's HTTP parser, and SockJS requests without Tornado."""
 
 from .http_server import HTTPServer
 

@@ -1,4 +1,4 @@
-"""Tornado's interface for applications, for servers that were given a function instead of an application."""
+"""The delegate of servers that were given a function instead of an application."""
 
 from collections.abc import Callable
 from typing import Any

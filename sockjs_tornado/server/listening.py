@@ -8,19 +8,19 @@ from tornado.ioloop import IOLoop
 
 from ..wire.sockets import accept_socket
 
-#: Clients that are accepted in one iteration of the event loop at most, as in Tornado.
+#: The largest number of clients that are accepted in one iteration of the event loop, as in Tornado.
 _MAX_BATCH: Final = 128
 
-#: Full batches after which the next ones are twice as large.
+#: Number of full batches after which the batch size is doubled.
 _GROWTH_INTERVAL: Final = 4
 
 
 class Listener:
     """A listening socket whose clients are accepted by the running event loop.
 
-    Usually only one client is waiting. So only one is accepted in an iteration of the event loop, which calls again as
-    long as clients are waiting: this saves the system call that fails. If that happens again and again, more are
-    accepted in one iteration, until none is left.
+    Usually only one client is waiting. Therefore only one is accepted in an iteration of the event loop, which saves
+    the system call that would find no other. The event loop calls again as long as clients are waiting. If that happens
+    repeatedly, more clients are accepted in one iteration, until none is left.
 
     Args:
         sock: The socket. It stays usable, and is closed by :meth:`close`.
@@ -32,11 +32,11 @@ class Listener:
     def __init__(self, sock: socket.socket, on_accept: Callable[[socket.socket, Any], None]) -> None:
         self._sock = sock
         self._on_accept = on_accept
-        # Another class may accept in its own way.
+        # A subclass may override accept().
         self._accept = sock.accept if type(sock).accept is not socket.socket.accept else None
         # Clients to accept in one iteration of the event loop.
         self._batch_size = 1
-        # Batches of this size after which no client was found missing.
+        # Successive batches of this size that were full: a client was waiting at each call.
         self._full_batches = 0
         self._is_closed = False
         IOLoop.current().add_handler(sock, self._accept_clients, IOLoop.READ)
@@ -50,7 +50,7 @@ class Listener:
 
     def _accept_clients(self, sock: object, events: int) -> None:
         for _ in range(self._batch_size):
-            # A client's connection may have stopped the server.
+            # The connection of an accepted client may have stopped the server.
             if self._is_closed:
                 return
             try:

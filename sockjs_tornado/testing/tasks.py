@@ -1,4 +1,4 @@
-"""Tasks that callbacks create. If one fails, and nobody retrieves its exception, the test gets it."""
+"""Tasks that callbacks create. If one fails, and its exception is never retrieved, the test gets the exception."""
 
 import asyncio
 import weakref
@@ -12,12 +12,12 @@ class TaskWatch:
     """The tasks that the callbacks of a router have created."""
 
     def __init__(self) -> None:
-        # Strongly, since asyncio logs a failed task when it is freed.
+        # Strong references, since asyncio logs the exception of a failed task when it is freed.
         self._tasks: set[_WatchedTask] = set()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch the tasks that are created within, also by tasks and callbacks that begin within."""
+        """Watch the tasks that the ``with`` block creates, directly or in tasks and callbacks that begin in it."""
         token = _watch.set(self)
         try:
             yield
@@ -29,7 +29,7 @@ class TaskWatch:
         self._tasks.add(task)
 
     def take_errors(self) -> list[BaseException]:
-        """Return the exceptions that nobody has retrieved, and forget all tasks that have ended."""
+        """Return the exceptions that were never retrieved, and forget all tasks that have ended."""
         ended = [task for task in self._tasks if task.done()]
         self._tasks.difference_update(ended)
         errors = []
@@ -73,13 +73,13 @@ class TaskFactory:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not strongly: the event loop refers to its factory.
+        # A weak reference, since the event loop refers to its factory.
         self._loop = weakref.ref(loop)
         self._users = 0
 
     @classmethod
     def install(cls, loop: asyncio.AbstractEventLoop) -> "TaskFactory":
-        """Set the factory of an event loop, unless it has one. Call :meth:`release` in the end."""
+        """Set the factory of an event loop, unless it has one. Call :meth:`release` after use."""
         factory = loop.get_task_factory()
         if not isinstance(factory, cls):
             factory = cls(loop)
@@ -89,7 +89,7 @@ class TaskFactory:
         return factory
 
     def release(self) -> None:
-        """Reset the factory of the event loop after the last user."""
+        """Remove the factory from the event loop after the last user's call."""
         self._users -= 1
         loop = self._loop()
         if not self._users and loop is not None and loop.get_task_factory() is self:
