@@ -259,8 +259,8 @@ class Recoveries:
         return await asyncio.shield(read)
 
     async def _read(self, key: tuple[str, int, str, int]) -> Recovered:
-        # Until the next iteration, more callers may join. Once the command was submitted, its result may lack messages that
-        # were published before a later call. An eager task yields here, too.
+        # Until the next iteration, more callers may join. Once the command was submitted, its result may lack messages
+        # that were published before a later call. An eager task yields here, too.
         await asyncio.sleep(0)
         self._reads.pop(key, None)
         room, offset, epoch, limit = key
