@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Set
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
@@ -28,6 +30,11 @@ from .redis_connection import RedisURL
 from .secret import Secrets
 from .shared_rooms import SharedRooms
 from .topics import Topics
+
+logger = logging.getLogger(__name__)
+
+#: In a reply of Redis to ``INFO memory``.
+_EVICTION_POLICY: Final = re.compile(rb"^maxmemory_policy:([a-z-]+)", re.MULTILINE)
 
 
 class RedisNode:
@@ -155,6 +162,20 @@ class RedisNode:
         for channel in self._topic_channels():
             if channel not in channels:
                 self.bus.subscribe(channel)
+        await self._check_eviction_policy()
+
+    async def _check_eviction_policy(self) -> None:
+        """Log a warning if Redis may evict the cluster's keys. All of them expire, so every policy but one does."""
+        # Another server than Redis may reply with an error, or without this field.
+        with contextlib.suppress(ClusterUnavailable):
+            found = _EVICTION_POLICY.search(await self.commands.call("INFO", "memory"))
+            if found and found[1] != b"noeviction":
+                logger.warning(
+                    "The maxmemory-policy of Redis at %s is %s: when its memory is full, it evicts the claims of "
+                    "sessions, presence and histories. Set it to noeviction",
+                    self.url.address,
+                    found[1].decode(),
+                )
 
     @property
     def available(self) -> bool:

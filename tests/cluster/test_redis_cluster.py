@@ -823,6 +823,16 @@ async def test_concurrent_starts_and_closes(redis_server: RedisServer) -> None:
     await until(lambda: connections(redis_server) == 0)
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_redis_that_evicts_keys_is_reported_at_the_start(
+    redis_server: RedisServer, logged: LogWatch, policy: str
+) -> None:
+    redis_server.command("CONFIG", "SET", "maxmemory-policy", policy)
+    async with RedisCluster(redis_server.url):
+        pass
+    logged.take(f"The maxmemory-policy of Redis at 127.0.0.1:{redis_server.port} is {policy}: ")
+
+
 async def test_a_cancelled_close_leaves_no_connection(redis_server: RedisServer) -> None:
     cluster = RedisCluster(redis_server.url)
     await within(cluster.start())
