@@ -28,6 +28,9 @@ _REQUESTS: Final = 3
 #: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
 _MAX_STREAM_DELAY: Final = 0.15
 
+#: If streams take so many times as long as polls, a delay is a problem.
+_DELAY_RATIO: Final = 5
+
 #: Statuses of servers and proxies that do not take the request for an upgrade.
 _NOT_UPGRADED: Final = (200, 400, 426, 501)
 
@@ -58,7 +61,8 @@ _NO_TRANSPORT_ADVICE = (
 _SENDING_ADVICE = "Messages cannot be sent over HTTP. The log of the server, or of the proxy, says why."
 _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
-    "or by the cookie JSESSIONID, or enable only websockets."
+    "or by the cookie JSESSIONID, or enable only websockets. If the nodes are a cluster that relays requests "
+    "(advertise), they have different namespaces."
 )
 _IDLE_ADVICE = (
     "A proxy closes idle connections too early. Its timeout must be longer than the server's heartbeat_delay (25 s by "
@@ -90,7 +94,9 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
     if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
         delay = milliseconds(min(streams) - min(polls))
         text = f"streams open {delay} later than polls: small packets are delayed"
-        findings.append(Finding(Level.NOTE, "delay", text, _DELAY_ADVICE))
+        # Over a slow network, the difference may have other reasons.
+        level = Level.BAD if min(streams) > _DELAY_RATIO * min(polls) else Level.NOTE
+        findings.append(Finding(level, "delay", text, _DELAY_ADVICE))
     return findings
 
 
@@ -157,7 +163,9 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
         advice = explain_known(str(error), COMMAND_LINE) if "status 407" in str(error) else _TUNNEL_ADVICE
         return Finding(Level.BAD, "websocket", f"failed: {error}", advice)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
-        return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
+        return Finding(
+            Level.BAD, "websocket", f"failed: {error}", explain_known(str(error), COMMAND_LINE) or _UPGRADE_ADVICE
+        )
     except HTTPClientError as error:
         text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
         fields = HTTPHeaders() if error.response is None else error.response.headers
@@ -214,6 +222,8 @@ async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
     if others:
         text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
         advice = NO_RESPONSE if 0 in others else _SENDING_ADVICE
+        if 503 in others:
+            advice = f"{advice} The nodes of a cluster must have the same secret."
         return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:

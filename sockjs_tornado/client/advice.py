@@ -133,7 +133,10 @@ _FAILURES: Final = (
         "proxy connect|from proxy|CONNECT tunnel|refuses a tunnel|through the (proxy|tunnel)",
         "The proxy does not let the request through: check {proxy}, or the variables http_proxy and https_proxy.",
     ),
-    ("resolve host", "The host name is unknown: check its spelling, and DNS."),
+    (
+        "resolve host|name or service not known|name resolution|nodename nor servname",
+        "The host name is unknown: check its spelling, and DNS.",
+    ),
     ("response is (larger|not valid HTTP)", _PREFIX),
 )
 
@@ -211,6 +214,8 @@ def explain_status(
     if status in (502, 503, 504):
         limit = ", or a proxy limits the rate of requests (limit_req of nginx)" if status == 503 else ""
         return f"A proxy cannot reach the server, or the server rejects new clients at the moment{limit}."
+    if status == 400:
+        return f"{_PREFIX} If it is, a proxy may send the PROXY protocol (send-proxy of HAProxy): turn it off."
     return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
 
 

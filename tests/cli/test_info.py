@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -134,7 +135,7 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         ),
         (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
-        (reply(400), {}, "status 400", "including its prefix"),
+        (reply(400), {}, "status 400", "send the PROXY protocol"),
         (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
         (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
         (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
@@ -556,6 +557,17 @@ async def test_the_status_of_a_transport_is_explained(scripted: Scripted, respon
         assert advice in findings[name].advice
 
 
+async def test_a_host_name_that_only_websockets_cannot_resolve_is_explained(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*arguments: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("sockjs_tornado.cli.transport_checks.connect_websocket", fail)
+    findings = by_subject(await check_transports(await scripted(reply(404, "Content-Length: 0")), {}, LONG))
+    assert findings["websocket"].advice == "The host name is unknown: check its spelling, and DNS."
+
+
 def test_it_is_a_problem_if_no_transport_works() -> None:
     """Each of them could be disabled, which is none."""
     disabled = Finding(Level.NOTE, "xhr", "disabled (404)")
@@ -628,10 +640,12 @@ async def test_streams_that_open_later_than_polls_are_found(
     serve: Serve, probing: Callable[..., Prober], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
-    for limit, subjects in ((-LONG, {"delay"}), (LONG, set())):
+    for limit, ratio, levels in ((-LONG, 0, [Level.BAD]), (-LONG, LONG * 1000, [Level.NOTE]), (LONG, 0, [])):
+        monkeypatch.setattr("sockjs_tornado.cli.transport_checks._DELAY_RATIO", ratio)
         monkeypatch.setattr("sockjs_tornado.cli.transport_checks._MAX_STREAM_DELAY", limit)
         findings = by_subject(await check_transports(prober, {}, LONG))
-        assert set(findings) - {"websocket", *STREAMS, *POLLS} == subjects
+        assert [findings.pop("delay").level for _ in levels] == levels
+        assert set(findings) == {"websocket", *STREAMS, *POLLS}
 
 
 # Idle timeouts.
