@@ -123,8 +123,8 @@ class LagAlarm:
                     logger,
                     logging.WARNING,
                     "lag",
-                    "the event loop was blocked or stopped for at least %.3f s, by other code of the application, such "
-                    "as its tasks and request handlers, or because the machine is overloaded: PYTHONASYNCIODEBUG=1 "
+                    "the event loop was blocked or stopped for at least %.3f s, because the machine is overloaded, "
+                    "or by other code of the application, such as its tasks and request handlers: PYTHONASYNCIODEBUG=1 "
                     "makes asyncio log which callback is slow (slow_callback_duration)",
                     unexplained,
                 )

@@ -230,9 +230,14 @@ def _parse_head_python(
     line = _REQUEST_LINE.match(data, start, limit)
     if line is None:
         if not _INCOMPLETE_REQUEST_LINE.fullmatch(data, start, limit):
+            reason = "Invalid request line."
             # The beginning of a TLS handshake.
-            is_tls = data[start : start + 2] == b"\x16\x03"
-            raise BadRequest(400, "TLS on a port without TLS." if is_tls else "Invalid request line.")
+            if data[start : start + 2] == b"\x16\x03":
+                reason = "TLS on a port without TLS."
+            # No method of HTTP. Its line is invalid at the second address, where HTTP has its version.
+            elif data[start : start + 6] == b"PROXY ":
+                reason = "The PROXY protocol is not supported (send-proxy of HAProxy)."
+            raise BadRequest(400, reason)
         if is_too_long:
             raise BadRequest(414, "Request line too long.", "request_uri")
         return None

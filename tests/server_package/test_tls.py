@@ -91,12 +91,15 @@ async def test_a_handshake_has_a_deadline(listen: Listen, monkeypatch: pytest.Mo
     assert (await (await site.connect()).ask("GET", "/")).text == "hello"
 
 
-async def test_clients_that_use_tls_on_the_wrong_port_are_recognised(
+async def test_tls_on_the_wrong_port_and_the_proxy_protocol_are_recognised(
     listen: Listen, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sockjs_tornado.server")
     with_tls, without = [await listen({"/": Hello.counting()}, kind) for kind in ("tls", "tcp")]
     tls, with_tls.tls = with_tls.tls, None
+    client = await without.connect()
+    client.write(b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 80\r\n" + request("GET", "/"))
+    await client.rest()
     without.tls = tls
     client = await with_tls.connect()
     client.write(request("GET", "/"))
@@ -104,6 +107,7 @@ async def test_clients_that_use_tls_on_the_wrong_port_are_recognised(
     with pytest.raises(ssl.SSLError):
         await without.connect()
     assert [record.getMessage() for record in caplog.records] == [
+        "Malformed HTTP message from 127.0.0.1: The PROXY protocol is not supported (send-proxy of HAProxy).",
         "TLS handshake with 127.0.0.1 failed: HTTP without TLS on a port with TLS",
         "Malformed HTTP message from 127.0.0.1: TLS on a port without TLS.",
     ]
