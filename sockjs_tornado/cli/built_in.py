@@ -60,7 +60,8 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         # If the module exists, one that it imports is missing.
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
-        raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
+        hint = f"; without the file's suffix, it is {module}.Class" if name == "py" else ""
+        raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}{hint}") from error
     if isinstance(found, ModuleType):
         raise ConfigurationError(
             f"connection: {expected}, got {path!r}, which is a module: append the name of the class, {path}.Class"

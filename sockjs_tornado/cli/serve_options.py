@@ -273,6 +273,8 @@ def _check_combinations(options: ServeOptions) -> None:
         raise ConfigurationError(f"{source('advertise')}: requires --redis")
     if "namespace" in options.sources and options.redis is None:
         raise ConfigurationError(f"{source('namespace')}: requires --redis")
+    if "metrics_host" in options.sources and options.metrics_port is None:
+        raise ConfigurationError(f"{source('metrics_host')}: requires --metrics-port")
     if options.xheaders and options.proxy_trust is not None:
         raise ConfigurationError(
             f"{source('xheaders')}: cannot be combined with {source('proxy_trust')}, which trusts the proxies at these "

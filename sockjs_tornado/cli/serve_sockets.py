@@ -33,7 +33,8 @@ def open_monitoring_sockets(options: ServeOptions, worker: int = 0) -> list[sock
     """Return a worker's listening sockets for the metrics and health checks, or raise CannotListen."""
     if options.metrics_port is None:
         return []
-    return listen_on(options.metrics_host, options.metrics_port and options.metrics_port + worker)
+    port = options.metrics_port and options.metrics_port + worker
+    return listen_on(options.metrics_host, port, "--metrics-port")
 
 
 def ports_of(sockets: Sequence[socket.socket]) -> list[int]:
@@ -41,12 +42,14 @@ def ports_of(sockets: Sequence[socket.socket]) -> list[int]:
     return [sock.getsockname()[1] for sock in sockets[:1]]
 
 
-def listen_on(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on a port, or raise CannotListen."""
+def listen_on(host: str, port: int, option: str = "--port") -> list[socket.socket]:
+    """Return sockets that listen on the port of an option, or raise CannotListen."""
     try:
         return bind_sockets(port, host)
     except OSError as error:
-        raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror}") from None
+        name = "" if option == "--port" else f" ({option})"
+        hint = f"; give the port with {option}" if host.count(":") == 1 else ""
+        raise CannotListen(f"Cannot listen on {host}, port {port}{name}: {error.strerror}{hint}") from None
 
 
 def _inherit(number: int) -> socket.socket:

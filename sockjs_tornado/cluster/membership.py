@@ -94,7 +94,7 @@ def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen")
                 sock = socket.create_server(address, family=family, backlog=BACKLOG)
             except OSError as error:
                 if error.errno not in _NOT_LOCAL_ERRNOS:
-                    why = f"{os.strerror(error.errno or 0)}; every node needs its own address"
+                    why = f"{os.strerror(error.errno or 0)}; every node needs its own address, and not that for clients"
                     raise ClusterError(f"cannot listen on {host}:{port} for other nodes: {why}") from None
             else:
                 sockets.append(opened.enter_context(sock))

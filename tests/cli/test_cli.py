@@ -209,6 +209,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("..package.Class",), f"{EXPECTED}, got '..package.Class'"),
         (("no.such.module.Class",), f"{EXPECTED}, got 'no.such.module.Class': No module named 'no'"),
         (("json.Nothing",), f"{EXPECTED}, got 'json.Nothing': module 'json' has no attribute 'Nothing'"),
+        (
+            ("json.py",),
+            f"{EXPECTED}, got 'json.py': module 'json' has no attribute 'py'; without the file's suffix, it is "
+            "json.Class",
+        ),
         (("json.dumps",), f"{EXPECTED}, got 'json.dumps', which is <function dumps"),
         (("--set", "x"), "--set: expected NAME=VALUE, got 'x'"),
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
@@ -493,7 +498,8 @@ def test_the_metrics_of_each_worker_have_the_next_port(
         with pytest.raises(SystemExit) as ended:
             _run_worker(3, sender, options, str(tmp_path / "cluster"), [], 0)
     assert (ended.value.code, in_worker) == (1, [])
-    assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+    why = "(--metrics-port): Address already in use"
+    assert capsys.readouterr().err == f"Cannot listen on 127.0.0.1, port {port} {why}\n"
 
 
 def test_each_worker_advertises_the_next_port(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -415,7 +415,7 @@ def test_a_missing_extra_or_a_taken_port_of_the_metrics_is_reported(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         error = refused("--uds", str(path), "--metrics-port", str(port))
-    assert error == f"Cannot listen on 127.0.0.1, port {port}: Address already in use"
+    assert error == f"Cannot listen on 127.0.0.1, port {port} (--metrics-port): Address already in use"
     assert not path.exists()
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "sockjs_tornado.observe.metrics", raising=False)

@@ -46,6 +46,7 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
 #: Options that are given with others, which they require.
 WITH = {
     "keyfile": ["certfile"],
+    "metrics_host": ["metrics_port"],
     "namespace": ["redis"],
     "advertise": ["redis", "node_certfile"],
     "node_certfile": ["redis", "advertise"],
@@ -204,6 +205,7 @@ def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
         ({"SOCKJS_UDS": "/a", "SOCKJS_FD": "3"}, "SOCKJS_UDS: cannot be combined with SOCKJS_FD"),
         ({"SOCKJS_KEYFILE": "/a"}, "SOCKJS_KEYFILE: requires --certfile"),
         ({"SOCKJS_NAMESPACE": "a"}, "SOCKJS_NAMESPACE: requires --redis"),
+        ({"SOCKJS_METRICS_HOST": "0.0.0.0"}, "SOCKJS_METRICS_HOST: requires --metrics-port"),
         (
             {"SOCKJS_XHEADERS": "1", "SOCKJS_PROXY_TRUST": "::1"},
             "SOCKJS_XHEADERS: cannot be combined with SOCKJS_PROXY_TRUST",

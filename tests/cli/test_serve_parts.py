@@ -175,6 +175,10 @@ def test_an_inherited_socket_is_greeted_by_its_address(certificate: tuple[Path, 
     ("options", "why"),
     [
         (ServeOptions(host="a..b", port=0), "Cannot listen on a..b, port 0: Name or service not known"),
+        (
+            ServeOptions(host="127.0.0.1:81", port=0),
+            "Cannot listen on 127.0.0.1:81, port 0: Name or service not known; give the port with --port",
+        ),
         (ServeOptions(uds=f"/tmp/{'a' * 200}"), f"Cannot listen on /tmp/{'a' * 200}: AF_UNIX path too long"),
         (ServeOptions(fd=10**12), "Cannot listen on the file descriptor 1000000000000: it is not open"),
     ],
