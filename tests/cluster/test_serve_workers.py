@@ -173,10 +173,11 @@ async def run_to_its_end(*arguments: str) -> tuple[int, str, str]:
 
 
 async def test_a_worker_that_cannot_start_ends_the_command(tmp_path: Path) -> None:
-    # Worker 0 needs the port before, which must not be one that the system assigns to connections.
-    with socket.create_server(("127.0.0.1", free_port())) as taken:
-        port = taken.getsockname()[1]
-        options = ["--workers", "2", "--metrics-port", str(port - 1)]
+    # That of worker 0 must be free, and none that the system assigns to connections.
+    first = free_port()
+    port = first + 1
+    with socket.create_server(("127.0.0.1", port)):
+        options = ["--workers", "2", "--metrics-port", str(first)]
         status, output, errors = await run_to_its_end("--uds", str(tmp_path / "a.sock"), *options)
     assert (status, output) == (1, "")
     assert f"Cannot listen on 127.0.0.1, port {port} (--metrics-port): Address already in use\n" in errors
