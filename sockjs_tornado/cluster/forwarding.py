@@ -154,8 +154,8 @@ class Forwarder:
         self._node.health.check(request.owner)
         upstream = await self._node.upstreams.connect(request.owner.address)
         # The handoff would miss the client of a request that is sent after the router has closed.
-        is_gone = request.endpoint.opens_sessions and request.exchange.responded
-        if is_gone or self._container.state is RouterState.CLOSED:
+        client_left = request.endpoint.opens_sessions and request.exchange.responded
+        if client_left or self._container.state is RouterState.CLOSED:
             self._node.upstreams.put_back(upstream)
             return None
         request.done.add_done_callback(lambda done: self.requests.discard(request))
