@@ -23,7 +23,8 @@ from sockjs_tornado import SockJSRouter
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
 NO_REDIS = """<p><strong>Recovery</strong> needs Redis. Stop the demo, and start it again with Redis:</p>
 <pre>.venv/bin/pip install -e ".[cluster]"
-.venv/bin/python examples/demo.py --redis redis://localhost</pre>"""
+.venv/bin/python examples/demo.py \\
+    --redis redis://localhost</pre>"""
 
 
 class Home(RequestHandler):

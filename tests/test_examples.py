@@ -107,7 +107,7 @@ def test_the_landing_page_links_to_every_page(example: Example) -> None:
     page = example.get("/").decode()
     links = re.findall(r'href="(/[^"]*)"', page)
     assert links == ["/chat/", "/echo/", "/multiplex/", "/token_auth/", "/dashboard/"]
-    assert ".venv/bin/python examples/demo.py --redis redis://localhost" in page
+    assert ".venv/bin/python examples/demo.py \\\n    --redis redis://localhost" in page
     for link in links:
         assert b"<html" in example.get(link)
 
