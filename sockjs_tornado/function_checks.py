@@ -58,6 +58,10 @@ def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
 
     One that raises is accepted: it may be for other types, or need something that exists later.
     """
+    given: Any = encode
+    if isinstance(given, type) and issubclass(given, json.JSONEncoder):
+        # Its constructor would get the message, at the first one that is not text.
+        raise ConfigurationError(f"{name}: expected a function, got a class: use {given.__name__}().encode")
     example = ["a", None]
     try:
         encoded = encode(example)

@@ -100,7 +100,8 @@ class Messaging:
             return self.cluster.publish(room, encoded, sessions, options)
         if options != PublishOptions():
             raise ConfigurationError(
-                "history, ttl and idempotency_key require a cluster: create the router with SockJSRouter(cluster=...)"
+                "history, ttl and idempotency_key require a RedisCluster: create the router with "
+                "SockJSRouter(cluster=RedisCluster(url))"
             )
         self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
         return COMPLETED

@@ -160,8 +160,10 @@ class MultiplexConnection(SockJSConnection):
             )
         if not channels:
             raise ConfigurationError("channels: expected at least one, such as get(ann=AnnConnection), got none")
-        for name, factory in channels.items():
-            if not callable(factory):
+        given: dict[str, Any] = channels
+        for name, factory in given.items():
+            # A router is callable, but only for an error about another mistake.
+            if not callable(factory) or hasattr(factory, "endpoints"):
                 raise ConfigurationError(
                     f"channel {name!r}: expected a subclass of SockJSConnection, got {factory!r} "
                     f"({type(factory).__name__})"

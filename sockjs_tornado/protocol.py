@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from inspect import iscoroutine
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
@@ -149,6 +150,10 @@ def quote(text: str) -> str:
     return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
 
 
+_ENCODE_HINT = "the setting json_encode can encode other types"
+_AWAIT_HINT = "await it, and send the result"
+
+
 def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | None = None) -> str | JSONValue:
     """Encode a message for :func:`messages_frame`: text is unchanged, a dict, list or tuple becomes JSON.
 
@@ -169,12 +174,13 @@ def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | 
         try:
             return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         except TypeError as error:
-            raise TypeError(f"{error}; the setting json_encode can encode other types") from None
+            hint = _AWAIT_HINT if "type coroutine " in str(error) else _ENCODE_HINT
+            raise TypeError(f"{error}; {hint}") from None
         except ValueError as error:
             raise ValueError(f"message: {error}") from None
     raise TypeError(
         "a message must be str, dict, list, tuple or JSONValue (bytes only in send() on a raw websocket), "
-        f"not {type(message).__name__}; the setting json_encode can encode other types"
+        f"not {type(message).__name__}; {_AWAIT_HINT if iscoroutine(message) else _ENCODE_HINT}"
     )
 
 

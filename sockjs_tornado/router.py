@@ -30,7 +30,7 @@ from .session.outbox import TRACED
 from .session.ports import Cluster
 from .session.session import Session
 from .session.states import RouterState
-from .settings import Settings, merge_settings, warn_about_milliseconds
+from .settings import Settings, merge_settings, warn_about_values
 from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
@@ -105,7 +105,7 @@ class SockJSRouter(Messaging):
         check_connection_class(connection)
         self.settings = merge_settings(user_settings, settings, ("io_loop", "session_kls", "cluster"))
         self._own_settings = own_settings(user_settings, settings)
-        warn_about_milliseconds(self.settings)
+        warn_about_values(self.settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):

@@ -16,6 +16,7 @@ from typing import Any
 from .browser_files import default_sockjs_url
 from .exceptions import ConfigurationError
 from .function_checks import check_json_encoder, check_plain_callback
+from .misplaced_names import MISPLACED
 from .validation import (
     ORIGINS,
     SECONDS,
@@ -229,6 +230,8 @@ class Settings(Validated):
         session_check_interval: A setting of sockjs-tornado 1.0. It has no effect and causes a warning.
     """
 
+    misplaced = MISPLACED
+
     disconnect_delay: float = option(SECONDS, is_positive, 5)
     heartbeat_delay: float = option(SECONDS, is_positive, 25)
     response_limit: int = option("a number of bytes above 0", is_count, 128 * 1024)
@@ -381,8 +384,14 @@ class Settings(Validated):
         return self.websocket_compression if isinstance(self.websocket_compression, Compression) else None
 
 
-def warn_about_milliseconds(settings: Settings) -> None:
-    """Warn of settings in seconds whose values look like milliseconds, as sockjs for Node.js and others expect."""
+def warn_about_values(settings: Settings) -> None:
+    """Warn of valid settings that were probably not meant.
+
+    These are seconds that look like milliseconds, as sockjs for Node.js and others expect, and a list of no origins, as
+    from an empty environment variable.
+    """
+    if settings.allowed_origins == ():
+        warn_application("allowed_origins: got an empty list, so that no page may connect")
     for name in _DURATIONS:
         value = getattr(settings, name)
         # Not of whole hours, nor of the large numbers that stand for "never".

@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from .exceptions import ConfigurationError
 
@@ -217,6 +217,9 @@ class Validated:
 
     __slots__ = ()
 
+    #: What the error says for names that belong elsewhere.
+    misplaced: ClassVar[Mapping[str, str]] = {}
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -247,7 +250,7 @@ class Validated:
 def check_names(kind: type, values: Mapping[Any, Any], others: Iterable[str] = ()) -> None:
     """Raise ConfigurationError if a name is neither a field of a dataclass nor one of the ``others``.
 
-    The error suggests the nearest name, if one is near.
+    The error says where the name belongs, if that is known, or suggests the nearest name, if one is near.
     """
     expected = {field.name: f", which expects {field.metadata['expected']}" for field in dataclasses.fields(kind)}
     expected |= dict.fromkeys(others, "")
@@ -255,9 +258,10 @@ def check_names(kind: type, values: Mapping[Any, Any], others: Iterable[str] = (
         if name not in expected:
             unknown = safe_repr(name, str)
             hint = f"the documentation of {kind.__name__} lists all"
-            for nearest in difflib.get_close_matches(unknown, expected, n=1, cutoff=0.5):
+            misplaced = getattr(kind, "misplaced", {}).get(unknown)
+            for nearest in () if misplaced else difflib.get_close_matches(unknown, expected, n=1, cutoff=0.5):
                 hint = f"the nearest is {nearest}{expected[nearest]}"
-            raise ConfigurationError(f"{unknown}: unknown setting (got {safe_repr(value)}); {hint}")
+            raise ConfigurationError(f"{unknown}: unknown setting (got {safe_repr(value)}); {misplaced or hint}")
 
 
 def named_fields(kind: type[_T]) -> type[_T]:

@@ -217,6 +217,18 @@ def test_nothing_else_can_be_sent(message: Any) -> None:
             session.connection.send(message)
 
 
+def test_a_coroutine_must_be_awaited_before_its_result_is_sent() -> None:
+    async def presence() -> dict[str, str]:
+        return {}
+
+    session, _ = listening()
+    coroutine = presence()
+    for message in (coroutine, {"users": [coroutine]}):
+        with pytest.raises(TypeError, match=r"; await it, and send the result$"):
+            session.connection.send(message)
+    coroutine.close()
+
+
 def test_a_message_that_is_not_json_serializable_is_not_sent() -> None:
     session, receiver = listening()
     with pytest.raises(TypeError, match=r"^Object of type set is not JSON serializable; the setting json_encode can "):

@@ -134,7 +134,7 @@ async def test_a_request_needs_a_token(node: Node, token: str | None) -> None:
         ("/publish", {"rooms": "ab", "message": "x"}, "rooms: expected an array of strings"),
         ("/publish", {"rooms": [1], "message": "x"}, "str"),
         ("/publish", {"rooms": ["a"], "message": "x", "history": 5}, "history, ttl, idempotency_key: only with room"),
-        ("/publish", {"room": "a", "message": "x", "history": 5}, "require a cluster"),
+        ("/publish", {"room": "a", "message": "x", "history": 5}, "require a RedisCluster"),
         ("/publish", {"room": "a", "message": "x", "to": "b"}, "'to': unknown field; expected room, rooms, message"),
         ("/disconnect", {}, "room, tag, id: expected one of them"),
         ("/disconnect", {"tag": "a", "id": "b"}, "room, tag, id: expected one of them"),

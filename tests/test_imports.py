@@ -51,6 +51,7 @@ PURE = {
     "session.rooms": "",
     "session.session": "",
     "session.states": "",
+    "misplaced_names": "",
     "settings": "",
     "transports.http_transports": "",
     "transports.limited_body": "",

@@ -724,7 +724,7 @@ async def test_a_limit_on_the_rate_counts_what_the_connection_carries_once(enter
     assert [await connection.message() for _ in range(10)] == list("0123456789")
 
 
-@pytest.mark.parametrize("channel", ["News", None, 1])
+@pytest.mark.parametrize("channel", ["News", None, 1, SockJSRouter(SockJSConnection, "/news")])
 def test_a_channel_without_a_class_is_rejected_at_once(channel: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^channel 'news': expected a subclass of SockJSConnection, got "):
         MultiplexConnection.get(news=channel)

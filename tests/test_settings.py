@@ -382,6 +382,33 @@ def test_an_unknown_name_is_rejected_with_the_nearest_one(name: Any, value: Any,
     assert str(caught.value).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("xheaders", "it is an option of the HTTP server: serve(application, [router], sockets, xheaders=...), or "),
+        ("port", "it is an argument of bind_sockets, "),
+        ("max_connections", "max_sessions limits the sessions of a process, and max_connections_per_ip of serve()"),
+        ("on_open", "it is a method of the connection class"),
+        ("cluster", "it is an argument of the router: SockJSRouter(connection, prefix, cluster=...)"),
+    ],
+)
+def test_a_name_that_belongs_elsewhere_is_rejected_with_its_place(name: str, place: str) -> None:
+    for create in (Settings.from_mapping, lambda values: SockJSRouter(SockJSConnection, "/a", values)):
+        with pytest.raises(ConfigurationError, match=rf"^{name}: unknown setting \(got 1\); {re.escape(place)}"):
+            create({name: 1})
+
+
+def test_an_empty_list_of_origins_causes_a_warning() -> None:
+    with pytest.warns(UserWarning, match="^allowed_origins: got an empty list, so that no page may connect$"):
+        SockJSRouter(SockJSConnection, "/a", allowed_origins=[])
+
+
+def test_a_json_encoder_is_a_function() -> None:
+    encoder: Any = json.JSONEncoder
+    with pytest.raises(ConfigurationError, match=r"^json_encode: .* got a class: use JSONEncoder\(\)\.encode$"):
+        Settings(json_encode=encoder)
+
+
 @pytest.mark.parametrize("kind", [Settings, Compression, SessionCookie])
 def test_an_unknown_keyword_is_rejected_with_the_nearest_one(kind: Any) -> None:
     field = next(iter(kind.__dataclass_fields__))

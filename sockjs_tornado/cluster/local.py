@@ -47,7 +47,9 @@ class LocalCluster(BaseCluster):
     ) -> Awaitable[None]:
         """Send a message to all sessions in a room; ``router.publish`` calls this."""
         if options != PublishOptions():
-            raise ConfigurationError("history, ttl and idempotency_key require a RedisCluster")
+            raise ConfigurationError(
+                f"history, ttl and idempotency_key require a RedisCluster, got a {type(self).__name__}"
+            )
         return self.publish_many((room,), message, exclude)
 
     def publish_many(

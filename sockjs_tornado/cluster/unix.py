@@ -84,7 +84,9 @@ class UnixCluster(BaseCluster):
         """Send a message to all sessions in a room, in every process; ``router.publish`` calls this."""
         self._check_usable()
         if options != PublishOptions():
-            raise ConfigurationError("history, ttl and idempotency_key require a RedisCluster")
+            raise ConfigurationError(
+                f"history, ttl and idempotency_key require a RedisCluster, got a {type(self).__name__}"
+            )
         return self._peers.publish(room, message, exclude)
 
     def publish_many(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
 
+from ..connection import SockJSConnection
 from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode
@@ -90,6 +91,8 @@ def _log_failure(session: "Session", name: str, error: BaseException) -> None:
         error.add_note(
             f"{kind}.session is the session, but was replaced by a {type(replaced).__name__}: use another name"
         )
+    if isinstance(error, AttributeError) and error.obj is session.conn and hasattr(SockJSConnection, error.name or ""):
+        error.add_note(f"{kind} is not a subclass of SockJSConnection, which has {error.name}")
     log.write(logger, logging.ERROR, name, "%s.%s of %r failed", kind, name, session, error=error, extra=fields)
 
 

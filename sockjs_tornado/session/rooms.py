@@ -51,7 +51,8 @@ def excluded_sessions(exclude: Any) -> "list[Session]":
     wrong = exclude
     if hasattr(exclude, "session"):
         return [exclude.session]
-    if isinstance(exclude, Iterable) and not isinstance(exclude, str):
+    # A router has __iter__, only for an error about another mistake.
+    if isinstance(exclude, Iterable) and not isinstance(exclude, str) and not hasattr(exclude, "endpoints"):
         connections = list(exclude)
         others = [connection for connection in connections if not hasattr(connection, "session")]
         if not others:

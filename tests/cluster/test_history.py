@@ -392,7 +392,7 @@ async def test_invalid_arguments_are_rejected(
 
 
 async def test_history_requires_a_cluster() -> None:
-    with pytest.raises(ConfigurationError, match=r"^history, ttl and idempotency_key require a cluster"):
+    with pytest.raises(ConfigurationError, match=r"^history, ttl and idempotency_key require a RedisCluster: create"):
         SockJSRouter(lambda session: None).publish(ROOM, "x", history=1)  # type: ignore[arg-type,return-value]
 
 

@@ -120,5 +120,5 @@ async def test_an_invalid_key_is_rejected(node: StartNode, key: Any, error: type
 async def test_a_single_process_has_no_idempotency_keys(node: StartNode) -> None:
     here = await node()
     here.router.cluster = None
-    with pytest.raises(ConfigurationError, match=r"^history, ttl and idempotency_key require a cluster"):
+    with pytest.raises(ConfigurationError, match=r"^history, ttl and idempotency_key require a RedisCluster: create"):
         here.router.publish(ROOM, "x", idempotency_key="a")

@@ -188,6 +188,16 @@ def test_names_of_other_classes_are_not_looked_at() -> None:
     SockJSRouter(type("Duck", (), methods), "/chat")
 
 
+async def test_a_method_that_only_the_base_class_has_is_named(logged: LogWatch) -> None:
+    methods = {"__init__": lambda self, session: None, "on_close": nothing}
+    duck = type("Duck", (), {**methods, "on_open": nothing, "on_message": lambda self, message: self.send(message)})
+    client = await connect(SockJSRouter(duck, "/echo"), raise_exceptions=False)
+    await client.send("x")
+    await client.wait_closed()
+    error = exception_of(logged.take("Duck.on_message of "))
+    assert error.__notes__ == ["Duck is not a subclass of SockJSConnection, which has send"]
+
+
 # Messages that nobody handles.
 
 
