@@ -122,7 +122,8 @@ class HttpSession(ClientSession):
         """Return whether a request succeeded; close the session if it failed."""
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if status and status not in expected:
-            reason = f"status {status}"
+            is_too_large = status == 413 and request is self._sender
+            reason = f"status {status}" + (", too large for the server or a proxy" if is_too_large else "")
         if self._attempts[request] > 1:
             reason = "the connection was lost"  # libcurl's own message is about the aborted retry
         if reason:

@@ -133,7 +133,10 @@ class ClientSession:
             self._set_closed(frame.code, frame.reason)
         elif frame.kind == "o":
             if self._opened.done():
-                self._set_closed(CloseCode.ABNORMAL, "the server sent a second open frame")
+                why = "the server sent a second open frame"
+                if self.transport != "websocket":
+                    why += "; perhaps a proxy sends requests of one session to different processes"
+                self._set_closed(CloseCode.ABNORMAL, why)
             else:
                 self._opened.set_result(None)
         elif not self._opened.done():
