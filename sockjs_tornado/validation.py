@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from .exceptions import ConfigurationError
@@ -277,8 +278,11 @@ def named_fields(kind: type[_T]) -> type[_T]:
     return kind
 
 
-def named_arguments(function: _F) -> _F:
-    """Decorate a method, so that an unknown keyword argument raises ConfigurationError, which suggests the nearest."""
+def named_arguments(function: _F, hints: Mapping[str, str] = MappingProxyType({})) -> _F:
+    """Decorate a method, so that an unknown keyword argument raises ConfigurationError.
+
+    The error has the hint for this name, or suggests the nearest argument.
+    """
     plain: Any = function
     code = plain.__code__
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
@@ -289,6 +293,7 @@ def named_arguments(function: _F) -> _F:
             if name not in names:
                 nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
                 hint = f"the nearest is {nearest[0]}" if nearest else f"expected {', '.join(names)}"
+                hint = hints.get(name, hint)
                 # The value may be secret.
                 raise ConfigurationError(f"{name}: unknown argument; {hint}")
         return function(*args, **values)

@@ -42,6 +42,7 @@ except ImportError as error:
 
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -79,7 +80,7 @@ class connect:  # noqa: N801 - used like a function
         ca_file: File with the trusted certificates, in PEM. Default None: the certificates that Python trusts.
         client_cert: File with a client certificate and its key, or a pair of files. Default None.
         verify: Whether to verify the server's certificate and host name. Default True. If False, anybody on the network
-            path can read and change the messages.
+            path can read and change the messages. It cannot be combined with ``ca_file``.
         ssl_context: Context for TLS, in place of the three options above. Only the transport ``websocket`` can use it;
             if that does not open, ``ConnectError`` says so. Default None.
         proxy: URL of a proxy, such as ``"http://user:password@proxy.example:3128"``, or None for a direct connection.
@@ -119,7 +120,7 @@ class connect:  # noqa: N801 - used like a function
         ConnectError: No transport works (raised by ``await`` or ``async with``). The error has the reason for each.
     """
 
-    @named_arguments
+    @partial(named_arguments, hints={"on_message": "read messages with recv(), or iterate over the client"})
     def __init__(
         self,
         url: str,

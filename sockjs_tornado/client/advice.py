@@ -149,6 +149,9 @@ _EXPECTS_TLS: Final = re.compile(
 #: How the failure of a transport begins if the response has another status, over HTTP and over a websocket.
 _STATUS: Final = re.compile(r"(?:status|HTTP) ([1-5][0-9]{2})")
 
+#: The end of a transport's URL, with the ids of the server and of the session.
+_BELOW_SERVICE: Final = re.compile(r"/[0-9]+/[^/.]+/[a-z_]+$")
+
 #: Parts of the target of a redirect to a login page.
 _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
 
@@ -207,6 +210,9 @@ def explain_status(
             )
         return advice
     end = url.rpartition("/")[2]
+    below = _BELOW_SERVICE.search(urlsplit(url).path)
+    if status == 404 and below:
+        return f"Give the URL of the service, without {below[0]}."
     if status == 404 and end in ("info", "websocket"):
         return f"Give the URL of the service, without /{end}."
     if status == 421:

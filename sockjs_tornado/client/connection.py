@@ -4,10 +4,11 @@ import asyncio
 import json
 import warnings
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode
+from .hooks import NoCallbacks
 from .multi import Multi
 from .options import Options, ServiceURL
 from .runner import SessionRunner
@@ -20,7 +21,7 @@ _NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 _MAX_REASON_LENGTH = 123
 
 
-class SockJSClient:
+class SockJSClient(NoCallbacks):
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
 
     Use it only in the event loop in which it was created: in another one, its methods raise RuntimeError. From another
@@ -110,6 +111,12 @@ class SockJSClient:
         If it ended in any other way, the iteration raises :exc:`~sockjs_tornado.exceptions.ConnectionClosed`.
         """
         return self
+
+    # Type checkers find this mistake themselves.
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("use `async for` instead of `for`, or sockjs_tornado.client.sync without asyncio")
 
     async def __anext__(self) -> Any:
         try:

@@ -4,11 +4,35 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 #: The task that runs the callback in which the current task was started, if any. It loses its meaning when that task
 #: has finished.
 _hook: ContextVar[asyncio.Task[Any] | None] = ContextVar("hook", default=None)
+
+#: Attributes that other client libraries call.
+_CALLBACKS: Final = frozenset(
+    f"on{separator}{event}"
+    for separator in ("", "_")
+    for event in ("close", "disconnect", "message", "open", "reconnect")
+)
+
+
+class NoCallbacks:
+    """Base class of clients, which rejects callbacks as attributes: nothing would call them."""
+
+    # Type checkers find these mistakes themselves.
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in _CALLBACKS:
+                raise AttributeError(
+                    f"{name}: a client has no such attribute; read messages with recv(), or iterate over the client, "
+                    "and give on_disconnect and on_reconnect to connect()",
+                    name=name,
+                    obj=self,
+                )
+            object.__setattr__(self, name, value)
 
 
 async def call_hook(hook: Callable[..., Awaitable[object] | None] | None, *arguments: object) -> BaseException | None:

@@ -223,7 +223,9 @@ class Options(Validated):
     transports: tuple[str, ...] = option("parsed names", lambda value: isinstance(value, tuple))
     headers: tuple[tuple[str, str], ...] = option("parsed pairs", lambda value: isinstance(value, tuple))
     origin: str | None = option(
-        "an origin such as 'https://example.com', without a trailing slash, or None", or_none(is_origin)
+        "an origin such as 'https://example.com', without a trailing slash, or None",
+        or_none(is_origin),
+        hint=lambda value: f" {value!r}" if isinstance(value, str) else "",
     )
     ca_file: str | Path | None = option("a path or None", or_none(_is_path))
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
@@ -286,6 +288,8 @@ class Options(Validated):
             ):
                 if is_given:
                     raise ConfigurationError(f"{name}: cannot be combined with ssl_context, set it in the context")
+        elif self.ca_file is not None and not self.verify:
+            raise ConfigurationError("ca_file: without verification of certificates, it would have no effect")
         for name, parameters in HOOK_PARAMETERS.items():
             callback = getattr(self, name)
             if callback is not None:

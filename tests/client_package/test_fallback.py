@@ -299,7 +299,7 @@ async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) ->
     assert "Cookie" not in server.headers[-2]
 
 
-@pytest.mark.parametrize("end", ["info", "websocket"])
+@pytest.mark.parametrize("end", ["info", "websocket", "000/abc/websocket", "000/abc/xhr"])
 async def test_a_url_below_that_of_the_service_is_recognised(serve: Serve, dial: Dial, end: str) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
     with pytest.raises(ConnectError, match=rf"status 404\. Give the URL of the service, without /{end}\.$"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from programs import join_files
 
-from sockjs_tornado.client import Backoff, ConfigurationError, connect
+from sockjs_tornado.client import Backoff, ConfigurationError, SockJSClient, connect, sync
 from sockjs_tornado.client.options import Options, ServiceURL
 
 
@@ -63,6 +63,19 @@ def test_a_forgotten_await_is_recognised() -> None:
         connector.sent("x")
     with pytest.raises(TypeError, match="use `async with` instead of `with`"), connector:
         pass
+
+
+@pytest.mark.parametrize("kind", [SockJSClient, sync.SockJSClient])
+@pytest.mark.parametrize("name", ["on_message", "onclose"])
+def test_callbacks_are_no_attributes(kind: Any, name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"^{name}: a client has no such attribute; read messages with recv\(\)"):
+        setattr(kind.__new__(kind), name, print)
+
+
+def test_a_loop_without_async_is_recognised() -> None:
+    client: Any = SockJSClient.__new__(SockJSClient)
+    with pytest.raises(TypeError, match="use `async for` instead of `for`"):
+        list(client)
 
 
 def test_credentials_become_basic_authentication() -> None:
@@ -129,7 +142,7 @@ def test_credentials_are_given_once() -> None:
         ({"headers": 5}, "headers: expected a mapping or pairs, got 5"),
         ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', without a trailing slash, or"),
         ({"origin": "https://example.com/"}, "origin: expected an origin such as"),
-        ({"origin": "example.com"}, "origin: expected an origin such as"),
+        ({"origin": "example.com"}, "without a trailing slash, or None, got str 'example.com'"),
         ({"origin": "https://*.example.com"}, "origin: expected an origin such as"),
         ({"ca_file": 5}, "ca_file: expected a path or None, got 5"),
         (
@@ -168,6 +181,8 @@ def test_credentials_are_given_once() -> None:
         ),
         ({"on_reconnect": print}, "on_reconnect: it is never called without reconnect=True or a Backoff"),
         ({"reconect": True}, "reconect: unknown argument; the nearest is reconnect"),
+        ({"on_message": print}, "on_message: unknown argument; read messages with recv(), or iterate over the client"),
+        ({"ca_file": "a.pem", "verify": False}, "ca_file: without verification of certificates, it would have no ef"),
         ({"zzz": "secret"}, "zzz: unknown argument; expected url, transports, headers, "),
         ({"on_disconnect": print}, "on_disconnect: it is never called without reconnect=True or a Backoff"),
     ],
