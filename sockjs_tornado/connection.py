@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
+from .observe import trace
 from .overridable import overridable, overridable_with_warning
 from .protocol import encode_outgoing
 from .session import control
 from .session.connection_info import ConnectionInfo
+from .session.outbox import TRACED
 from .session.rooms import COMPLETED, check_room
 
 if TYPE_CHECKING:
@@ -229,8 +231,9 @@ class SockJSConnection:
 
         Args:
             room: Name of the room, any text.
-            presence: The client's presence in the room, which ``router.presence`` returns: any JSON value. It replaces
-                the previous one. None, the default, leaves the presence unchanged, or unset.
+            presence: The client's presence in the room, which ``router.presence`` returns: any JSON value, not another
+                room. It replaces the previous one. None, the default, leaves the presence unchanged, or unset; members
+                without a presence are not in ``router.presence`` and ``router.presence_count``.
 
         Returns:
             An awaitable, which need not be awaited. With a cluster, it waits until messages that other processes
@@ -245,7 +248,11 @@ class SockJSConnection:
         session = self.session
         session._check_thread()
         check_room(room)
-        return COMPLETED if session.is_closed else session._container.rooms.join(session, room, presence)
+        if session.is_closed:
+            return COMPLETED
+        if session._blocked & TRACED:
+            session._trace(f"joins the room {trace.message(room)}")
+        return session._container.rooms.join(session, room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room. Does nothing if the connection is not in it.
@@ -257,9 +264,12 @@ class SockJSConnection:
             TypeError: If the name is not a ``str``.
             RuntimeError: If called from a thread other than the event loop's.
         """
-        self.session._check_thread()
+        session = self.session
+        session._check_thread()
         check_room(room)
-        self.session._container.rooms.leave(self.session, room)
+        if session._blocked & TRACED:
+            session._trace(f"leaves the room {trace.message(room)}")
+        session._container.rooms.leave(session, room)
 
     def publish(
         self,

@@ -10,6 +10,9 @@ of its own::
 
 In the page: ``new WebSocketMultiplex(new SockJS("/multiplex")).channel("news")``.
 
+``router.connections`` are the connections that carry the channels, on which only messages of this protocol make sense.
+To reach all clients of a channel, let the channel's class join a room, and publish there.
+
 To select the subprotocol of a websocket, override ``select_subprotocol`` in a subclass of
 :class:`MultiplexConnection`. The channels find the result in ``info.subprotocol``; their own methods are not called.
 """

@@ -220,6 +220,9 @@ def test_a_forgotten_await_is_recognised() -> None:
 
 
 def test_wrong_arguments_are_reported_at_once() -> None:
+    url: Any = "http://localhost/echo"
+    with pytest.raises(TypeError, match=r"got 'http://localhost/echo'; use sockjs_tornado\.client for a URL$"):
+        connect(url)
     with pytest.raises(ValueError, match="transport: expected 'websocket' or 'rawwebsocket', got 'xhr'"):
         connect(Echo, transport="xhr")
     with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, got '/b'"):

@@ -14,8 +14,8 @@ With ``SOCKJS_TRACE=1`` in the environment, the trace is written to standard err
     1 websocket OPEN becomes CLOSING
 
 Otherwise, ``logging.getLogger("sockjs_tornado.observe.trace").setLevel(logging.DEBUG)`` writes the trace to the log,
-with the lengths of messages instead of their contents. Sessions that are opened afterwards are traced. Without tracing,
-sessions have no overhead.
+with the lengths of messages and room names instead of the texts. Sessions that are opened afterwards are traced.
+Without tracing, sessions have no overhead.
 """
 
 import logging
@@ -27,7 +27,7 @@ from typing import Final
 from ..protocol import Message, Outgoing, messages_frame
 from .logs import session_fields
 
-__all__ = ["is_enabled", "message", "messages", "write"]
+__all__ = ["is_enabled", "message", "messages", "write", "write_unheard"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ is_enabled = partial(logger.isEnabledFor, logging.DEBUG)
 def write(label: str, transport: str, event: str) -> None:
     """Write a line about a session to the trace; messages in ``event`` are from the functions below."""
     logger.debug("%s %s %s", label, transport, event, extra=session_fields(label, transport))
+
+
+def write_unheard(room: str) -> None:
+    """Write a line about a message that was published in a room without members, perhaps because it is misspelt."""
+    logger.debug("publish in the room %s, which has no members in this process", message(room))
 
 
 def message(text: Outgoing | Message) -> str:

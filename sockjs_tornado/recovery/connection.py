@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import logging
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from ..validation import warn_application
 if TYPE_CHECKING:
     from ..session.session import Session
 
+logger = logging.getLogger(__name__)
 
 #: Minimum similarity of a method that is taken for a misspelt callback: "may_folow" has 0.94, "may_follow_room" 0.8.
 _SIMILARITY = 0.825
@@ -118,8 +120,19 @@ class RecoveryConnection(SockJSConnection):
     def on_other_message(self, message: Any) -> Awaitable[object] | object:
         """Called with each message that is not part of the protocol, as ``on_message`` of other connections.
 
-        The default ignores it.
+        The default ignores it; the first one causes a warning.
         """
+        kind = type(self)
+        if kind.on_other_message is RecoveryConnection.on_other_message:
+            self.session._container.log.write_once(
+                logger,
+                logging.WARNING,
+                ("unhandled", kind),
+                "a client has sent a message that is not a request of recovery.js, but %s has no on_other_message: "
+                "such messages are discarded. Define on_other_message, even if it does nothing",
+                kind.__name__,
+            )
+        return None
 
     def on_message(self, message: Any) -> Awaitable[object] | object:
         """Process a request of ``recovery.js``, and pass other messages to :meth:`on_other_message`."""

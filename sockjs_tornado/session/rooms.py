@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ..observe import trace
 from ..protocol import PreparedMessage
 from ..validation import safe_repr
 
@@ -244,3 +245,5 @@ class Rooms:
                 members = tuple(session for session in members if session not in excluded)
             for session in members:
                 session._send_prepared(message)
+        elif trace.is_enabled():
+            trace.write_unheard(room)

@@ -139,6 +139,11 @@ class connect:  # noqa: N801 - used like a function
         wait_for_open: bool = True,
         raise_exceptions: bool = True,
     ) -> None:
+        if isinstance(target, str):
+            raise TypeError(
+                f"target: expected a connection class or a SockJSRouter, got {target!r}; use sockjs_tornado.client for "
+                "a URL"
+            )
         if transport not in _ENDPOINTS:
             raise ValueError(f"transport: expected {' or '.join(map(repr, _ENDPOINTS))}, got {transport!r}")
         check_seconds("timeout", timeout)

@@ -173,7 +173,7 @@ async def test_a_client_receives_what_it_has_missed_and_what_is_published_later(
         assert client.connection.rooms == frozenset()
 
 
-async def test_other_rooms_are_refused_and_other_messages_are_passed_on(router: MakeRouter) -> None:
+async def test_other_rooms_are_refused_and_other_messages_are_passed_on(router: MakeRouter, logged: LogWatch) -> None:
     feed = await router()
     async with connect_in_memory(feed) as client:
         assert await follow(client, 1, room="secret") == {"type": "refused"}
@@ -203,7 +203,9 @@ async def test_other_rooms_are_refused_and_other_messages_are_passed_on(router: 
     async with connect_in_memory(refusing) as client:
         assert await follow(client, 1) == {"type": "refused"}
         await client.send("x")
+        await client.send_json({"type": "follow", "rom": ROOM})
         assert await client.recv_all() == []
+    logged.take("a client has sent a message that is not a request of recovery.js, but Default has no on_other_message")
 
 
 async def test_members_continue_after_a_restart_of_redis_or_are_told_of_the_loss(

@@ -53,6 +53,25 @@ async def test_a_websocket_shows_its_states_and_its_frames(
 
 
 @pytest.mark.usefixtures("tracing")
+async def test_rooms_are_shown(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    (connection,) = router.connections
+    caplog.clear()
+    connection.join("lobby")
+    router.publish("lobby", "x")
+    router.publish("Lobby", "x")
+    connection.leave("lobby")
+    assert said(caplog) == [
+        "1 websocket joins the room (5 characters)",
+        "1 websocket < (6 characters)",
+        "publish in the room (5 characters), which has no members in this process",
+        "1 websocket leaves the room (5 characters)",
+    ]
+
+
+@pytest.mark.usefixtures("tracing")
 async def test_a_recycled_client_is_recorded(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "xhr_streaming")
