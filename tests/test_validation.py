@@ -10,6 +10,7 @@ from sockjs_tornado.client.sync import connect
 from sockjs_tornado.cluster import RedisCluster, UnixCluster
 from sockjs_tornado.cluster.publisher import AsyncPublisher, Publisher
 from sockjs_tornado.exceptions import ConfigurationError
+from sockjs_tornado.testing import connect as connect_in_memory
 from sockjs_tornado.validation import check_seconds, is_count, is_number, is_positive, is_zero_or_more
 
 
@@ -45,6 +46,7 @@ def test_an_integer_above_zero(value: Any, accepted: bool) -> None:
         (Publisher, "secert", "secret"),
         (AsyncPublisher, "name_space", "namespace"),
         (connect, "reconect", "reconnect"),
+        (connect_in_memory, "cookie", "cookies"),
     ],
 )
 def test_an_unknown_argument_is_reported_without_its_value(call: Any, name: str, nearest: str) -> None:

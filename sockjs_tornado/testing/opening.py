@@ -19,7 +19,7 @@ from ..session.session import Session
 from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..transports.websocket import RawWebSocket, WebSocket
-from ..validation import check_seconds
+from ..validation import check_seconds, named_arguments
 from ..wire.handshake import offered_subprotocols
 from .client import MemoryClient
 from .receiver import MemoryReceiver, RawMemoryReceiver
@@ -121,9 +121,10 @@ class connect:  # noqa: N801 - used like a function
     Raises:
         ConnectionRejected: The client got an HTTP error instead of a session (by ``await`` or ``async with``).
         TypeError: An argument is of another type.
-        ValueError: An argument is not valid.
+        ValueError: An argument is unknown or not valid.
     """
 
+    @named_arguments
     def __init__(
         self,
         target: Callable[[Session], SockJSConnection] | SockJSRouter,
