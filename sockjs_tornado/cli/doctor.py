@@ -17,7 +17,13 @@ from . import discard_output, printable, silence_tornado
 from .checks import Finding, Level, check_iframe, check_info, describe_proxy
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
-from .transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
+from .transport_checks import (
+    check_any_works,
+    check_idle_timeouts,
+    check_message_size,
+    check_stickiness,
+    check_transports,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +78,7 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
             if not failures:
                 findings += await check_iframe(prober, arguments.timeout)
                 findings += await check_stickiness(prober, arguments.timeout)
+                findings += await check_message_size(prober, arguments.timeout)
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)
         return findings

@@ -16,6 +16,7 @@ from ..client.advice import explain_known, explain_transport
 from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
+from ..transports.endpoint import TOO_LARGE
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .advice import COMMAND_LINE, NO_RESPONSE
 from .checks import Finding, Level, milliseconds
@@ -33,6 +34,9 @@ _DELAY_RATIO: Final = 5
 
 #: Statuses of servers and proxies that do not take the request for an upgrade.
 _NOT_UPGRADED: Final = (200, 400, 426, 501)
+
+#: Number of spaces in the check of the size of messages: with the brackets, more than nginx allows by default.
+_LARGE_SIZE: Final = 1024 * 1024
 
 #: Statuses of a successful xhr_send.
 _ACCEPTED: Final = (200, 204)
@@ -63,6 +67,10 @@ _STICKINESS_ADVICE = (
     "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
     "or by the cookie JSESSIONID, or enable only websockets. If the nodes are a cluster that relays requests "
     "(advertise), they have different namespaces."
+)
+_SIZE_ADVICE = (
+    "A proxy limits the size of requests to less than the server's max_message_size (10 MiB by default). nginx: "
+    "client_max_body_size (1 MiB by default). Over HTTP, a larger message ends the session."
 )
 _IDLE_ADVICE = (
     "A proxy closes idle connections too early. Its timeout must be longer than the server's heartbeat_delay (25 s by "
@@ -268,6 +276,22 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
             if stream is not None:
                 stream.abort()
     return statuses
+
+
+async def check_message_size(prober: Prober, seconds: float) -> list[Finding]:
+    """Return a finding if a proxy rejects large messages. The request has spaces in place of messages."""
+    session = create_session_path()
+    stream = prober.start(f"{session}/xhr_streaming", b"")
+    try:
+        if not await stream.wait_for(_IS_OPEN["xhr_streaming"], seconds):
+            return []
+        response = await prober.fetch(f"{session}/xhr_send", seconds, body=b"[%b]" % (b" " * _LARGE_SIZE))
+    finally:
+        stream.abort()
+    if response.status != 413 or response.body.startswith(TOO_LARGE):
+        return []
+    text = f"messages of {_LARGE_SIZE // 1024} KiB are rejected (413)"
+    return [Finding(Level.NOTE, "size", text, _SIZE_ADVICE)]
 
 
 async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:

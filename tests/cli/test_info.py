@@ -21,7 +21,7 @@ from http_proxies import HttpProxy
 from programs import create_certificate
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 import sockjs_tornado
@@ -31,7 +31,13 @@ from sockjs_tornado.cli.advice import COMMAND_LINE
 from sockjs_tornado.cli.checks import Finding, Level, check_iframe, check_info, describe_proxy
 from sockjs_tornado.cli.options import find_service, service_url
 from sockjs_tornado.cli.probe import Prober, Response
-from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_stickiness, check_transports
+from sockjs_tornado.cli.transport_checks import (
+    check_any_works,
+    check_idle_timeouts,
+    check_message_size,
+    check_stickiness,
+    check_transports,
+)
 from sockjs_tornado.client import ConnectError, connect
 from sockjs_tornado.client.advice import ARGUMENTS, explain_failure
 from sockjs_tornado.client.multi import Multi
@@ -646,6 +652,37 @@ async def test_streams_that_open_later_than_polls_are_found(
         findings = by_subject(await check_transports(prober, {}, LONG))
         assert [findings.pop("delay").level for _ in levels] == levels
         assert set(findings) == {"websocket", *STREAMS, *POLLS}
+
+
+@pytest.mark.parametrize("limit", [1000, 1024 * 1024 + 2])
+async def test_the_limit_of_the_server_for_messages_is_no_problem(
+    serve: Serve, probing: Callable[..., Prober], limit: int
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": limit}))
+    assert await check_message_size(probing(server.port), LONG) == []
+
+
+async def test_a_proxy_that_limits_the_size_of_messages_is_found(probing: Callable[..., Prober]) -> None:
+    class Stream(RequestHandler):
+        async def post(self) -> None:
+            self.write("o\n")
+
+    class Limited(RequestHandler):
+        def post(self) -> None:
+            assert len(self.request.body) == 1024 * 1024 + 2
+            self.set_status(413)
+
+    http = tornado.httpserver.HTTPServer(
+        Application(
+            [("/echo/.*/xhr_streaming", Stream), ("/echo/.*/xhr_send", Limited)], log_function=lambda handler: None
+        )
+    )
+    sockets = bind_sockets(0, "127.0.0.1")
+    http.add_sockets(sockets)
+    (finding,) = await check_message_size(probing(sockets[0].getsockname()[1]), LONG)
+    http.stop()
+    await http.close_all_connections()
+    assert finding[:3] == (Level.NOTE, "size", "messages of 1024 KiB are rejected (413)")
 
 
 # Idle timeouts.
