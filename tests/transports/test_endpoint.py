@@ -384,6 +384,7 @@ async def test_the_log_says_why_an_origin_was_rejected(
     assert len(text) < 400
 
 
+@pytest.mark.filterwarnings("ignore:allowed_origins. got an empty list")
 @pytest.mark.parametrize("url", EVERYWHERE, ids=path_of)
 @pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"], []], ids=["same", "list", "nobody"])
 async def test_a_foreign_origin_is_rejected_everywhere(
