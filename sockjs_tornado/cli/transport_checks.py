@@ -35,8 +35,8 @@ _DELAY_RATIO: Final = 5
 #: Statuses of servers and proxies that do not take the request for an upgrade.
 _NOT_UPGRADED: Final = (200, 400, 426, 501)
 
-#: Number of spaces in the check of the size of messages: with the brackets, more than nginx allows by default.
-_LARGE_SIZE: Final = 1024 * 1024
+#: KiB of spaces in the check of the size of messages: with the brackets, the first is above nginx's default limit.
+_SIZES: Final = (1024, 1023, 64, 1)
 
 #: Statuses of a successful xhr_send.
 _ACCEPTED: Final = (200, 204)
@@ -279,19 +279,28 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
 
 
 async def check_message_size(prober: Prober, seconds: float) -> list[Finding]:
-    """Return a finding if a proxy rejects large messages. The request has spaces in place of messages."""
+    """Return a finding if a proxy rejects large messages, but the server does not.
+
+    The requests have spaces in place of messages. After a proxy has rejected one, a smaller one may reach the server.
+    """
     session = create_session_path()
     stream = prober.start(f"{session}/xhr_streaming", b"")
     try:
         if not await stream.wait_for(_IS_OPEN["xhr_streaming"], seconds):
             return []
-        response = await prober.fetch(f"{session}/xhr_send", seconds, body=b"[%b]" % (b" " * _LARGE_SIZE))
+        rejected = 0
+        for size in _SIZES:
+            response = await prober.fetch(f"{session}/xhr_send", seconds, body=b"[%b]" % (b" " * (size * 1024)))
+            if response.status != 413:
+                break
+            if response.body.startswith(TOO_LARGE):
+                return []
+            rejected = size
     finally:
         stream.abort()
-    if response.status != 413 or response.body.startswith(TOO_LARGE):
+    if not rejected:
         return []
-    text = f"messages of {_LARGE_SIZE // 1024} KiB are rejected (413)"
-    return [Finding(Level.NOTE, "size", text, _SIZE_ADVICE)]
+    return [Finding(Level.NOTE, "size", f"messages of {rejected} KiB are rejected (413)", _SIZE_ADVICE)]
 
 
 async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:

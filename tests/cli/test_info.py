@@ -662,15 +662,28 @@ async def test_the_limit_of_the_server_for_messages_is_no_problem(
     assert await check_message_size(probing(server.port), LONG) == []
 
 
-async def test_a_proxy_that_limits_the_size_of_messages_is_found(probing: Callable[..., Prober]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "body", "texts"),
+    [
+        (1024 * 1024, b"", ["messages of 1024 KiB are rejected (413)"]),
+        (10, b"", ["messages of 1 KiB are rejected (413)"]),
+        # The server allows less than the proxy.
+        (1024 * 1024, b"Payload too large.", []),
+    ],
+)
+async def test_a_proxy_that_limits_the_size_of_messages_is_found(
+    probing: Callable[..., Prober], limit: int, body: bytes, texts: list[str]
+) -> None:
     class Stream(RequestHandler):
         async def post(self) -> None:
             self.write("o\n")
 
     class Limited(RequestHandler):
         def post(self) -> None:
-            assert len(self.request.body) == 1024 * 1024 + 2
-            self.set_status(413)
+            is_too_large = len(self.request.body) > limit
+            self.set_status(413 if is_too_large or body else 204)
+            if body and not is_too_large:
+                self.write(body)
 
     http = tornado.httpserver.HTTPServer(
         Application(
@@ -679,10 +692,10 @@ async def test_a_proxy_that_limits_the_size_of_messages_is_found(probing: Callab
     )
     sockets = bind_sockets(0, "127.0.0.1")
     http.add_sockets(sockets)
-    (finding,) = await check_message_size(probing(sockets[0].getsockname()[1]), LONG)
+    findings = await check_message_size(probing(sockets[0].getsockname()[1]), LONG)
     http.stop()
     await http.close_all_connections()
-    assert finding[:3] == (Level.NOTE, "size", "messages of 1024 KiB are rejected (413)")
+    assert [finding[:3] for finding in findings] == [(Level.NOTE, "size", text) for text in texts]
 
 
 # Idle timeouts.

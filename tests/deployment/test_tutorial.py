@@ -69,7 +69,8 @@ def nginx(ports: list[int], certificate: Path, directory: Path) -> Iterator[int]
             ("/etc/ssl/chat/privkey.pem", str(certificate)),
             ("/srv/chat/page", str(directory)),
         )
-        with daemon(port, command("nginx", text, directory), ()):
+        # The command info sends one.
+        with daemon(port, command("nginx", text, directory), ["client intended to send too large body: 1048578 bytes"]):
             yield port
 
 
@@ -121,6 +122,7 @@ def test_the_doctor_finds_nothing_wrong_with_it(
         said = capsys.readouterr().out
         assert status == 0, said
         assert "12 of 12 requests reached their session" in said
+        assert "(413)" not in said, "the server allows less than nginx"
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids="-".join)
