@@ -173,9 +173,10 @@ async def run_to_its_end(*arguments: str) -> tuple[int, str, str]:
 
 
 async def test_a_worker_that_cannot_start_ends_the_command(tmp_path: Path) -> None:
-    # That of worker 0 must be free, and none that the system assigns to connections.
-    first = free_port()
-    port = first + 1
+    # Worker 0 has the first port, and worker 1 the next one, which is taken.
+    first, port = free_port(), free_port()
+    while port != first + 1:
+        first, port = port, free_port()
     with socket.create_server(("127.0.0.1", port)):
         options = ["--workers", "2", "--metrics-port", str(first)]
         status, output, errors = await run_to_its_end("--uds", str(tmp_path / "a.sock"), *options)
