@@ -201,14 +201,17 @@ async def test_a_slow_client_is_the_owner_s_to_close(start: Start) -> None:
         assert got == sent
 
 
+class Slow(Noted):
+    """A connection that processes messages only after ``may_go_on`` was set."""
+
+    may_go_on: asyncio.Event
+
+    async def on_message(self, message: Any) -> None:
+        await self.may_go_on.wait()
+        super().on_message(message)
+
+
 async def test_a_slow_application_slows_its_client_down(start: Start) -> None:
-    class Slow(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: Any) -> None:
-            await self.may_go_on.wait()
-            super().on_message(message)
-
     Slow.may_go_on = asyncio.Event()
     owner, other, _ = await start({"max_queue_bytes": 400}, kind=Slow)
     session = owner.own()
@@ -226,14 +229,6 @@ async def test_a_slow_application_slows_its_client_down(start: Start) -> None:
 
 async def test_a_client_that_sends_may_leave_before_the_response(start: Start) -> None:
     """Its messages are delivered."""
-
-    class Slow(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: Any) -> None:
-            await self.may_go_on.wait()
-            super().on_message(message)
-
     Slow.may_go_on = asyncio.Event()
     owner, other, _ = await start({"max_queue_bytes": 400}, kind=Slow)
     session = owner.own()
