@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sockjs_tornado.client.sync import connect
-from sockjs_tornado.cluster import RedisCluster, UnixCluster
-from sockjs_tornado.cluster.publisher import AsyncPublisher, Publisher
+from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster, UnixCluster
 from sockjs_tornado.exceptions import ConfigurationError
 from sockjs_tornado.testing import connect as connect_in_memory
 from sockjs_tornado.validation import check_seconds, is_count, is_number, is_positive, is_zero_or_more

@@ -21,10 +21,11 @@ from ..extras import install_command
 from ..session.ports import Position
 
 if TYPE_CHECKING:
+    from .async_publisher import AsyncPublisher
     from .credentials import Credentials
     from .history import Recovered
     from .local import LocalCluster
-    from .publisher import AsyncPublisher, Publisher
+    from .publisher import Publisher
     from .redis import RedisCluster
     from .unix import UnixCluster
 
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncPublisher": ".publisher",
+    "AsyncPublisher": ".async_publisher",
     "Credentials": ".credentials",
     "LocalCluster": ".local",
     "Publisher": ".publisher",

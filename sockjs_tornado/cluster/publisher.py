@@ -1,4 +1,4 @@
-"""Publishers for programs without a router: a script, a task queue, a web application in another framework.
+"""The blocking publisher for programs without a router: a script, a task queue, another web framework.
 
 ::
 
@@ -9,9 +9,7 @@
 import asyncio
 import contextlib
 import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import redis
@@ -20,21 +18,21 @@ from ..exceptions import ClusterError, ClusterUnavailable
 from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
-from ..validation import named_arguments, warn_application
-from .base import WaitForAll
-from .commands import Commands
-from .credentials import CredentialsFunction
+from ..validation import warn_application
 from .envelope_signing import EnvelopeSigner
 from .history import position_of
-from .presence_reading import count_command, decode_counts, decode_entries, decode_in_slices, read_command
-from .publisher_commands import ListenerCheck, Signers, control_command, room_command, room_commands, topic_command
+from .presence_reading import count_command, decode_counts, decode_entries, read_command
+from .publisher_commands import (
+    PIPELINE_SIZE,
+    BasePublisher,
+    control_command,
+    room_command,
+    room_commands,
+    topic_command,
+)
 from .publisher_connection import create_client
 from .redis_connection import Args, RedisURL
 from .redis_errors import CONNECTION_ERRORS, mask_user, translate_error
-from .secret import SecretOption
-
-#: The number of commands of ``publish_many`` that are sent before the first reply.
-_PIPELINE_SIZE: Final = 16
 
 #: Seconds after which an unused connection of a ``Publisher`` is not used again.
 _MAX_IDLE: Final = 15.0
@@ -52,31 +50,7 @@ def _translated_errors() -> Iterator[None]:
         raise translate_error(error, "the given URL") from error
 
 
-class _BasePublisher(ABC):
-    """The arguments that both publishers have; :class:`Publisher` documents them."""
-
-    @named_arguments
-    def __init__(
-        self,
-        url: str,
-        *,
-        namespace: str = "sockjs",
-        secret: SecretOption | None = None,
-        credentials: CredentialsFunction | None = None,
-        client_name: str | None = None,
-    ) -> None:
-        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
-        self._keys = redis_url.keys
-        self._signers = Signers(self._keys, secret)
-        self._listeners = ListenerCheck(self._keys)
-        self._prepare(redis_url)
-
-    @abstractmethod
-    def _prepare(self, url: RedisURL) -> None:
-        """Create what connects to Redis, without connecting."""
-
-
-class Publisher(_BasePublisher):
+class Publisher(BasePublisher):
     """A blocking publisher. It may be used from several threads, and after a fork. It connects with the first message.
 
     In the thread of a running event loop, each call causes a ``RuntimeWarning``, since the loop stands still until
@@ -157,7 +131,7 @@ class Publisher(_BasePublisher):
         ):
             for command in room_commands(self._keys, signer, rooms, message):
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                if len(pipeline) >= _PIPELINE_SIZE:
+                if len(pipeline) >= PIPELINE_SIZE:
                     pipeline.execute()
             pipeline.execute()
 
@@ -275,94 +249,3 @@ class Publisher(_BasePublisher):
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class AsyncPublisher(_BasePublisher):
-    """A publisher for an event loop. Messages of one iteration of the loop are sent in order and in one write.
-
-    It takes the arguments of :class:`Publisher`. Use it as an asynchronous context manager, or call :meth:`start` and
-    :meth:`close`.
-    """
-
-    def _prepare(self, url: RedisURL) -> None:
-        self._signer = self._signers.create()
-        self._commands = Commands(url)
-
-    async def start(self) -> None:
-        """Connect to Redis. If the connection is lost later, it is reopened.
-
-        Raises:
-            ClusterUnavailable: Redis does not respond.
-            ClusterError: Redis requires a password, or is too old.
-        """
-        await self._commands.start()
-        # The process may have forked.
-        self._signer = self._signers.create()
-
-    async def publish(
-        self,
-        room: str,
-        message: str | dict[str, Any] | list[Any],
-        *,
-        history: int = 0,
-        ttl: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> Position | None:
-        """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
-        options = PublishOptions(history, ttl, idempotency_key)
-        reply = await self._commands.call(*room_command(self._keys, self._signer, room, message, options))
-        await self._check_listeners(reply)
-        return position_of(reply)
-
-    async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
-        """Send a message to all members of some rooms; see :meth:`Publisher.publish_many`."""
-        replies: deque[asyncio.Future[Any]] = deque()
-        for command in room_commands(self._keys, self._signer, rooms, message):
-            reply = self._commands.call(*command)
-            # Only the first exception is raised. asyncio must not report the others.
-            reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
-            replies.append(reply)
-            if len(replies) >= _PIPELINE_SIZE:
-                await replies[0]
-                replies.popleft()
-        await WaitForAll(*replies)
-
-    @keywords_only
-    def select(
-        self, *, room: str | None = None, tag: str | None = None, id: str | None = None
-    ) -> Selection[Awaitable[None]]:
-        """Select connections on all nodes; see :meth:`Publisher.select`. Await the methods of the selection."""
-        return Selection(check_target(room, tag, id), self._execute)
-
-    async def publish_topic(self, topic: str, message: Any) -> None:
-        """Send a message to the callbacks of a topic on all nodes; see :meth:`Publisher.publish_topic`."""
-        await self._check_listeners(await self._commands.call(*topic_command(self._keys, self._signer, topic, message)))
-
-    async def presence(self, room: str) -> dict[str, Any]:
-        """Return the presence of the members of a room, on all nodes; see :meth:`Publisher.presence`."""
-        check_room(room)
-        return await decode_in_slices(await self._commands.call(*read_command(self._keys, room)))
-
-    async def presence_count(self, room: str) -> int:
-        """Return the number of members of a room that have a presence; see :meth:`Publisher.presence_count`."""
-        check_room(room)
-        return sum(decode_counts(await self._commands.call(*count_command(self._keys, room))).values())
-
-    async def _execute(self, command: Command) -> None:
-        self._listeners.check(await self._commands.call(*control_command(self._keys, self._signer, command)))
-
-    async def _check_listeners(self, reply: object) -> None:
-        if self._listeners.is_due(reply):
-            with contextlib.suppress(ClusterError):
-                self._listeners.check(await self._commands.call(*self._listeners.command(self._signer)))
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._commands.close()
-
-    async def __aenter__(self) -> "AsyncPublisher":
-        await self.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.close()

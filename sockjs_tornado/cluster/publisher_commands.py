@@ -1,10 +1,11 @@
-"""What a publisher sends: signed messages, as commands for Redis."""
+"""What both publishers have in common: their arguments, and the signed messages that they send to Redis."""
 
 import contextlib
 import itertools
 import logging
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -13,14 +14,19 @@ from ..protocol import encode_message
 from ..session.control import Command, Target
 from ..session.ports import PublishOptions
 from ..session.rooms import check_room, check_rooms
+from ..validation import named_arguments
+from .credentials import CredentialsFunction
 from .envelope import CONTROL, Channel, RedisKeys
 from .envelope_signing import EnvelopeSigner
 from .history import publish_command, publish_many_commands
-from .redis_connection import Args
+from .redis_connection import Args, RedisURL
 from .secret import SecretOption, check_secret
 from .topics import encode_topic_message
 
 logger = logging.getLogger(__name__)
+
+#: The number of commands of ``publish_many`` that are sent before the first reply.
+PIPELINE_SIZE: Final = 16
 
 #: A command that no connection matches, but all nodes receive.
 _NO_OP: Final = Command("leave", Target("id", "none:none"), ("",))
@@ -91,6 +97,30 @@ class Signers:
         yield signer
         # Not after an exception: Redis may still execute the command, and after those of the next call.
         self._free.append(signer)
+
+
+class BasePublisher(ABC):
+    """The arguments that both publishers have; :class:`~sockjs_tornado.cluster.Publisher` documents them."""
+
+    @named_arguments
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "sockjs",
+        secret: SecretOption | None = None,
+        credentials: CredentialsFunction | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        redis_url = RedisURL(url, namespace, credentials=credentials, client_name=client_name)
+        self._keys = redis_url.keys
+        self._signers = Signers(self._keys, secret)
+        self._listeners = ListenerCheck(self._keys)
+        self._prepare(redis_url)
+
+    @abstractmethod
+    def _prepare(self, url: RedisURL) -> None:
+        """Create what connects to Redis, without connecting."""
 
 
 def room_command(keys: RedisKeys, signer: EnvelopeSigner, room: str, message: Any, options: PublishOptions) -> Args:
