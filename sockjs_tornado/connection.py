@@ -223,7 +223,7 @@ class SockJSConnection:
         """
         self.session.broadcast(clients, message)
 
-    def join(self, room: str, presence: Any = None) -> Awaitable[None]:
+    def join(self, room: str, *, presence: Any = None) -> Awaitable[None]:
         """Join a room. From then on, the client receives all messages that are published in it.
 
         Joining a room again does nothing, except that it may set the presence. A connection leaves its rooms when it is
@@ -231,9 +231,9 @@ class SockJSConnection:
 
         Args:
             room: Name of the room, any text.
-            presence: The client's presence in the room, which ``router.presence`` returns: any JSON value, not another
-                room. It replaces the previous one. None, the default, leaves the presence unchanged, or unset; members
-                without a presence are not in ``router.presence`` and ``router.presence_count``.
+            presence: The client's presence in the room, which ``router.presence`` returns: any JSON value. It replaces
+                the previous one. None, the default, leaves the presence unchanged, or unset; members without a
+                presence are not in ``router.presence`` and ``router.presence_count``.
 
         Returns:
             An awaitable, which need not be awaited. With a cluster, it waits until messages that other processes

@@ -14,7 +14,7 @@ from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
 from .exceptions import ConfigurationError
 from .http.application_rules import warn_about_hidden_routers
-from .http.application_settings import own_settings, with_application_settings
+from .http.application_settings import misplaced_settings, own_settings, with_application_settings
 from .http.body_limit import url_specs
 from .messaging import Messaging
 from .observe import trace
@@ -238,6 +238,14 @@ class SockJSRouter(Messaging):
             reason = getattr(self.cluster, "unusable_reason", "")
             if reason:
                 logger.warning("the router with the prefix %r has clients, but its cluster %s", self.prefix, reason)
+            if misplaced := misplaced_settings(self._own_settings, application):
+                logger.warning(
+                    "the router with the prefix %r does not use the application's settings %s: pass them to "
+                    "SockJSRouter(connection, prefix, %s=...)",
+                    self.prefix,
+                    ", ".join(misplaced),
+                    "=..., ".join(misplaced),
+                )
             self.settings = with_application_settings(self.settings, self._own_settings, application)
             self.body_budget.limit = _body_budget(self.settings)
         self._application = application

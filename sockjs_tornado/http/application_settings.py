@@ -1,4 +1,4 @@
-"""Settings of Tornado's application that are defaults of a router's settings, as in sockjs-tornado 1.0."""
+"""Settings of Tornado's application: those that are defaults of a router's settings, as in 1.0, and misplaced ones."""
 
 import dataclasses
 import logging
@@ -51,3 +51,9 @@ def with_application_settings(settings: Settings, own: frozenset[str], applicati
     except (ConfigurationError, TypeError) as error:
         logger.error("ignored the application's settings %s: %s", ", ".join(_NAMES), error)
         return settings
+
+
+def misplaced_settings(own: frozenset[str], application: Any) -> list[str]:
+    """Return the names of a router's settings that only the application has, where the router does not read them."""
+    names = {field.name for field in dataclasses.fields(Settings)} - own - set(_NAMES)
+    return sorted(names.intersection(getattr(application, "settings", ())))

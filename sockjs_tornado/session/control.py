@@ -8,6 +8,7 @@ import asyncio
 import functools
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -130,9 +131,11 @@ class Selection(Generic[_R]):
     Each method returns what ``publish`` of the same object returns: a router's an awaitable, which need not be awaited,
     and which raises ClusterUnavailable if Redis or another process did not accept the command. Nothing reports how many
     connections matched.
+
+    A selection of which no method was called causes a RuntimeWarning when it is deleted.
     """
 
-    __slots__ = ("_execute", "_json_encode", "_target")
+    __slots__ = ("_execute", "_is_used", "_json_encode", "_target")
 
     def __init__(
         self,
@@ -143,6 +146,15 @@ class Selection(Generic[_R]):
         self._target = target
         self._execute = execute
         self._json_encode = json_encode
+        self._is_used = False
+
+    def __del__(self) -> None:
+        if not self._is_used:
+            warnings.warn(
+                f"{self!r} does nothing by itself: call its disconnect, join, leave or send",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target.kind}={self._target.name!r}>"
@@ -163,6 +175,7 @@ class Selection(Generic[_R]):
             TypeError: If the code is not an ``int`` or the reason is not a ``str``.
             ValueError: If the code is not within 0-65535.
         """
+        self._is_used = True
         check_session_close(code, reason)
         return self._run("disconnect", int(code), reason)
 
@@ -175,6 +188,7 @@ class Selection(Generic[_R]):
         Raises:
             TypeError: If the name of the room is not a ``str``.
         """
+        self._is_used = True
         check_room(room)
         return self._run("join", room)
 
@@ -187,6 +201,7 @@ class Selection(Generic[_R]):
         Raises:
             TypeError: If the name of the room is not a ``str``.
         """
+        self._is_used = True
         check_room(room)
         return self._run("leave", room)
 
@@ -203,6 +218,7 @@ class Selection(Generic[_R]):
             TypeError: If the message is of another type.
             ValueError: If it contains a number that JSON does not support.
         """
+        self._is_used = True
         encoded = encode_message(message, self._json_encode)
         return self._run("send", "j" if isinstance(encoded, JSONValue) else "t", str(encoded))
 

@@ -152,13 +152,24 @@ class Outbox(SessionCore):
                     or self._unsent_response is not None
                 ) and self._exceeds_limits():
                     self._overflow()
-        elif self.state is CONNECTING and (
-            len(self._outbox) < self._settings.max_queue_messages
-            and self.queued + len(message) <= self._settings.max_queue_bytes
-        ):
+        elif self.state is CONNECTING:
             # The constructor of the connection sends, or has joined a room. _attach() sends it after the open frame.
-            self._outbox.append(message)
-            self.queued += len(message)
+            if (
+                len(self._outbox) < self._settings.max_queue_messages
+                and self.queued + len(message) <= self._settings.max_queue_bytes
+            ):
+                self._outbox.append(message)
+                self.queued += len(message)
+            else:
+                self._container.log.write(
+                    logger,
+                    logging.WARNING,
+                    "unopened_queue",
+                    "Discarded a message that was sent before the session was opened, in the constructor or to a room: "
+                    "it would exceed max_queue_messages (%d) or max_queue_bytes (%d). Join and send in on_open",
+                    self._settings.max_queue_messages,
+                    self._settings.max_queue_bytes,
+                )
 
     def _send_prepared_fallback(self, message: PreparedMessage) -> None:
         receiver = self._receiver

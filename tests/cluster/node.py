@@ -67,7 +67,7 @@ class Node:
         assert await peer.frame() == "o"
         connection = await self.journal.connection()
         for room in rooms:
-            await within(connection.join(room, presence))
+            await within(connection.join(room, presence=presence))
         return peer, connection
 
     @property

@@ -41,7 +41,7 @@ def enter(join: Join) -> Enter:
         assert await peer.frame() == "o"
         connection = await node.journal.connection()
         for room in rooms:
-            await connection.join(room, presence)
+            await connection.join(room, presence=presence)
         return peer, connection
 
     return come

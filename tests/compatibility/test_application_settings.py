@@ -1,4 +1,4 @@
-"""Tornado's settings of an application are defaults of its routers, as in sockjs-tornado 1.0."""
+"""Tornado's settings of an application are defaults of its routers, as in 1.0; those of routers belong elsewhere."""
 
 from typing import Any
 
@@ -116,3 +116,16 @@ async def test_a_deprecated_setting_of_the_router_does_not_fail_a_request(serve:
     client.write(request("GET", "/echo/info"))
     assert (await client.response()).status == 200
     assert router.settings.max_message_size == 100
+
+
+async def test_settings_of_a_router_that_only_the_application_has_are_logged(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
+    router = SockJSRouter(Echo, "/echo", heartbeat_delay=20)
+    misplaced = {"allowed_origins": ["https://a.example"], "max_sessions": 5, "heartbeat_delay": 20, "debug": False}
+    client = await connect(await serve(router, **misplaced))
+    for _ in range(2):
+        assert (await client.ask("GET", "/echo/info")).status == 200
+    text = logged.take("the router with the prefix '/echo' does not use the application's settings").getMessage()
+    assert "allowed_origins, max_sessions: pass them to SockJSRouter(" in text
+    assert text.endswith("allowed_origins=..., max_sessions=...)")

@@ -70,6 +70,28 @@ async def test_selected_connections_join_and_leave_rooms(house: House) -> None:
     assert len(house.router.connections) == 2
 
 
+async def test_a_selection_without_a_method_causes_a_warning(house: House) -> None:
+    with pytest.warns(RuntimeWarning, match=r"<Selection room='lobby'> does nothing by itself: call its disconnect"):
+        house.router.select(room="lobby")
+    # These have been told by an error. In tests, warnings are errors.
+    with pytest.raises(ValueError, match="code"):
+        house.router.select(room="lobby").disconnect(70000)
+    with pytest.raises(TypeError, match="room"):
+        house.router.select(room="lobby").join(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="room"):
+        house.router.select(room="lobby").leave(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="object"):
+        house.router.select(room="lobby").send(object())
+
+
+async def test_the_presence_is_given_by_keyword(house: House) -> None:
+    _, a = await house.enter()
+    for arguments in (("lobby", "kitchen"), ("lobby", {"name": "Ann"})):
+        with pytest.raises(TypeError, match="join"):
+            a.join(*arguments)
+    assert a.rooms == frozenset()
+
+
 async def test_tags_and_ids_end_with_the_connection(house: House) -> None:
     peer, a = await house.enter()
     assert a.tags == frozenset()

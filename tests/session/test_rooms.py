@@ -256,7 +256,7 @@ async def test_a_name_that_is_no_text_is_rejected(house: House, room: Any) -> No
 async def test_a_presence_that_is_no_json_is_named(house: House, presence: Any, error: type[Exception]) -> None:
     _, connection = await house.enter()
     with pytest.raises(error, match=r"^presence: "):
-        connection.join(ROOM, presence)
+        connection.join(ROOM, presence=presence)
     assert connection.rooms == frozenset()
 
 
@@ -305,12 +305,12 @@ async def test_another_thread_may_not(house: House) -> None:
 async def test_presence_lasts_from_join_to_leave(house: House) -> None:
     connections = [(await house.enter())[1] for _ in range(3)]
     first, second, third = connections
-    first.join(ROOM, {"name": "Ann"})
-    second.join(ROOM, ["Bob"])
+    first.join(ROOM, presence={"name": "Ann"})
+    second.join(ROOM, presence=["Bob"])
     third.join(ROOM)
     labels = [f"local:{connection.session.label}" for connection in connections]
     assert await house.router.presence(ROOM) == {labels[0]: {"name": "Ann"}, labels[1]: ["Bob"]}
-    first.join(ROOM, 1)
+    first.join(ROOM, presence=1)
     second.leave(ROOM)
     assert await house.router.presence(ROOM) == {labels[0]: 1}
     first.close()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from application import LogWatch
 from doubles import IP, FakeContainer, Notes, Pause, Receiver, make_session
 
 import sockjs_tornado
@@ -445,7 +446,7 @@ def test_messages_of_the_constructor_follow_the_open_frame(container: FakeContai
     assert session.queued == 0
 
 
-def test_messages_before_the_session_is_opened_have_a_limit(container: FakeContainer) -> None:
+def test_messages_before_the_session_is_opened_have_a_limit(container: FakeContainer, logged: LogWatch) -> None:
     limits: list[dict[str, Any]] = [{"max_queue_messages": 2}, {"max_queue_bytes": 8}]
     for limit in limits:
         session = make_session(container, **limit)
@@ -454,6 +455,8 @@ def test_messages_before_the_session_is_opened_have_a_limit(container: FakeConta
         session._receive(["lost"])
         session._attach(receiver := Receiver(session), IP, A)
         assert receiver.frames == ["o", ["no 0", "no 1"]]
+    text = logged.take("Discarded a message that was sent before the session was opened").getMessage()
+    assert "max_queue_messages (2) or max_queue_bytes" in text
 
 
 def test_messages_of_a_constructor_that_closes_are_discarded(container: FakeContainer) -> None:

@@ -121,7 +121,7 @@ class Rooms(Noted):
         router = self.session.server
         match json.loads(message):
             case {"join": room, "presence": presence}:
-                await self.join(room, presence)
+                await self.join(room, presence=presence)
                 self.send({"joined": room})
             case {"join": room}:
                 if (joining := self.join(room)) is not None:
