@@ -161,7 +161,7 @@ class Outbox(SessionCore):
                 self._outbox.append(message)
                 self.queued += len(message)
             else:
-                self._container.log.write(
+                self._container.log.write_once(
                     logger,
                     logging.WARNING,
                     "unopened_queue",

@@ -58,7 +58,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.sent: list[str] = []
         self.posted: list[str] = []
         self.dropped = False
-        # It may report that callbacks block, which depends on the order of events.
+        # It may report that callbacks block, or that messages are discarded, which depends on the order of events.
         self.container.log.write_once = lambda *_: None  # type: ignore[method-assign]
         # How many messages to the client the application was told to be lost.
         self.told = 0
