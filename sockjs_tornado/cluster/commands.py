@@ -87,7 +87,8 @@ class Commands(ReconnectingConnection):
         probes: Commands that Redis must permit, and ``rules`` that permit them; see :meth:`RedisURL.connect`.
         on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
         on_reconnect: Called after each reconnect.
-        on_rejected: Called after each command that Redis has rejected.
+        on_rejected: Called after each command that Redis has rejected, which is then logged. None, the default, if all
+            callers await the replies, so that an exception reports it already.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Commands(ReconnectingConnection):
         log: ThrottledLog | None = None,
         on_demoted: Callable[[], object] = lambda: None,
         on_reconnect: Callable[[], object] = lambda: None,
-        on_rejected: Callable[[], object] = lambda: None,
+        on_rejected: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(url, timeout, log or ThrottledLog(), probes, rules)
         self._on_demoted = on_demoted
@@ -287,8 +288,9 @@ class Commands(ReconnectingConnection):
             if isinstance(reply, ResponseError):
                 kind = NotPermitted if str(reply).startswith("NOPERM") else ClusterUnavailable
                 fail(future, kind(f"Redis rejected the command: {mask_user(str(reply))}"))
-                self._on_rejected()
-                self._log_rejection(str(reply), connection)
+                if self._on_rejected is not None:
+                    self._on_rejected()
+                    self._log_rejection(str(reply), connection)
             elif not future.done():
                 future.set_result(reply)
             if not in_flight:

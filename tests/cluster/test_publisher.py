@@ -17,6 +17,8 @@ from client import until, within
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import AsyncPublisher, Position, Publisher
+from sockjs_tornado.cluster.envelope import CONTROL
+from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 
 from .conftest import StartNode
@@ -202,6 +204,25 @@ async def test_publish_many(node: StartNode, redis_server: RedisServer) -> None:
         await within(asynchronous.publish_many(rooms, "b"))
         await within(asynchronous.publish_many((), "c"))
     assert [await peer.message() for _ in range(10)] == [{"a": 1}] * 5 + ["b"] * 5
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_user_that_may_publish_in_rooms_only_causes_no_warning(
+    redis_server: RedisServer, logged: LogWatch, is_async: bool
+) -> None:
+    keys = RedisURL(redis_server.url).keys
+    rooms = b"&" + keys.channel("*")
+    redis_server.command("ACL", "SETUSER", "ann", "on", ">s3crq", "+hello", "+client", "+publish", rooms)
+    url = redis_server.url.replace("//", "//ann:s3crq@")
+    if is_async:
+        async with AsyncPublisher(url) as publisher:
+            await within(publisher.publish(ROOM, "x"))
+    else:
+        with Publisher(url) as blocking:
+            await asyncio.to_thread(blocking.publish, ROOM, "x")
+    # The check whether there is a node was rejected, which does not concern the caller.
+    assert keys.channel(CONTROL) in [entry[b"object"] for entry in redis_server.command("ACL", "LOG")]
+    assert logged.records == []
 
 
 @without_nodes
