@@ -164,7 +164,8 @@ class SessionRelay:
         try:
             response = await self._forwarder.send(request)
         except UpstreamDisconnected:
-            # The owner may have processed the request, so it is not repeated.
+            # The owner may have processed the request, so it is not repeated. If it was the client that disconnected,
+            # the session has ended with its poll, so that nobody needs the cached owner any more.
             await self._owner_lost(request, is_gone=False)
         except NodeUnresponsive as error:
             # If the process hangs, it loses the claim, and closes the session as soon as it continues.

@@ -587,6 +587,26 @@ async def test_the_cache_of_owners_is_limited(start: Start, monkeypatch: pytest.
     assert len(other.router.relay._owner_cache) == 3  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("transport", POLLING)
+async def test_the_owner_of_a_session_whose_client_left_its_poll_is_not_cached_any_more(
+    start: Start, transport: str
+) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    cache: Any = other.router.relay._owner_cache  # type: ignore[union-attr]
+    async with other.client() as client:
+        base = f"/echo/000/{session}"
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        assert len(cache) == 1
+        connection = await owner.journal.connection()
+        client.write(asking(transport, base))
+        await until(lambda: connection.session._receiver)
+    # The session has ended, so no request follows that needs it.
+    assert await connection.closed() == (1002, "Connection interrupted")
+    await until(lambda: not cache)
+
+
 async def test_only_the_responses_of_a_session_are_recycled(start: Start) -> None:
     owner, _, _ = await start()
     session = owner.own()
