@@ -235,9 +235,9 @@ class SockJSRouter(Messaging):
         if self._application is None:
             warn_about_hidden_routers(application, self)
             # Without its rooms, it may seem to work; requests that it would relay get 503.
-            reason = getattr(self.cluster, "unusable_reason", "")
-            if reason:
-                logger.warning("the router with the prefix %r has clients, but its cluster %s", self.prefix, reason)
+            if self.cluster is not None and self.cluster.unusable_reason:
+                message = "the router with the prefix %r has clients, but its cluster %s"
+                logger.warning(message, self.prefix, self.cluster.unusable_reason)
             if misplaced := misplaced_settings(self._own_settings, application):
                 logger.warning(
                     "the router with the prefix %r does not use the application's settings %s: pass them to "

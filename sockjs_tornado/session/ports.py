@@ -121,6 +121,10 @@ class Cluster(Protocol):
         """Return the number of members of a room that have a presence, in all processes."""
 
     @property
+    def unusable_reason(self) -> str:
+        """Why it cannot be used, or ``""`` while it is running."""
+
+    @property
     def available(self) -> bool:
         """Whether messages reach the other processes."""
 
