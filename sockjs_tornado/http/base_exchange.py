@@ -31,11 +31,6 @@ MAX_FIELDS: Final = 100
 _PROXY_FIELDS: Final = ("X-Forwarded-For", "X-Real-Ip", "Forwarded")
 
 
-def _read_cookies(server: object, text: str) -> dict[str, str]:
-    """Parse a Cookie header of a request of ``server``, which the ConnectionInfo gets from the arguments."""
-    return parse_cookies(text)
-
-
 def parse_cookies(text: str) -> dict[str, str]:
     """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
     jar = SimpleCookie()
@@ -119,7 +114,8 @@ class BaseExchange(Port):
             transport=transport,
             headers=self.selected_fields(cookies),
             # Parsed on demand: unparsed, even many small cookies take little memory.
-            cookies=server.withhold_cookies if cookies is None else partial(_read_cookies, server, cookies),
+            cookies=None if cookies is None else partial(parse_cookies, cookies),
+            router=server,
         )
 
     def selected_fields(self, cookies: str | None) -> Mapping[str, str] | Callable[[], Mapping[str, str]]:

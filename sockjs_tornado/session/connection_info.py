@@ -8,8 +8,7 @@ rejected.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
-from types import MappingProxyType, MethodType
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 from zlib import crc32
@@ -123,7 +122,7 @@ class ConnectionInfo(_Attributes):
     ``x-forwarded-*``, it is rejected with 431.
     """
 
-    __slots__ = ("_cookies", "_headers", "_prefix", "ip", "port", "subprotocol", "transport", "uri")
+    __slots__ = ("_cookies", "_headers", "_prefix", "_router", "ip", "port", "subprotocol", "transport", "uri")
 
     #: Names of the selected header fields, apart from ``x-forwarded-*``.
     SAFE_HEADERS = KEPT | INFORMATIONAL
@@ -140,6 +139,7 @@ class ConnectionInfo(_Attributes):
         prefix: str | int = "",
         transport: str = "",
         port: int = 0,
+        router: Any = None,
     ) -> None:
         # Tests of applications for sockjs-tornado 1.0 give path and arguments.
         if not uri:
@@ -153,7 +153,10 @@ class ConnectionInfo(_Attributes):
         self.subprotocol: str | None = None
         # Most applications do not read them.
         self._headers = headers if callable(headers) else Headers(headers)
+        # If they are None, the router withholds them, and warns of it once, if the application reads them.
         self._cookies = cookies
+        # The router that serves the request, if any; not that of a copy.
+        self._router = router
 
     def __repr__(self) -> str:
         # Without the path, which has the session id, the query and the header fields, which may be secret.
@@ -183,6 +186,9 @@ class ConnectionInfo(_Attributes):
         """The request's cookies, by name."""
         if callable(self._cookies):
             return self._cookies()
+        if self._cookies is None and self._router is not None:
+            withheld: Mapping[str, str] = self._router.withhold_cookies()
+            return withheld
         return self._cookies or {}
 
     @property
@@ -198,14 +204,14 @@ class ConnectionInfo(_Attributes):
         return {"ip": self.ip} | cookies | attributes | self._own()
 
     def _copied_cookies(self) -> Mapping[str, str]:
-        # A method is the router's, which withholds the cookies and warns of it once, if the application reads them.
-        return {} if isinstance(self._cookies, MethodType) else self.cookies
+        # The application has not read those that the router withholds.
+        return {} if self._cookies is None else self.cookies
 
     def __getstate__(self) -> object:
         state = {name: getattr(self, name) for name in ConnectionInfo.__slots__} | self._own()
-        # Not the functions that return them, which refer to the request and to the router.
+        # Neither the functions that return them, which refer to the request, nor the router.
         headers = self._headers if isinstance(self._headers, Headers) else Headers(self._headers())
-        return state | {"_headers": headers, "_cookies": self._copied_cookies()}
+        return state | {"_headers": headers, "_cookies": self._copied_cookies(), "_router": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -229,14 +235,8 @@ class ConnectionInfo(_Attributes):
 
     def _report_missing(self, name: str) -> None:
         """Log that a field is never kept, with these settings."""
-        if name in _ALWAYS_KEPT or (name.startswith(_FORWARDED) and name not in _CREDENTIALS):
-            return
-        # Of a ConnectionInfo that a router has created, the function that returns the cookies has the router.
-        cookies = self._cookies
-        router: Any = (
-            next(iter(cookies.args), None) if isinstance(cookies, partial) else getattr(cookies, "__self__", None)
-        )
-        if not hasattr(router, "container"):
+        router = self._router
+        if router is None or name in _ALWAYS_KEPT or (name.startswith(_FORWARDED) and name not in _CREDENTIALS):
             return
         if name == "cookie":
             reason = "use info.cookies"
