@@ -1,15 +1,15 @@
-"""A limit on the time from a signal to the end of the process, for functions that still run in threads.
+"""A limit on the time from a signal to the end of the process.
 
-Python waits for them at the end, for example for that of a callback with ``await asyncio.to_thread(...)``.
+At the end, Python waits for functions in threads, such as that of a callback with ``await asyncio.to_thread(...)`` and
+the jobs of a ``ThreadPoolExecutor``, and for functions that were registered with ``atexit``.
 """
 
-import contextlib
 import logging
 import os
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
 from typing import Final
 
 logger = logging.getLogger(__name__)
@@ -19,39 +19,25 @@ _LOGGED_THREADS: Final = 5
 _LOGGED_FRAMES: Final = 4
 
 
-@contextlib.contextmanager
-def exit_limit(seconds: float) -> Iterator[Callable[[], None]]:
-    """Yield a function; if the context is still open so many seconds after its first call, the process ends."""
-    is_closed = threading.Event()
-    waiting = threading.Thread(target=_end_process, args=(is_closed, seconds), daemon=True)
-
-    def begin() -> None:
-        if waiting.ident is None:
-            waiting.start()
-
-    try:
-        yield begin
-    except KeyboardInterrupt:
-        # The limit remains: the interpreter waits for the threads, too.
-        raise
-    except BaseException:
-        is_closed.set()
-        raise
-    is_closed.set()
+def limit_exit(seconds: float) -> None:
+    """End the process after so many seconds, unless it has ended itself."""
+    threading.Thread(target=_end_process, args=(seconds,), daemon=True).start()
 
 
-def _end_process(is_closed: threading.Event, seconds: float) -> None:
-    if is_closed.wait(seconds):
-        return
+def _end_process(seconds: float) -> None:
+    time.sleep(seconds)
     frames = sys._current_frames()
+    main = threading.main_thread()
     running = [thread for thread in threading.enumerate() if not thread.daemon and thread.ident in frames]
-    running = [thread for thread in running if thread is not threading.main_thread()]
+    # The main thread waits for the others, or runs a function of atexit.
+    blocking = [thread for thread in running if thread is not main] or [main]
     stacks = (
         f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident or 0], _LOGGED_FRAMES))}"
-        for thread in running[:_LOGGED_THREADS]
+        for thread in blocking[:_LOGGED_THREADS]
     )
     logger.error(
-        "Ending the process: functions in threads, as of asyncio.to_thread(), have not returned:\n%s",
+        "Ending the process: functions in threads (asyncio.to_thread, ThreadPoolExecutor) or of atexit have not "
+        "returned:\n%s",
         "".join(stacks).rstrip(),
     )
     # sys.exit() would end this thread only.

@@ -21,7 +21,7 @@ from ..serving import describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .built_in import BUILT_IN, load_connection
-from .exit_limit import exit_limit
+from .exit_limit import limit_exit
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
 from .serve_sockets import CannotListen
@@ -35,7 +35,7 @@ STOP_SIGNALS: Final = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "
 #: Seconds from the signal to the end of draining, apart from the drain time and twice ``disconnect_delay``.
 _DEADLINE_MARGIN: Final = 15
 
-#: Seconds after that for functions in threads. Before a worker is killed, but after a blocked callback was reported.
+#: Seconds after that until the process is ended. Before a worker is killed, but after a blocked callback was reported.
 _THREADS_MARGIN: Final = 4
 
 # Python's thresholds of the garbage collector, before the application is imported.
@@ -250,7 +250,7 @@ def run_process(
         on_start(http)
 
     def draining(http: HTTPServer, number: int) -> None:
-        begin_exit()
+        limit_exit(drain_deadline(options, router) + _THREADS_MARGIN)
         if on_drain is not None:
             on_drain(http, number)
 
@@ -273,6 +273,5 @@ def run_process(
 
     # The cluster's start reads the files that the URL of Redis names, and opens its listener.
     named = contextlib.nullcontext() if options.redis is None else cluster_options_named(options)
-    limit = exit_limit(drain_deadline(options, router) + _THREADS_MARGIN)
-    with limit as begin_exit, named, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
+    with named, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
         runner.run(run())

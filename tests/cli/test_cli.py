@@ -1,6 +1,7 @@
 """``python -m sockjs_tornado``: the commands ``serve`` and ``connect``."""
 
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -11,6 +12,7 @@ import io
 import logging
 import os
 import pty
+import queue
 import re
 import runpy
 import signal
@@ -33,9 +35,10 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
-from sockjs_tornado.cli import main, silence_tornado
+from sockjs_tornado.cli import main, serve_process, silence_tornado
 from sockjs_tornado.cli.built_in import BUILT_IN, Chat, load_connection
 from sockjs_tornado.cli.connect import _report_disconnect, _run_client
+from sockjs_tornado.cli.exit_limit import limit_exit
 from sockjs_tornado.cli.serve_options import ServeOptions
 from sockjs_tornado.cli.serve_process import create_cluster
 from sockjs_tornado.cli.serve_workers import _exit_with_parent, _run_worker
@@ -66,15 +69,18 @@ class Shouting(SockJSConnection):
             self.send(message.upper())
 
 
-class Waiting(SockJSConnection):
-    """Waits in a thread until :attr:`may_return` is set."""
-
-    is_called = threading.Event()
-    may_return = threading.Event()
+class Blocking(SockJSConnection):
+    """Starts what Python waits for at the end, and shortens the time for which `serve` does."""
 
     async def on_message(self, message: str) -> None:
-        self.is_called.set()
-        await asyncio.to_thread(self.may_return.wait, 60)
+        vars(serve_process).update(_DEADLINE_MARGIN=0, _THREADS_MARGIN=0.5)
+        forever = threading.Event()
+        if message == "atexit":
+            atexit.register(forever.wait)
+        else:
+            executor = ThreadPoolExecutor(1) if message == "own executor" else None
+            asyncio.get_running_loop().run_in_executor(executor, forever.wait)
+        self.send(message)
 
 
 @contextlib.contextmanager
@@ -321,6 +327,8 @@ def serve_here(*arguments: str, visit: Callable[[int], None]) -> Refusal:
             patch.setattr(sys, "stdout", output)
             patch.setattr(sys, "stderr", errors)
             patch.setattr("sockjs_tornado.cli.serve.configure_logging", lambda options: None)
+            # This process goes on.
+            patch.setattr(serve_process, "limit_exit", lambda seconds: None)
             visited = pool.submit(visiting)
             status = main(["serve", "--port", "0", *arguments])
             greeted.set()
@@ -350,26 +358,36 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
 
 
-def test_a_function_in_a_thread_does_not_keep_serve_running(monkeypatch: pytest.MonkeyPatch, logged: LogWatch) -> None:
-    ended: list[int] = []
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [("default executor", "\nasyncio_0:\n"), ("own executor", "\nThreadPoolExecutor-"), ("atexit", "\nMainThread:\n")],
+)
+async def test_functions_that_do_not_return_do_not_keep_serve_running(
+    join: Join, monkeypatch: pytest.MonkeyPatch, what: str, where: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
+    options = ("--port", "0", "--drain-time", "0.1", "--set", "disconnect_delay=0.1", "--log-level", "warning")
+    program = ServerProgram("-m", "sockjs_tornado", "serve", f"{__name__}.Blocking", *options)
+    peer = join(at(program), "websocket", prefix="/sockjs")
+    assert await peer.frame() == "o"
+    await peer.send(what)
+    assert await peer.message() == what
+    ended = await asyncio.to_thread(program.stop)
+    assert ended.status == 1
+    assert "or of atexit have not returned:" in ended.errors
+    assert where in ended.errors
 
-    def end(status: int) -> None:
-        ended.append(status)
-        Waiting.may_return.set()
 
-    def visit(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
-            sock.sendall(request("GET", "/sockjs/websocket", *HANDSHAKE) + frame(TEXT, "hello"))
-            assert Waiting.is_called.wait(TIMEOUT)
-
-    monkeypatch.setattr("os._exit", end)
-    monkeypatch.setattr("sockjs_tornado.cli.serve_process._DEADLINE_MARGIN", 0)
-    monkeypatch.setattr("sockjs_tornado.cli.serve_process._THREADS_MARGIN", 0.5)
-    arguments = (f"{__name__}.Waiting", "--drain-time", "0.1", "--set", "disconnect_delay=0.1")
-    assert serve_here(*arguments, visit=visit).returncode == 0
-    assert ended == [1]
-    assert "threading.py" in logged.take("functions in threads, as of asyncio.to_thread(), have not").getMessage()
-    logged.records.clear()
+def test_the_functions_that_do_not_return_are_logged(monkeypatch: pytest.MonkeyPatch, logged: LogWatch) -> None:
+    may_return = threading.Event()
+    statuses: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr("os._exit", statuses.put)
+    with ThreadPoolExecutor(1, "waiting") as pool:
+        pool.submit(may_return.wait)
+        limit_exit(0.01)
+        assert statuses.get(timeout=TIMEOUT) == 1
+        may_return.set()
+    assert "waiting_0:\n" in logged.take("Ending the process: functions in threads").getMessage()
 
 
 def test_serve_encrypts_if_it_has_a_certificate(certificate: tuple[Path, Path]) -> None:
