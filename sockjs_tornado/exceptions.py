@@ -43,7 +43,10 @@ class SockJSError(Exception):
 
 
 class ConfigurationError(SockJSError, ValueError):
-    """A setting has an unknown name, a wrong type or an invalid value."""
+    """A setting has an unknown name, a wrong type or an invalid value.
+
+    The text begins with the name of the setting or argument, if it is about one, and a colon.
+    """
 
 
 class ConnectError(SockJSError):

@@ -1,10 +1,11 @@
-"""Options in the environment, and in a TOML file."""
+"""Options in the environment, and in a TOML file, and errors about them."""
 
+import contextlib
 import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from ..exceptions import ConfigurationError
@@ -73,3 +74,16 @@ def suggest_option(name: str, prefix: str, names: Collection[str], setting: str,
     for nearest in difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"; the nearest is {prefix}{nearest}"
     return f"; `{command} --help` lists all"
+
+
+@contextlib.contextmanager
+def options_named(options: Mapping[str, str]) -> Iterator[None]:
+    """Name the option as the user has written it in the error about an argument, of which ``options`` has the name."""
+    try:
+        yield
+    except ConfigurationError as error:
+        # Errors begin with the name.
+        name, _, rest = str(error).partition(": ")
+        if name not in options:
+            raise
+        raise ConfigurationError(f"{options[name]}: {rest}") from error.__cause__

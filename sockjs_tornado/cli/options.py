@@ -9,6 +9,7 @@ from ..client.multi import Multi
 from ..client.options import ServiceURL
 from ..exceptions import ConfigurationError
 from ..settings import TRANSPORTS
+from .option_sources import options_named
 from .probe import Prober
 
 # A raw websocket has no session.
@@ -90,7 +91,7 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
         if not separator:
             raise ConfigurationError(f"--header: expected NAME:VALUE, got {name!r}")
         headers.append((name.strip(), value.strip()))
-    try:
+    with options_named(_OPTIONS):
         return connect(
             service_url(arguments.url),
             headers=headers,
@@ -100,6 +101,3 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
             proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
             **more,
         )
-    except ConfigurationError as error:
-        name, separator, rest = str(error).partition(": ")
-        raise ConfigurationError(f"{_OPTIONS.get(name, name)}{separator}{rest}") from None

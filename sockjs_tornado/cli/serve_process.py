@@ -5,10 +5,9 @@ import contextlib
 import gc
 import logging
 import os
-import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tornado.web import Application
@@ -22,6 +21,7 @@ from ..settings import TRANSPORTS
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .built_in import BUILT_IN, load_connection
 from .exit_limit import limit_exit
+from .option_sources import options_named
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
 from .serve_sockets import CannotListen
@@ -66,23 +66,10 @@ def describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, CannotListen) else f"Cannot serve: {error}"
 
 
-@contextlib.contextmanager
-def cluster_options_named(options: ServeOptions) -> Iterator[None]:
-    """Name the options as the user has written them, in place of arguments, in an error of a cluster on Redis."""
-    try:
-        yield
-    except (ClusterError, ConfigurationError) as error:
-        names = {"secret": "SOCKJS_SECRET"}
-        names |= {argument: options.source(option) for option, argument in _CLUSTER_ARGUMENTS.items()}
-        # There are no such options.
-        text = str(error).replace(", or set allow_public_listener=True", "")
-        text = text.replace("give it as listen, and advertise the address", "give the private address")
-        # These are no words of English, so that they are replaced anywhere.
-        text = re.sub(r"\btls_\w+", lambda found: names.get(found[0], found[0]), text)
-        name, separator, rest = text.partition(": ")
-        # The address to listen on is that of --advertise.
-        name = options.source("advertise") if name.startswith("listen,") else names.get(name, name)
-        raise type(error)(f"{name}{separator}{rest}") from error.__cause__
+def cluster_options_named(options: ServeOptions) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the errors of a cluster on Redis name the options as the user has written them."""
+    names = {argument: options.source(option) for option, argument in _CLUSTER_ARGUMENTS.items()}
+    return options_named({"secret": "SOCKJS_SECRET", **names})
 
 
 def create_cluster(options: ServeOptions, worker: int = 0, directory: str | None = None) -> Any:
@@ -135,20 +122,16 @@ def _create_redis_cluster(url: str, options: ServeOptions, worker: int) -> Any:
 def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
     """Create the router, or raise ConfigurationError."""
     settings = dict(options.set)
+    names = {name: options.source(name) for name in ("connection", "prefix")}
     if options.origins is not None:
         single = options.origins in (("*",), ("same-origin",))
         settings["allowed_origins"] = options.origins[0] if single else list(options.origins)
+        names["allowed_origins"] = options.source("origins")
     prefix = options.prefix
     if prefix is None:
         prefix = f"/{options.connection}" if options.connection in BUILT_IN else "/sockjs"
-    try:
+    with options_named(names):
         return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
-    except ConfigurationError as error:
-        name, separator, rest = str(error).partition(": ")
-        option = "origins" if name == "allowed_origins" else name
-        if option not in ("connection", "prefix", "origins") or getattr(options, option) is None:
-            raise
-        raise ConfigurationError(f"{options.source(option)}{separator}{rest}") from error.__cause__
 
 
 def warn_about_options(options: ServeOptions, router: SockJSRouter, environment: Mapping[str, str]) -> None:

@@ -34,9 +34,6 @@ _RETRY_INTERVAL: Final = 0.5
 # Errors of bind() for an address of another host, or of an address family that this host does not support.
 _NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-# What an error about the listener begins with if only `advertise` is given.
-_DEFAULT_LISTEN: Final = "listen, which defaults to the address of advertise"
-
 
 def split_address(name: str, value: str) -> tuple[str, int]:
     """Return the host and port of an argument, a URL or ``host:port``, or raise ConfigurationError."""
@@ -85,7 +82,7 @@ def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen")
     if public and not allow_public:
         raise ConfigurationError(
             f"{name}: {public[0]} is a public address, but only other nodes should reach the listener; use a private "
-            "address, or set allow_public_listener=True"
+            "address, or RedisCluster(allow_public_listener=True)"
         )
     with contextlib.ExitStack() as opened:
         sockets = []
@@ -99,7 +96,9 @@ def open_sockets(host: str, port: int, allow_public: bool, name: str = "listen")
             else:
                 sockets.append(opened.enter_context(sock))
         if not sockets:
-            raise ConfigurationError(f"{name}: {host} is not an address of this host")
+            raise ConfigurationError(
+                f"{name}: {host} is not an address of this host; RedisCluster(listen=...) must be one"
+            )
         opened.pop_all()
     return sockets
 
@@ -134,11 +133,11 @@ class Membership:
         host, port = split_address("advertise", advertise)
         if _is_unspecified(host):
             raise ConfigurationError(
-                f"advertise: got {advertise!r}, to which other nodes cannot connect; give it as listen, and advertise "
-                "the address at which they reach this node"
+                f"advertise: got {advertise!r}, to which other nodes cannot connect; advertise the address at "
+                "which they reach this node, and give RedisCluster(listen=...) for this one"
             )
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
-        self._listen_name = "listen" if listen is not None else _DEFAULT_LISTEN
+        self._listen_name = "listen" if listen is not None else "advertise"
         self._allow_public = allow_public_listener
         self._commands = commands
         self._id = node_id

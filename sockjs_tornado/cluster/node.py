@@ -240,8 +240,8 @@ class Node:
 def _tls_error(address: str, error: ssl.SSLError) -> ClusterError:
     return ClusterError(
         f"the TLS connection to this node's own address {address} failed ({tls_reason(error)}); check that "
-        "tls_certificate names this address, has not expired, is issued by an authority in tls_ca, and is valid for "
-        "servers and clients"
+        "this node's certificate names this address, has not expired, is issued by an authority that the nodes trust, "
+        "and is valid for servers and clients"
     )
 
 
