@@ -29,8 +29,8 @@ from .proxies import server
 
 BASE = "/sockjs/echo"
 
-#: The delays of the server: shorter than its event loop stands still, but far longer than clients that do not stall need
-#: on a busy machine.
+#: The delays of the server: shorter than its event loop stands still, but far longer than the clients take on a busy
+#: machine.
 SETTINGS = {
     "disconnect_delay": 1.5,
     "websocket_ping_interval": 1.5,
