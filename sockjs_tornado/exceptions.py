@@ -55,14 +55,15 @@ class ConnectError(SockJSError):
     Attributes:
         url: The URL of the service, without credentials.
         failures: The error of each transport, by name; ``"info"`` if the request for ``/info`` failed.
+        summary: The text without the advice.
         advice: What to do about it, or ``""``.
     """
 
     def __init__(self, url: str, failures: Mapping[str, str], advice: str = "") -> None:
         reasons = (f"{'/info' if name == 'info' else name}: {why}" for name, why in failures.items())
-        summary = f"cannot connect to {url}: {'; '.join(reasons)}"
         # Some messages of libcurl end with a full stop.
-        super().__init__(f"{summary.rstrip('.')}. {advice}" if advice else summary)
+        self.summary = f"cannot connect to {url}: {'; '.join(reasons)}".rstrip(".")
+        super().__init__(f"{self.summary}. {advice}" if advice else self.summary)
         self.url = url
         self.failures = dict(failures)
         self.advice = advice

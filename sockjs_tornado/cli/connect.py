@@ -85,7 +85,7 @@ async def _run_client(connector: connect, linger: float) -> int:
         client = await connector
     except ConnectError as error:
         # The error's own advice has the names of Python arguments.
-        note(f"Cannot{str(error).removeprefix('cannot').removesuffix(error.advice).removesuffix('. ')}")
+        note(f"{error.summary[0].upper()}{error.summary[1:]}")
         if "info" in error.failures:
             note(await _find_advice(connector))
         elif error.advice:
