@@ -10,9 +10,8 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from ..client.advice import explain_failure, explain_status
 from ..client.fallback import decode_info
-from .advice import COMMAND_LINE, NO_RESPONSE
+from .advice import NO_RESPONSE
 from .probe import ABORTED, Prober, Response
 
 #: An origin that no real site has. If it is allowed, all origins are.
@@ -72,9 +71,8 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     first = await prober.fetch("/info", seconds, headers=headers)
     if first.failure:
         reason = first.failure if first.failure != ABORTED else f"no response in {seconds:g} s"
-        names = COMMAND_LINE.with_values(prober.options, prober.service)
-        advice = explain_failure(prober.service.url, reason, names)
-        if first.failure == ABORTED and first.is_accepted and not names.used_proxy:
+        advice = prober.advisor.explain_failure(reason)
+        if first.failure == ABORTED and first.is_accepted and not prober.advisor.used_proxy:
             advice = f"The connection was accepted. {NO_RESPONSE}"
         return None, [Finding(Level.BAD, "/info", reason, advice)]
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
@@ -86,16 +84,16 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         first = await prober.fetch("/info", seconds)
     info = decode_info(first.body)
     if first.status != 200 or info is None or not _INFO_FIELDS & info.keys():
-        return None, [*findings, _explain_bad_info(first, prober.service.url, own_origin)]
+        return None, [*findings, _explain_bad_info(prober, first)]
     findings.append(_describe_info(info, first))
     if not is_rejected:
         findings += [*_check_caching(responses), _check_cors(first, own_origin or UNKNOWN_ORIGIN)]
     return info, findings
 
 
-def _explain_bad_info(response: Response, url: str, origin: str | None) -> Finding:
+def _explain_bad_info(prober: Prober, response: Response) -> Finding:
     status = response.status
-    advice = explain_status(status, response.header("location"), bytes(response.body), url, origin, COMMAND_LINE)
+    advice = prober.advisor.explain_status(status, response.header("location"), bytes(response.body))
     text = f"status {status}"
     if status == 200:
         is_json = decode_info(response.body) is not None

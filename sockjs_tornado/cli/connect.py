@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
-from ..client.advice import explain_transports
+from ..client.advice import Advisor
 from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
@@ -89,8 +89,8 @@ async def _run_client(connector: connect, linger: float) -> int:
         if "info" in error.failures:
             note(await _find_advice(connector))
         elif error.advice:
-            names = COMMAND_LINE.with_values(connector.options, connector.service)
-            note(explain_transports(error.failures.values(), error.url, names))
+            advisor = Advisor(COMMAND_LINE, connector.options, connector.service)
+            note(advisor.explain_transports(error.failures.values()))
         return 1
     finally:
         timer.cancel()

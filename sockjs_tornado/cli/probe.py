@@ -9,9 +9,11 @@ from typing import Any
 
 import pycurl
 
+from ..client.advice import Advisor
 from ..client.curl import CurlFactory
 from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
+from .advice import COMMAND_LINE
 
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.
 ABORTED = "aborted"
@@ -118,6 +120,11 @@ class Prober:
 
     def __post_init__(self) -> None:
         self.factory = CurlFactory(self.multi, self.options, self.url)
+
+    @property
+    def advisor(self) -> Advisor:
+        """Explains failures of the requests."""
+        return Advisor(COMMAND_LINE, self.options, self.service)
 
     def without_cookies(self) -> "Prober":
         """Return a prober without the cookies that this one has received."""

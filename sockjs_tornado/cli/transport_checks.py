@@ -12,13 +12,12 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
-from ..client.advice import explain_known, explain_transport
 from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.endpoint import TOO_LARGE
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import COMMAND_LINE, NO_RESPONSE
+from .advice import NO_RESPONSE
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -140,7 +139,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if response.status == 404:
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
-        return Finding(Level.BAD, name, "rejected (403)", explain_transport(403, "", prober.service.url, COMMAND_LINE))
+        return Finding(Level.BAD, name, "rejected (403)", prober.advisor.explain_transport(403, ""))
     if response.status not in (0, 200):
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
         return Finding(Level.BAD, name, text, _explain_response(prober, response))
@@ -156,7 +155,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
 
 def _explain_response(prober: Prober, response: Response) -> str:
     location, retry_after = response.header("location"), response.header("retry-after")
-    return explain_transport(response.status, location, prober.service.url, COMMAND_LINE, retry_after=retry_after)
+    return prober.advisor.explain_transport(response.status, location, retry_after=retry_after)
 
 
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
@@ -168,11 +167,11 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
     except (TimeoutError, HTTPTimeoutError):
         return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _UPGRADE_ADVICE)
     except TunnelError as error:
-        advice = explain_known(str(error), COMMAND_LINE) if "status 407" in str(error) else _TUNNEL_ADVICE
+        advice = prober.advisor.explain_known(str(error)) if "status 407" in str(error) else _TUNNEL_ADVICE
         return Finding(Level.BAD, "websocket", f"failed: {error}", advice)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
         return Finding(
-            Level.BAD, "websocket", f"failed: {error}", explain_known(str(error), COMMAND_LINE) or _UPGRADE_ADVICE
+            Level.BAD, "websocket", f"failed: {error}", prober.advisor.explain_known(str(error)) or _UPGRADE_ADVICE
         )
     except HTTPClientError as error:
         text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
@@ -180,7 +179,7 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
         location, retry_after = fields.get("Location", ""), fields.get("Retry-After", "")
         advice = ""
         if error.code not in _NOT_UPGRADED:
-            advice = explain_transport(error.code, location, prober.service.url, COMMAND_LINE, retry_after=retry_after)
+            advice = prober.advisor.explain_transport(error.code, location, retry_after=retry_after)
         return Finding(Level.BAD, "websocket", text, advice or _UPGRADE_ADVICE)
     elapsed = time.monotonic() - started
     websocket.close()

@@ -48,8 +48,6 @@ class OptionNames(NamedTuple):
         proxy_url: The proxy with credentials.
         cookie: A Cookie field.
         authorization: An Authorization field.
-        trusted: The file of trusted certificates that was given, or empty.
-        used_proxy: The URL of the proxy that was used, without credentials, or empty.
     """
 
     ca_file: str
@@ -58,13 +56,6 @@ class OptionNames(NamedTuple):
     proxy_url: str
     cookie: str
     authorization: str
-    trusted: str = ""
-    used_proxy: str = ""
-
-    def with_values(self, options: Options, service: ServiceURL) -> "OptionNames":
-        """Return the same names, with the values of the options of a client that connects to a service."""
-        proxy = options.find_proxy(service)
-        return self._replace(trusted=str(options.ca_file or ""), used_proxy="" if proxy is None else proxy.url)
 
 
 #: Arguments of :class:`~sockjs_tornado.client.connect`.
@@ -156,138 +147,147 @@ _BELOW_SERVICE: Final = re.compile(r"/[0-9]+/[^/.]+/[a-z_]+$")
 _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
 
 
-def explain_failure(url: str, failure: str, options: OptionNames = ARGUMENTS) -> str:
-    """Return the advice for a request for ``/info`` that failed with a message."""
-    if options.used_proxy:
-        # Over TLS to the proxy, the message does not say to which of the two it belongs.
-        known = "" if options.used_proxy.startswith("https:") else explain_known(failure, options)
-        return known or _fill(_PROXY_OR_SERVER, options)
-    if url.startswith("http:") and _NO_HTTP.search(failure):
-        return "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
-    return explain_known(failure, options) or (_HANGS if failure.startswith("no response") else _CHECK_URL)
+class Advisor(NamedTuple):
+    """Explains failures of the requests of a client, with the names of options that its user has.
 
-
-def explain_known(failure: str, options: OptionNames = ARGUMENTS) -> str:
-    """Return the advice for a message of any request that failed, or ``""`` if its cause is not known."""
-    for pattern, advice in _FAILURES:
-        if re.search(pattern, failure, re.IGNORECASE):
-            if options.trusted and advice in (_SELF_SIGNED, _UNTRUSTED):
-                advice = _OTHER_AUTHORITY
-            return _fill(advice, options)
-    return ""
-
-
-def explain_status(
-    status: int, location: str, body: bytes, url: str, origin: str | None, options: OptionNames = ARGUMENTS
-) -> str:
-    """Return the advice for a response to ``/info`` that is not the service's.
-
-    Args:
-        status: The status. With 200, the body is not that of the service.
-        location: The target of a redirect, or empty.
-        body: The body.
-        url: The URL of the service.
-        origin: The Origin field of the request, if any.
-        options: The names of options.
+    Attributes:
+        names: The names.
+        options: The options of the client.
+        service: The service.
     """
-    if 300 <= status < 400:
-        return _explain_redirect(location, url, options)
-    if status == 401:
-        return (
-            "Credentials are required: use a URL with them (https://user:password@host/...), or "
-            f"{options.authorization}. A page of another site cannot send them."
-        )
-    if status == 407:
-        return _fill(_PROXY_CREDENTIALS, options)
-    if status == 400 and _EXPECTS_TLS.search(body):
-        return _PLAIN_REQUEST
-    if status == 403 and origin:
-        advice = f"The server rejects pages of {origin} (allowed_origins)."
-        if urlsplit(origin).hostname == urlsplit(url).hostname:
-            advice += (
-                ' If allowed_origins is "same-origin", the proxy must keep the Host field, with the port. nginx: '
-                "`proxy_set_header Host $http_host;`."
+
+    names: OptionNames
+    options: Options
+    service: ServiceURL
+
+    @property
+    def used_proxy(self) -> str:
+        """The URL of the proxy, without credentials, or ``""``."""
+        proxy = self.options.find_proxy(self.service)
+        return "" if proxy is None else proxy.url
+
+    def explain_failure(self, failure: str) -> str:
+        """Return the advice for a request for ``/info`` that failed with a message."""
+        if proxy := self.used_proxy:
+            # Over TLS to the proxy, the message does not say to which of the two it belongs.
+            known = "" if proxy.startswith("https:") else self.explain_known(failure)
+            return known or self._fill(_PROXY_OR_SERVER)
+        if self.service.url.startswith("http:") and _NO_HTTP.search(failure):
+            return (
+                "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
             )
-        return advice
-    end = url.rpartition("/")[2]
-    below = _BELOW_SERVICE.search(urlsplit(url).path)
-    if status == 404 and below:
-        return f"Give the URL of the service, without {below[0]}."
-    if status == 404 and end in ("info", "websocket"):
-        return f"Give the URL of the service, without /{end}."
-    if status == 421:
-        return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
-    if status in (502, 503, 504):
-        limit = ", or a proxy limits the rate of requests (limit_req of nginx)" if status == 503 else ""
-        return f"A proxy cannot reach the server, or the server rejects new clients at the moment{limit}."
-    if status == 400:
-        return f"{_PREFIX} If it is, a proxy may send the PROXY protocol (send-proxy of HAProxy): turn it off."
-    return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
+        return self.explain_known(failure) or (_HANGS if failure.startswith("no response") else _CHECK_URL)
 
+    def explain_known(self, failure: str) -> str:
+        """Return the advice for a message of any request that failed, or ``""`` if its cause is not known."""
+        for pattern, advice in _FAILURES:
+            if re.search(pattern, failure, re.IGNORECASE):
+                if self.options.ca_file and advice in (_SELF_SIGNED, _UNTRUSTED):
+                    advice = _OTHER_AUTHORITY
+                return self._fill(advice)
+        return ""
 
-def _explain_redirect(location: str, url: str, options: OptionNames) -> str:
-    try:
-        target, requested = urlsplit(location), urlsplit(url)
-    except ValueError:  # for example, an IPv6 address without a closing bracket
-        return _REDIRECT
-    if not location:
-        return _REDIRECT
-    # With the same path, it is the service under another name, such as www.example.com.
-    leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
-    # Its query may be the client's, or have a token.
-    shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
-        return (
-            f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
-            f"somebody who is logged in with {options.cookie}, or exempt the service's URLs from the login."
-        )
-    return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
+    def explain_status(self, status: int, location: str, body: bytes) -> str:
+        """Return the advice for a response to ``/info`` that is not the service's.
 
-
-def explain_transport(
-    status: int, location: str, url: str, options: OptionNames = ARGUMENTS, *, retry_after: str | None = None
-) -> str:
-    """Return the advice for a response to a transport's request that has another status than 200, after ``/info``.
-
-    Args:
-        status: The status.
-        location: The target of a redirect, or empty.
-        url: The URL of the service.
-        options: The names of options.
-        retry_after: The value of Retry-After, empty if there is none, or None if that is unknown.
-    """
-    if status == 403:
-        return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
-    if 300 <= status < 400 or status in (401, 407) or (status == 503 and retry_after is None):
-        return explain_status(status, location, b"", url, None, options)
-    if status == 404:
-        return (
-            "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the "
-            "prefix to the server."
-        )
-    if status == 503 and retry_after:
-        # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
-        return (
-            "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis is "
-            "unavailable or full, it is draining, or the nodes have different secrets. Its log says why."
-        )
-    if status in (502, 503, 504):
-        limit = ", or limits the rate of requests (limit_req of nginx)" if status == 503 else ""
-        return f"A proxy cannot reach the server for this request, although /info works{limit}: check the proxy's log."
-    return GENERAL.get(status) or (FAILED if status >= 500 else "")
-
-
-def explain_transports(failures: Iterable[str], url: str, options: OptionNames = ARGUMENTS) -> str:
-    """Return the advice for the first failure of a transport whose cause is known, or ``""``."""
-    for failure in failures:
-        advice = explain_known(failure, options)
-        found = _STATUS.match(failure)
-        if found and not advice:
-            advice = explain_transport(int(found[1]), "", url, options)
-        if advice:
+        Args:
+            status: The status. With 200, the body is not that of the service.
+            location: The target of a redirect, or empty.
+            body: The body.
+        """
+        url, origin = self.service.url, self.options.origin
+        if 300 <= status < 400:
+            return self._explain_redirect(location)
+        if status == 401:
+            return (
+                "Credentials are required: use a URL with them (https://user:password@host/...), or "
+                f"{self.names.authorization}. A page of another site cannot send them."
+            )
+        if status == 407:
+            return self._fill(_PROXY_CREDENTIALS)
+        if status == 400 and _EXPECTS_TLS.search(body):
+            return _PLAIN_REQUEST
+        if status == 403 and origin:
+            advice = f"The server rejects pages of {origin} (allowed_origins)."
+            if urlsplit(origin).hostname == urlsplit(url).hostname:
+                advice += (
+                    ' If allowed_origins is "same-origin", the proxy must keep the Host field, with the port. nginx: '
+                    "`proxy_set_header Host $http_host;`."
+                )
             return advice
-    return ""
+        end = url.rpartition("/")[2]
+        below = _BELOW_SERVICE.search(urlsplit(url).path)
+        if status == 404 and below:
+            return f"Give the URL of the service, without {below[0]}."
+        if status == 404 and end in ("info", "websocket"):
+            return f"Give the URL of the service, without /{end}."
+        if status == 421:
+            return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
+        if status in (502, 503, 504):
+            limit = ", or a proxy limits the rate of requests (limit_req of nginx)" if status == 503 else ""
+            return f"A proxy cannot reach the server, or the server rejects new clients at the moment{limit}."
+        if status == 400:
+            return f"{_PREFIX} If it is, a proxy may send the PROXY protocol (send-proxy of HAProxy): turn it off."
+        return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
 
+    def _explain_redirect(self, location: str) -> str:
+        try:
+            target, requested = urlsplit(location), urlsplit(self.service.url)
+        except ValueError:  # for example, an IPv6 address without a closing bracket
+            return _REDIRECT
+        if not location:
+            return _REDIRECT
+        # With the same path, it is the service under another name, such as www.example.com.
+        leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
+        # Its query may be the client's, or have a token.
+        shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
+            return (
+                f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
+                f"somebody who is logged in with {self.names.cookie}, or exempt the service's URLs from the login."
+            )
+        return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
 
-def _fill(advice: str, options: OptionNames) -> str:
-    return advice.format(**options._asdict())
+    def explain_transport(self, status: int, location: str, *, retry_after: str | None = None) -> str:
+        """Return the advice for a response to a transport's request with another status than 200, after ``/info``.
+
+        Args:
+            status: The status.
+            location: The target of a redirect, or empty.
+            retry_after: The value of Retry-After, empty if there is none, or None if that is unknown.
+        """
+        if status == 403:
+            return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
+        if 300 <= status < 400 or status in (401, 407) or (status == 503 and retry_after is None):
+            return self.explain_status(status, location, b"")
+        if status == 404:
+            return (
+                "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the "
+                "prefix to the server."
+            )
+        if status == 503 and retry_after:
+            # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
+            return (
+                "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis "
+                "is unavailable or full, it is draining, or the nodes have different secrets. Its log says why."
+            )
+        if status in (502, 503, 504):
+            limit = ", or limits the rate of requests (limit_req of nginx)" if status == 503 else ""
+            return (
+                f"A proxy cannot reach the server for this request, although /info works{limit}: check the proxy's log."
+            )
+        return GENERAL.get(status) or (FAILED if status >= 500 else "")
+
+    def explain_transports(self, failures: Iterable[str]) -> str:
+        """Return the advice for the first failure of a transport whose cause is known, or ``""``."""
+        for failure in failures:
+            advice = self.explain_known(failure)
+            found = _STATUS.match(failure)
+            if found and not advice:
+                advice = self.explain_transport(int(found[1]), "")
+            if advice:
+                return advice
+        return ""
+
+    def _fill(self, advice: str) -> str:
+        return advice.format(**self.names._asdict(), trusted=self.options.ca_file, used_proxy=self.used_proxy)

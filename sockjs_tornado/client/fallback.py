@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
 from ..session.grace import timeout
-from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, explain_failure, explain_status, explain_transports
+from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, Advisor
 from .curl import CurlFactory
 from .http import HttpSession
 from .multi import Multi
@@ -35,7 +35,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     loop = asyncio.get_running_loop()
     started = loop.time()
     factory = CurlFactory(multi, options, service)
-    names = (ARGUMENTS if options.ssl_context is None else ARGUMENTS_WITH_CONTEXT).with_values(options, service)
+    advisor = Advisor(ARGUMENTS if options.ssl_context is None else ARGUMENTS_WITH_CONTEXT, options, service)
     try:
         async with timeout(options.open_timeout):
             if options.ssl_context is None:
@@ -45,13 +45,12 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     except (OpenFailed, TimeoutError) as error:
         is_late = isinstance(error, TimeoutError)
         reason = f"no response within {options.open_timeout:g} seconds" if is_late else str(error)
-        raise ConnectError(service.url, {"info": reason}, explain_failure(service.url, reason, names)) from None
+        raise ConnectError(service.url, {"info": reason}, advisor.explain_failure(reason)) from None
     round_trip = loop.time() - started
     info = decode_info(body) if status == 200 else None
     if info is None:
         reason = "the response is not a JSON object" if status == 200 else f"status {status}"
-        advice = explain_status(status, location, body, service.url, options.origin, names)
-        raise ConnectError(service.url, {"info": reason}, advice)
+        raise ConnectError(service.url, {"info": reason}, advisor.explain_status(status, location, body))
     try:
         target = resolve_base_url(service, info.get("base_url"))
     except OpenFailed as error:
@@ -75,7 +74,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         else:
             session.failures = failures
             return session
-    raise ConnectError(service.url, failures, explain_transports(failures.values(), service.url, names))
+    raise ConnectError(service.url, failures, advisor.explain_transports(failures.values()))
 
 
 def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ from sockjs_tornado.cli.transport_checks import (
     check_transports,
 )
 from sockjs_tornado.client import ConnectError, connect
-from sockjs_tornado.client.advice import ARGUMENTS, explain_failure
+from sockjs_tornado.client.advice import ARGUMENTS, Advisor
 from sockjs_tornado.client.multi import Multi
 
 #: Seconds in which a response must arrive; no test takes that long unless it fails.
@@ -211,7 +211,8 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
     ],
 )
 def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
-    assert advice in explain_failure(url, failure, COMMAND_LINE)
+    connector = connect(url)
+    assert advice in Advisor(COMMAND_LINE, connector.options, connector.service).explain_failure(failure)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +247,10 @@ async def test_libcurl_says_what_the_advice_is_found_by(
     await server.close_all_connections()
     assert text in caught.value.failures["info"]
     given = connector.options, connector.service
-    assert caught.value.advice == explain_failure(url, text, ARGUMENTS.with_values(*given))
+    assert caught.value.advice == Advisor(ARGUMENTS, *given).explain_failure(text)
     assert str(caught.value).endswith(f". {caught.value.advice}")
     assert text in finding.text
-    assert finding.advice == explain_failure(url, text, COMMAND_LINE.with_values(*given))
+    assert finding.advice == Advisor(COMMAND_LINE, *given).explain_failure(text)
     assert (f"No authority in {ca_file} has issued this certificate" in finding.advice) == (trusted == "other")
     assert "whether the server is running" not in finding.advice
 
