@@ -2,6 +2,9 @@
 
 from importlib.metadata import version as installed
 
+from docutils import nodes
+from sphinx.application import Sphinx
+
 project = "sockjs_tornado"
 author = "the sockjs_tornado authors"
 copyright = f"2026, {author}"
@@ -16,6 +19,9 @@ html_title = "sockjs_tornado"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 
+# Not the prompts and the output of commands.
+copybutton_exclude = ".linenos, .gp, .go"
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -29,3 +35,16 @@ nitpick_ignore_regex = [
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # Pages link to each other's sections.
+
+
+def repeat_titles(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put the title of its column before each cell of a table, for tables.css to show on a narrow screen."""
+    for thead in doctree.findall(nodes.thead):
+        for row in thead.parent[thead.parent.index(thead) + 1]:
+            for title, cell in list(zip(thead[0], row, strict=True))[1:]:
+                if title.astext() and cell.astext():
+                    cell[0].insert(0, nodes.inline("", f"{title.astext()}: ", classes=["column-title"]))
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-resolved", repeat_titles)
