@@ -71,6 +71,8 @@ class Bus(ReconnectingConnection):
         # So neither a disconnect nor a reconnect creates a future for every room.
         self._confirmations: dict[str | Channel, asyncio.Future[None]] = {}
         self._confirmed: asyncio.Future[None]
+        # The pending ones of them.
+        self._pending: dict[str | Channel, asyncio.Future[None]] = {}
         self._sent: set[str | Channel] = set()
         self._unconfirmed: Counter[str | Channel] = Counter()
         # The rooms for which the writer has to check whether a command is needed, in order.
@@ -80,11 +82,11 @@ class Bus(ReconnectingConnection):
         self._new_credentials: Credentials | None = None
         self._reconnect_requested = False
         self._wake = asyncio.Event()
-        # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
-        # is empty.
-        # These are dicts, because to copy a dict is much faster than to create a set: 4 ms instead of 16 for 100,000.
+        # The rooms of the current gap: a dict, because to copy a dict is faster than to create a set (1 ms instead of 3
+        # for 100,000; 4 ms if entries were removed from it).
         self._gap_rooms: dict[str | Channel, object] = {}
-        self._resubscribing: dict[str | Channel, object] = {}
+        # The number of them that are not subscribed again yet. The gap ends when it is 0.
+        self._resubscribing = 0
 
     def reconnect(self) -> None:
         """Close the connection and open another one: this server is no longer the one that nodes publish to."""
@@ -93,22 +95,22 @@ class Bus(ReconnectingConnection):
 
     def subscribe(self, room: str | Channel) -> "asyncio.Future[None]":
         """Subscribe to a room in the next iteration of the event loop, and return :meth:`confirmation`."""
-        confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
         if self.available:
             self._mark_changed(room)
         else:
             self._gap_rooms[room] = None
-            fail(confirmation, _UNAVAILABLE)
-        return confirmation
+        return self._create_confirmation(room)
 
     def unsubscribe(self, room: str | Channel) -> None:
         """Unsubscribe from a room."""
         confirmation = self._confirmations.pop(room)
+        self._pending.pop(room, None)
         if not confirmation.done():
             confirmation.set_result(None)
-        self._resubscribing.pop(room, None)
         # The room has no members left that could have missed a message.
-        self._gap_rooms.pop(room, None)
+        if room in self._gap_rooms:
+            del self._gap_rooms[room]
+            self._resubscribing -= confirmation is not self._confirmed
         self._on_unsubscribed(room)
         if self.available:
             self._mark_changed(room)
@@ -124,9 +126,15 @@ class Bus(ReconnectingConnection):
             return None
         confirmation = self._confirmations[room]
         if confirmation.done() and confirmation is not self._confirmed:
-            confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
-            if not self.available:
-                fail(confirmation, _UNAVAILABLE)
+            confirmation = self._create_confirmation(room)
+        return confirmation
+
+    def _create_confirmation(self, room: str | Channel) -> "asyncio.Future[None]":
+        confirmation = self._confirmations[room] = asyncio.get_running_loop().create_future()
+        if self.available:
+            self._pending[room] = confirmation
+        else:
+            fail(confirmation, _UNAVAILABLE)
         return confirmation
 
     def _create_events(self) -> None:
@@ -147,7 +155,7 @@ class Bus(ReconnectingConnection):
         self._sent.clear()
         self._unconfirmed.clear()
         self._changed = {**self._confirmations}
-        self._resubscribing = {**self._confirmations}
+        self._resubscribing = len(self._gap_rooms)
         self._wake.set()
         self._maybe_end_gap()
 
@@ -226,11 +234,12 @@ class Bus(ReconnectingConnection):
 
     def _maybe_confirm(self, room: str | Channel) -> None:
         if room in self._confirmations and room in self._sent and room not in self._unconfirmed:
-            confirmation = self._confirmations[room]
-            if not confirmation.done():
+            confirmation = self._pending.pop(room, None)
+            if confirmation is not None:
                 confirmation.set_result(None)
+            if room in self._gap_rooms:
+                self._resubscribing -= self._confirmations[room] is not self._confirmed
             self._confirmations[room] = self._confirmed
-            self._resubscribing.pop(room, None)
             self._maybe_end_gap()
 
     def _maybe_end_gap(self) -> None:
@@ -239,7 +248,7 @@ class Bus(ReconnectingConnection):
             self._on_gap(rooms.keys())
 
     async def _on_disconnect(self) -> None:
-        pending = [future for future in self._confirmations.values() if not future.done()]
+        pending, self._pending = self._pending, {}
         self._forget_confirmations()
         try:
             # After close() there is no gap.
@@ -250,4 +259,4 @@ class Bus(ReconnectingConnection):
                     await asyncio.sleep(0)
                 self._gap_rooms = {**self._confirmations, **self._gap_rooms}
         finally:
-            await fail_all((future, _UNAVAILABLE) for future in pending)
+            await fail_all((future, _UNAVAILABLE) for future in pending.values())

@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
@@ -87,13 +87,14 @@ class CatchUp:
 
     Args:
         deliver: Called with a room and a message that was missed or held.
-        on_lost: Called with rooms in which messages may be lost, after the others were delivered.
+        on_lost: Called with rooms in which messages may be lost, after the others were delivered; and after each
+            outage, perhaps without any room.
         on_end: Called with a room when it is not held any more.
 
     Attributes:
         positions: The position of the last delivered message, by room.
-        held: The held rooms, each with what was held or read, None if nothing was yet: to create an object for each
-            room at once would take too long.
+        held: The held rooms. The values do not matter: to copy ``positions`` takes 1 ms for 100,000 rooms, and to
+            create an object for each room would take much longer.
         disconnects: The number of disconnects. A history that was read before the last one may lack messages.
     """
 
@@ -103,7 +104,7 @@ class CatchUp:
         keys: RedisKeys,
         decoder: MessageDecoder,
         deliver: Callable[[str, Envelope], object],
-        on_lost: Callable[[Iterable[str]], object],
+        on_lost: Callable[[Mapping[str, object]], object],
         on_end: Callable[[str], object],
     ) -> None:
         self._commands = commands
@@ -113,8 +114,12 @@ class CatchUp:
         self._on_lost = on_lost
         self._on_end = on_end
         self.positions: dict[str, Position] = {}
-        self.held: dict[str, _Held | None] = {}
+        self.held: dict[str, object] = {}
+        # What has arrived in held rooms, and objects for those whose histories are being read.
+        self._arrived: dict[str, _Held] = {}
         self._held_bytes = 0
+        # After each outage, the names of all subscriptions, and the rooms that were held then.
+        self._outages: deque[tuple[Iterable[str | Channel], dict[str, object]]] = deque()
         # The rooms whose histories are to be read, unless they are not held any more.
         self._unread: deque[str] = deque()
         self.disconnects = 0
@@ -141,11 +146,11 @@ class CatchUp:
         self._recovered.clear()
         self._arriving.clear()
         self._pings = 0
-        for held in filter(None, self.held.values()):
+        for held in self._arrived.values():
             # Those with history will be read again.
             held.messages = deque(item for item in held.messages if item[0].position is None)
             self._resize(held, sum(size for _, size in held.messages) - held.size)
-        self.held = {**dict.fromkeys(self.positions), **self.held}
+        self.held = {**self.positions, **self.held}
 
     def unsubscribed(self, room: str) -> None:
         """Called when the last member has left a room."""
@@ -154,14 +159,13 @@ class CatchUp:
         self._arriving.pop(room, None)
         self._end(room)
 
-    def subscribed(self, names: Iterable[str | Channel]) -> list[str]:
-        """Called when all rooms are subscribed to again; return those whose missed messages cannot be read."""
+    def subscribed(self, names: Iterable[str | Channel]) -> None:
+        """Called when all rooms are subscribed to again, with their names, which must not change any more."""
         self._unread = deque(self.held)
+        self._outages.append((names, self.held.copy()))
         # With eager tasks, the task may already be done when create_task() returns.
-        if self._unread and (self._task is None or self._task.done()):
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_all())
-        # A list, which 100,000 rooms are added to faster than to a set.
-        return [name for name in names if name not in self.held and isinstance(name, str)]
 
     def recovered(self, room: str, position: Position) -> None:
         """Called after the history of a room was read for a member, while the room was subscribed to.
@@ -221,22 +225,23 @@ class CatchUp:
 
     def _create_held(self, room: str) -> _Held:
         """Return what is held of a held room."""
-        held = self.held[room]
+        held = self._arrived.get(room)
         if held is None:
-            held = self.held[room] = _Held()
+            held = self._arrived[room] = _Held()
         return held
 
     def _end(self, room: str) -> None:
         """Hold a room no longer, if it is held."""
         if room in self.held:
-            held = self.held.pop(room)
+            del self.held[room]
+            held = self._arrived.pop(room, None)
             if held is not None and not held.is_releasing:
                 self._held_bytes -= held.size
             self._on_end(room)
 
     async def _release_incomplete(self, room: str, held: _Held) -> None:
         await self._release(room, held)
-        self._on_lost([room])
+        self._on_lost({room: None})
 
     async def _release(self, room: str, held: _Held) -> None:
         """Deliver what waits, apart from what was read from the history, and hold the room no longer.
@@ -249,7 +254,7 @@ class CatchUp:
         until = time.monotonic() + turn
         remaining = len(held.messages)
         # The room may be left meanwhile.
-        while held.messages and self.held.get(room) is held:
+        while held.messages and self._arrived.get(room) is held:
             message, size = held.messages.popleft()
             self._resize(held, -size)
             if not self.is_delivered(room, message.position):
@@ -267,16 +272,19 @@ class CatchUp:
                     return
                 until = time.monotonic() + turn
         # Those that were excluded from a message are looked up while it is delivered, so the room ends afterwards.
-        if self.held.get(room) is held:
+        if self._arrived.get(room) is held:
             self._end(room)
 
     def _is_read(self, room: str, held: _Held) -> bool:
         """Return whether a room is still held, and its history is needed: it may have been left or released."""
-        return self.held.get(room) is held and not held.is_releasing
+        return self._arrived.get(room) is held and not held.is_releasing
 
     async def _read_all(self) -> None:
         """Read the histories of all rooms, and deliver what was missed."""
-        while self._unread:
+        while self._outages or self._unread:
+            if self._outages:
+                await self._report_unheld(*self._outages.popleft())
+                continue
             await self._commands.wait_available()
             disconnects = self.disconnects
             batch: list[tuple[str, _Held]] = []
@@ -285,7 +293,7 @@ class CatchUp:
                 if room in self.held:
                     batch.append((room, self._create_held(room)))
             reads = [self._read(room, self.positions[room]) for room, _ in batch]
-            lost = []
+            lost: dict[str, object] = {}
             for (room, held), missed in zip(batch, await asyncio.gather(*reads), strict=True):
                 if not self._is_read(room, held):
                     continue
@@ -299,12 +307,24 @@ class CatchUp:
                 await self._deliver_missed(room, held, missed)
                 if self._is_read(room, held):
                     if not missed.complete:
-                        lost.append(room)
+                        lost[room] = None
                     # After another disconnect, it is read again from its position, if it still has one.
                     if self.disconnects == disconnects or room not in self.positions:
                         await self._release(room, held)
             if lost:
                 self._on_lost(lost)
+
+    async def _report_unheld(self, names: Iterable[str | Channel], held: dict[str, object]) -> None:
+        """Report the rooms whose missed messages cannot be read."""
+        lost: dict[str, object] = {}
+        until = time.monotonic() + MAX_TURN
+        for name in names:
+            if name not in held and isinstance(name, str):
+                lost[name] = None
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + MAX_TURN
+        self._on_lost(lost)
 
     async def _deliver_missed(self, room: str, held: _Held, missed: _Missed) -> None:
         until = time.monotonic() + MAX_TURN

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..observe.logs import ThrottledLog
 from .commands import Commands
@@ -28,7 +28,7 @@ class GapReports:
         self._log = log
         self._functions = functions
         # The rooms for the next call, None if there is none to be made, and the task that calls.
-        self._rooms: set[str] | None = None
+        self._rooms: dict[str, object] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
@@ -36,11 +36,12 @@ class GapReports:
         if self._task is not None:
             self._task.cancel()
 
-    def add(self, rooms: Iterable[str]) -> None:
-        """Report rooms, or no room, with the next call if one is running."""
+    def add(self, rooms: Mapping[str, object]) -> None:
+        """Report rooms, or no room, with the next call if one is running. The values do not matter."""
         if self._functions:
             if self._rooms is None:
-                self._rooms = set()
+                # A dict, which a dict of 100,000 rooms is copied to in 1 ms.
+                self._rooms = {}
             self._rooms.update(rooms)
             # With eager tasks, the task may already be done when create_task() returns.
             if self._task is None or self._task.done():

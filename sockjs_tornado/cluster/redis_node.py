@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from secrets import token_hex
 from typing import Any, Final
 
@@ -102,7 +102,7 @@ class RedisNode:
             self.keys,
             decoder,
             lambda room, envelope: self.messages.deliver_envelope(room, envelope),  # As above.
-            self.gap_reports.add,
+            self._report_lost,
             lambda room: self.messages.caught_up(room),
         )
         self.messages = Messages(
@@ -231,11 +231,13 @@ class RedisNode:
 
     def _gap_ended(self, names: Set[str | Channel]) -> None:
         self.stats.gaps += 1
-        lost = self.catch_up.subscribed(names)
+        self.catch_up.subscribed(names)
         self._topics.gap(channel.name for channel in self._topic_channels() if channel in names)
+
+    def _report_lost(self, rooms: Mapping[str, object]) -> None:
         # With tags, commands of router.select may have been missed, too.
-        if lost or self._rooms.tags is not None:
-            self.gap_reports.add(lost)
+        if rooms or self._rooms.tags is not None:
+            self.gap_reports.add(rooms)
 
     def _topic_channels(self) -> list[Channel]:
         return [Channel("topic", name) for name in self._topics.names]

@@ -280,6 +280,20 @@ async def test_many_reconnects_in_a_row_are_one_record(
     logged.take("reconnecting")
 
 
+async def test_a_room_that_is_subscribed_before_the_start_is_subscribed_by_it(
+    publish: Any, redis_server: RedisServer
+) -> None:
+    recorder = RecordingBus(redis_server.url, 1)
+    recorder.bus.subscribe("early")
+    recorder.bus.subscribe("left")
+    await recorder.bus.start()
+    # Before its task runs.
+    recorder.bus.unsubscribe("left")
+    await within(recorder.confirmation("early"))
+    assert publish("early") == 1
+    await within(recorder.bus.close())
+
+
 async def test_thousands_of_rooms_are_subscribed_again_in_slices(
     start_bus: Any, publish: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:

@@ -106,6 +106,28 @@ async def test_many_rooms_are_held_read_and_reported_in_slices(
     forget_reconnects(logged)
 
 
+async def test_rooms_that_cannot_be_read_are_found_in_slices_and_reported_at_once(
+    node: StartNode, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    here = await node()
+    rooms = [f"room {number}" for number in range(50)]
+    await here.enter(*rooms)
+    # Redis does not have the history of this room, which is reported when that is known.
+    here.cluster._node.catch_up.positions[rooms[0]] = Position(1, "0-0")
+    monkeypatch.setattr(catch_up, "MAX_TURN", -1)
+    await cut(here)
+    await until(lambda: here.cluster.stats.gaps, interval=0)
+    turns = 0
+    while not here.gaps:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= len(rooms)
+    await until_caught_up(here)
+    await until(lambda: len(here.gaps) == 2)
+    assert here.gaps == [set(rooms[1:]), {rooms[0]}]
+    forget_reconnects(logged)
+
+
 async def test_nothing_is_lost_or_repeated_if_redis_is_restarted_with_its_data(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
@@ -311,7 +333,7 @@ async def test_messages_that_arrive_before_the_history_was_read_wait(
     await cut(here)
     await until(lambda: here.cluster._node.bus.available and not here.cluster._node.bus._resubscribing)
     await publish(here, "5", exclude=connection)
-    await until(lambda: len(here.cluster._node.catch_up.held[ROOM].messages) == 2)
+    await until(lambda: len(here.cluster._node.catch_up._create_held(ROOM).messages) == 2)
     gate.open.set()
     await until_caught_up(here)
     await publish(there, "6")
@@ -340,7 +362,7 @@ async def test_what_has_waited_is_delivered_in_slices(
     texts = [f"{number}" for number in range(10)]
     for text in texts:
         await within(there.router.publish(ROOM, text))
-    await until(lambda: len(here.cluster._node.catch_up.held[ROOM].messages) == len(texts))
+    await until(lambda: len(here.cluster._node.catch_up._create_held(ROOM).messages) == len(texts))
     monkeypatch.setattr(catch_up, "MAX_TURN", -1)
     counts = count_calls(monkeypatch, here.cluster._node.messages, "deliver_envelope")
     gate.open.set()
@@ -443,7 +465,7 @@ async def test_while_a_room_is_delivered_as_incomplete_others_are_held(
     holding.hold("full", message, 3000)
     holding.hold("other", message, 10)
     await until(lambda: "full" not in holding.held)
-    assert [len(held.messages) for held in holding.held.values()] == [1]
+    assert [len(held.messages) for held in holding._arrived.values()] == [1]
     assert 0 < holding._held_bytes < 2000
     holding.unsubscribed("other")
     assert holding._held_bytes == 0
