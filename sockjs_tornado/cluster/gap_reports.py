@@ -32,7 +32,8 @@ class GapReports:
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
-        """Cancel the current call. It does not wait, since the call may be the caller."""
+        """Cancel the current call, and call nothing any more. It does not wait, since the call may be the caller."""
+        self._functions = ()
         if self._task is not None:
             self._task.cancel()
 

@@ -149,11 +149,12 @@ class RedisNode:
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Connect to Redis; see :meth:`RedisCluster.start`. The stack closes what was started, also after an error."""
+        # It closes after the bus, which may start it until then.
+        stack.push_async_callback(self.catch_up.close)
         for part in (self.commands, self.bus, self.membership, self.presence):
             if part is not None:
                 stack.push_async_callback(part.close)
                 await part.start()
-        stack.push_async_callback(self.catch_up.close)
         channels = (CONTROL, *self._topic_channels())
         # If the connection is lost at once, they are subscribed to after the reconnect.
         with contextlib.suppress(ClusterUnavailable):

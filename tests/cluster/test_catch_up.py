@@ -128,6 +128,30 @@ async def test_rooms_that_cannot_be_read_are_found_in_slices_and_reported_at_onc
     forget_reconnects(logged)
 
 
+async def test_an_outage_that_ends_while_the_cluster_closes_starts_nothing(node: StartNode, logged: LogWatch) -> None:
+    here = await node()
+    await here.enter(ROOM, "other")
+    await publish(here, "x")
+    parts = here.cluster._node
+
+    async def close_late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await until(lambda: here.cluster.stats.gaps)
+
+    # What closes before the subscriptions may take a while.
+    parts.presence._task.cancel()
+    parts.presence._task = asyncio.create_task(close_late())
+    await asyncio.sleep(0)
+    await cut(here)
+    await within(here.cluster.close())
+    assert here.cluster.stats.gaps == 1
+    assert parts.catch_up._task is None
+    assert here.gaps == []
+    forget_reconnects(logged)
+
+
 async def test_nothing_is_lost_or_repeated_if_redis_is_restarted_with_its_data(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
