@@ -4,8 +4,8 @@
 
     SockJSError
     ├── ConfigurationError      a setting is unknown or invalid (also a ValueError)
-    ├── ConnectError            the client of this package could not connect with any transport
-    ├── ConnectionClosed        the connection was closed before a message was sent or received
+    ├── ConnectError            the Python client could not connect with any transport
+    ├── ConnectionClosed        the connection was closed before a message was sent or read
     ├── ConnectionRejected      a test's client was rejected before its session was opened
     ├── ClusterError            the cluster is misconfigured or refused the operation
     │   └── ClusterUnavailable  Redis is unavailable or did not execute the operation

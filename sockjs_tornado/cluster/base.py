@@ -219,7 +219,11 @@ class BaseCluster(ABC):
         Topics are between processes: clients neither send nor receive their messages. For example, a process whose
         copy of a user's data is out of date::
 
-            cluster.subscribe("users", lambda message: cache.pop(message["id"], None), on_gap=cache.clear)
+            def forget(message):
+                cache.pop(message["id"], None)
+
+
+            cluster.subscribe("users", forget, on_gap=cache.clear)
 
         It may be called before the cluster is started. The subscription lasts until :meth:`unsubscribe`.
 

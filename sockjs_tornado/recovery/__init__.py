@@ -31,21 +31,40 @@ Protocol
 Both sides send JSON objects with a ``type``. A position is the offset (1, 2, 3, ...) of a message in its room, and an
 epoch, which changes if the offsets start again. The client sends::
 
-    {"type": "follow", "room": "news", "id": 1}            the first time
-    {"type": "follow", "room": "news", "id": 1, "offset": 41, "epoch": "9f0c"}            after a reconnect
+    {"type": "follow", "room": "news", "id": 1}
+
+    # After a reconnect
+    {"type": "follow", "room": "news", "id": 1, "offset": 41, "epoch": "9f0c"}
+
     {"type": "unfollow", "room": "news"}
 
 ``id`` is the number of the request for the room on this connection. The server sends::
 
-    {"type": "caught up", "room": "news", "id": 1, "lost": false, "messages": [[42, ...], [43, ...]],
-     "offset": 43, "epoch": "9f0c"}            the response: the missed messages, and whether some are missing
-    {"type": "message", "room": "news", "offset": 44, "epoch": "9f0c", "data": ...}            from then on
+    # The response: the missed messages, and whether some are lost
+    {
+        "type": "caught up",
+        "room": "news",
+        "id": 1,
+        "lost": false,
+        "messages": [[42, ...], [43, ...]],
+        "offset": 43,
+        "epoch": "9f0c",
+    }
+
+    # From then on
+    {"type": "message", "room": "news", "offset": 44, "epoch": "9f0c", "data": ...}
+
+    # A new epoch; no message is missing between this epoch and the last one
     {"type": "message", "room": "news", "offset": 45, "epoch": "a1b2", "continues": "9f0c", "data": ...}
-                                               nothing is missing between this epoch and the last one
-    {"type": "gap", "room": "news", "within": 0.5}            messages may be lost: follow again after a random part of
-                                                              so many seconds
-    {"type": "unavailable", "room": "news", "id": 1}            in place of the response: retry in a second
-    {"type": "refused", "room": "news", "id": 1}            in place of the response: the client may not follow the room
+
+    # Messages may be lost: send "follow" again at a random time within so many seconds
+    {"type": "gap", "room": "news", "within": 0.5}
+
+    # In place of the response: try again in a second
+    {"type": "unavailable", "room": "news", "id": 1}
+
+    # In place of the response: the client may not follow the room
+    {"type": "refused", "room": "news", "id": 1}
 
 The client follows these rules:
 
