@@ -155,24 +155,34 @@ async def _print_messages(client: SockJSClient, active: asyncio.Event) -> None:
 
 async def _send_input(client: SockJSClient, active: asyncio.Event, linger: float) -> None:
     """Send the lines of the input; after its end, wait until no line is sent and no message arrives for a time."""
-    lines: asyncio.Queue[str | _InputError] = asyncio.Queue()
+    lines: asyncio.Queue[str | _InputError | None] = asyncio.Queue()
     capacity = threading.Semaphore(_MAX_LINES)
     loop = asyncio.get_running_loop()
     has_ended = asyncio.Event()
+    unsent = 0
 
-    def put_line(line: str | _InputError) -> None:
-        capacity.acquire()
-        loop.call_soon_threadsafe(lines.put_nowait, line)
-        if not line:
-            loop.call_soon_threadsafe(has_ended.set)
+    def line_read(line: str | _InputError | None) -> None:
+        nonlocal unsent
+        lines.put_nowait(line)
+        if isinstance(line, str):
+            unsent += 1
+        elif line is None:
+            has_ended.set()
+
+    def put_line(line: str | _InputError | None) -> None:
+        if isinstance(line, str):
+            capacity.acquire()
+        loop.call_soon_threadsafe(line_read, line)
 
     async def send_lines() -> None:
-        while line := await lines.get():
+        nonlocal unsent
+        while isinstance(line := await lines.get(), str):
             capacity.release()
-            if isinstance(line, _InputError):
-                raise line
             await client.send(line.removesuffix("\n"))
+            unsent -= 1
             active.set()
+        if line is not None:
+            raise line
 
     # A daemon thread: a blocking read from a terminal cannot be interrupted.
     threading.Thread(target=_read_lines, args=(sys.stdin, put_line), daemon=True).start()
@@ -189,7 +199,6 @@ async def _send_input(client: SockJSClient, active: asyncio.Event, linger: float
                     await active.wait()
             except TimeoutError:
                 if not client.is_connected and not client.is_closed:
-                    unsent = 0 if sending.done() else lines.qsize()
                     raise _NotReconnected(
                         f"Not reconnected {linger:g} s after the end of the input (--linger); lines not sent: {unsent}"
                     ) from None
@@ -201,8 +210,8 @@ async def _send_input(client: SockJSClient, active: asyncio.Event, linger: float
         await asyncio.gather(sending, ending, return_exceptions=True)
 
 
-def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError], None]) -> None:
-    """Put each line of the input, then an empty string, or an error if the input cannot be read."""
+def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError | None], None]) -> None:
+    """Put each line of the input, then None, or an error if the input cannot be read."""
     # The event loop may be closed before the input ends.
     with contextlib.suppress(RuntimeError):
         try:
@@ -212,4 +221,4 @@ def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError], No
         except (OSError, ValueError) as error:  # ValueError if it is not UTF-8, or closed
             put_line(_InputError(str(error)))
         else:
-            put_line("")
+            put_line(None)

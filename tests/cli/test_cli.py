@@ -675,7 +675,8 @@ async def test_a_reconnect_is_reported(serve: Serve) -> None:
     ]
 
 
-@pytest.mark.parametrize("unsent", ["", "late\nlast\n"])
+# As many lines as are read ahead, and the one that waits.
+@pytest.mark.parametrize("unsent", ["", "late\nlast\n", "late\n" * 101], ids=["none", "two", "most"])
 async def test_the_end_of_the_input_ends_reconnecting(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, unsent: str
 ) -> None:
