@@ -2,6 +2,7 @@
 complete.
 """
 
+import ast
 import re
 import shlex
 import signal
@@ -29,6 +30,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
+MODEL = ROOT / "docs/security.md"
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -264,3 +266,28 @@ def test_the_settings_table_names_every_setting_with_its_default() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/transports.md"])
 def test_the_transports_tables_name_every_transport(page: str) -> None:
     assert sorted(row[0].strip("`") for row in table(ROOT / page, "Transports")) == sorted(TRANSPORTS)
+
+
+# --- the threat model
+
+
+def test_the_tests_of_the_threat_model_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", MODEL.read_text())
+    assert len(named) > 30
+    for file, test in named:
+        functions = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        assert not test or test in functions, f"{file}::{test}"
+
+
+def test_each_threat_has_its_defence_its_tests_and_its_operator() -> None:
+    sections = re.split(r"^## ", MODEL.read_text(), flags=re.MULTILINE)[1:]
+    threats = [section for section in sections if "**Defence.**" in section]
+    assert len(threats) >= 9
+    for threat in threats:
+        title = threat.partition("\n")[0]
+        assert "**Tests.**" in threat, title
+        assert "**You.**" in threat, title
