@@ -1,9 +1,15 @@
-"""Calls of the application's callbacks, ``on_disconnect`` and ``on_reconnect``, each in a task of its own."""
+"""Calls of the application's callbacks, ``on_disconnect`` and ``on_reconnect``, each in a task of its own.
+
+Those of a synchronous client run in a thread, for which the task waits.
+"""
 
 import asyncio
+import contextlib
 import inspect
+import threading
+import weakref
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 #: The task that runs the callback in which the current task was started, if any. It loses its meaning when that task
@@ -57,3 +63,51 @@ async def call_hook(hook: Callable[..., Awaitable[object] | None] | None, *argum
 def is_in_hook(task: asyncio.Task[Any] | None) -> bool:
     """Return whether the caller runs in the callback that a task of :func:`call_hook` is running."""
     return task is not None and not task.done() and _hook.get() is task
+
+
+def run_in_thread(
+    reference: weakref.ref[Any], name: str, hook: Callable[..., object], running: set[int]
+) -> Callable[..., Awaitable[None]]:
+    """Return an asynchronous callback that calls a synchronous one in a daemon thread, and waits for it.
+
+    Args:
+        reference: Refers to the synchronous client, which the callback gets.
+        name: The name of the callback.
+        hook: The synchronous callback.
+        running: Has the identifier of the thread while the callback runs.
+    """
+
+    async def call(client: object, *arguments: object) -> None:
+        owner = reference()
+        if owner is None:
+            return
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[BaseException | None] = loop.create_future()
+        # By its context variables, the asynchronous client recognises calls of the callback.
+        context = copy_context()
+
+        def set_done(error: BaseException | None) -> None:
+            if not done.done():
+                done.set_result(error)
+
+        def run(owner: object) -> None:
+            error: BaseException | None = None
+            identity = threading.get_ident()
+            running.add(identity)
+            try:
+                if inspect.isawaitable(context.run(hook, owner, *arguments)):
+                    raise TypeError(f"{name}: expected a plain function, got one that returns an awaitable")
+            except BaseException as raised:
+                error = raised
+            running.discard(identity)
+            # The client may have been closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(set_done, error)
+
+        threading.Thread(target=run, args=(owner,), name=f"SockJSClient.{name}", daemon=True).start()
+        del owner
+        error = await done
+        if error is not None:
+            raise error
+
+    return call

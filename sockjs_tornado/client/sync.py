@@ -34,7 +34,7 @@ from ..validation import check_seconds, warn_application
 from . import SockJSClient as AsyncClient
 from . import connect as connect_async
 from .connection import is_normal_end
-from .hooks import NoCallbacks
+from .hooks import NoCallbacks, run_in_thread
 from .loop_thread import LoopEnded, LoopThread
 from .options import HOOK_PARAMETERS, TRANSPORTS, Backoff, ConnectOptions
 
@@ -97,7 +97,7 @@ class SockJSClient(NoCallbacks):
                 raise ConfigurationError(f"{name}: expected a plain function, got an async one")
             if callable(hook):
                 check_callback(name, hook, HOOK_PARAMETERS[name])
-                hooks[name] = _run_in_thread(weakref.ref(self), name, hook)
+                hooks[name] = run_in_thread(weakref.ref(self), name, hook, self._hook_threads)
         connector = connect_async(url, **hooks, **options)
         self._close_timeout = connector.options.close_timeout
         self._thread = LoopThread("SockJSClient")
@@ -316,47 +316,6 @@ class SockJSClient(NoCallbacks):
 async def _run_within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
     async with asyncio.timeout(seconds):
         return await function(*arguments)
-
-
-def _run_in_thread(
-    reference: "weakref.ref[SockJSClient]", name: str, hook: Callable[..., object]
-) -> Callable[..., Any]:
-    """Return an asynchronous callback that calls a synchronous one in a daemon thread, and waits for it."""
-
-    async def call(client: AsyncClient, *arguments: object) -> None:
-        owner = reference()
-        if owner is None:
-            return
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[BaseException | None] = loop.create_future()
-        # By its context variables, the asynchronous client recognises calls of the callback.
-        context = contextvars.copy_context()
-
-        def set_done(error: BaseException | None) -> None:
-            if not done.done():
-                done.set_result(error)
-
-        def run(owner: SockJSClient) -> None:
-            error: BaseException | None = None
-            identity = threading.get_ident()
-            owner._hook_threads.add(identity)
-            try:
-                if inspect.isawaitable(context.run(hook, owner, *arguments)):
-                    raise TypeError(f"{name}: expected a plain function, got one that returns an awaitable")
-            except BaseException as raised:
-                error = raised
-            owner._hook_threads.discard(identity)
-            # The client may have been closed meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(set_done, error)
-
-        threading.Thread(target=run, args=(owner,), name=f"SockJSClient.{name}", daemon=True).start()
-        del owner
-        error = await done
-        if error is not None:
-            raise error
-
-    return call
 
 
 def _abandon(thread: LoopThread, name: str) -> None:

@@ -24,9 +24,10 @@ from programs import ROOT, TIMEOUT
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, Backoff, ConfigurationError, ConnectError, ConnectionClosed
 from sockjs_tornado.client import connect as connect_async
+from sockjs_tornado.client.hooks import run_in_thread
 from sockjs_tornado.client.loop_thread import LoopThread
 from sockjs_tornado.client.options import ConnectOptions
-from sockjs_tornado.client.sync import SockJSClient, _close_clients, _run_in_thread, connect
+from sockjs_tornado.client.sync import SockJSClient, _close_clients, connect
 
 from .conftest import Link
 
@@ -403,7 +404,7 @@ async def test_a_callback_is_not_called_without_its_client() -> None:
     owner = type("Owner", (), {})()
     gone: Any = weakref.ref(owner)
     del owner
-    call = _run_in_thread(gone, "on_disconnect", lambda *arguments: calls.append(arguments))
+    call = run_in_thread(gone, "on_disconnect", lambda *arguments: calls.append(arguments), set())
     await within(call(None, 1006, "the connection was lost"))
     assert calls == []
 
