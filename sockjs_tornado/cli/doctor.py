@@ -17,13 +17,8 @@ from . import discard_output, printable, silence_tornado
 from .checks import Finding, Level, check_iframe, check_info, describe_proxy
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
-from .transport_checks import (
-    check_any_works,
-    check_idle_timeouts,
-    check_message_size,
-    check_stickiness,
-    check_transports,
-)
+from .sending_checks import check_message_size, check_stickiness
+from .transport_checks import check_any_works, check_idle_timeouts, check_transports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -126,6 +126,11 @@ class Prober:
         """Explains failures of the requests."""
         return Advisor(COMMAND_LINE, self.options, self.service)
 
+    def explain(self, response: Response) -> str:
+        """Return the advice for a response to a transport's request that has another status than 200."""
+        location, retry_after = response.header("location"), response.header("retry-after")
+        return self.advisor.explain_transport(response.status, location, retry_after=retry_after)
+
     def without_cookies(self) -> "Prober":
         """Return a prober without the cookies that this one has received."""
         return replace(self)

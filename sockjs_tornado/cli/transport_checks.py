@@ -1,4 +1,4 @@
-"""Checks of the command ``info`` that open sessions: each transport, stickiness, and idle timeouts."""
+"""Checks of the command ``info`` for each transport: whether it opens a session, and idle timeouts."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,10 @@ from ..client import TRANSPORTS
 from ..client.fallback import create_session_path
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
-from ..transports.endpoint import TOO_LARGE
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .advice import NO_RESPONSE
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
-
-#: Numbers of sessions, and of requests to each, in the check of stickiness. Each request is on a new connection.
-_SESSIONS: Final = 4
-_REQUESTS: Final = 3
 
 #: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
 _MAX_STREAM_DELAY: Final = 0.15
@@ -33,12 +28,6 @@ _DELAY_RATIO: Final = 5
 
 #: Statuses of servers and proxies that do not take the request for an upgrade.
 _NOT_UPGRADED: Final = (200, 400, 426, 501)
-
-#: KiB of spaces in the check of the size of messages: with the brackets, the first is above nginx's default limit.
-_SIZES: Final = (1024, 1023, 64, 1)
-
-#: Statuses of a successful xhr_send.
-_ACCEPTED: Final = (200, 204)
 
 _BUFFERING_ADVICE = (
     "A proxy buffers responses. nginx: `proxy_buffering off; gzip off; proxy_http_version 1.1;` for this location, and "
@@ -61,16 +50,6 @@ _NO_TRANSPORT_ADVICE = (
     "Only /info works. If all transports have the same problem, check whether the proxy forwards all paths below the "
     "prefix, and base_url, if /info has one."
 )
-_SENDING_ADVICE = "Messages cannot be sent over HTTP. The log of the server, or of the proxy, says why."
-_STICKINESS_ADVICE = (
-    "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
-    "or by the cookie JSESSIONID, or enable only websockets. If the nodes are a cluster that relays requests "
-    "(advertise), they have different namespaces."
-)
-_SIZE_ADVICE = (
-    "A proxy limits the size of requests to less than the server's max_message_size (10 MiB by default). nginx: "
-    "client_max_body_size (1 MiB by default). Over HTTP, a larger message ends the session."
-)
 _IDLE_ADVICE = (
     "A proxy closes idle connections too early. Its timeout must be longer than the server's heartbeat_delay (25 s by "
     "default). nginx: proxy_read_timeout; HAProxy: timeout server, timeout tunnel."
@@ -80,7 +59,7 @@ _IDLE_ADVICE = (
 _HTTP: Final = {transport.name: transport for transport in HTTP_TRANSPORTS}
 
 #: Returns whether a body contains the open frame, by transport, in the order of the checks.
-_IS_OPEN: Final[dict[str, Callable[[bytes], bool]]] = {
+IS_OPEN: Final[dict[str, Callable[[bytes], bool]]] = {
     "xhr_streaming": lambda body: b"\no\n" in body or body.startswith(b"o\n"),
     "eventsource": lambda body: b"data: o\r\n" in body or b"data: o\n" in body,
     "htmlfile": lambda body: b'p("o");' in body,
@@ -96,7 +75,7 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
     findings = [await _check_websocket(prober, info, seconds)]
     findings += [
         await _check_http_transport(prober, name, seconds, streams if _HTTP[name].streaming else polls)
-        for name in _IS_OPEN
+        for name in IS_OPEN
     ]
     if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
         delay = milliseconds(min(streams) - min(polls))
@@ -125,7 +104,7 @@ def _start_receiving(prober: Prober, name: str, session: str) -> Response:
 
 async def _check_http_transport(prober: Prober, name: str, seconds: float, durations: list[float]) -> Finding:
     response = _start_receiving(prober, name, create_session_path())
-    is_open = await response.wait_for(_IS_OPEN[name], seconds)
+    is_open = await response.wait_for(IS_OPEN[name], seconds)
     elapsed = response.elapsed
     failure = response.failure
     response.abort()
@@ -139,10 +118,10 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if response.status == 404:
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
-        return Finding(Level.BAD, name, "rejected (403)", prober.advisor.explain_transport(403, ""))
+        return Finding(Level.BAD, name, "rejected (403)", prober.explain(response))
     if response.status not in (0, 200):
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
-        return Finding(Level.BAD, name, text, _explain_response(prober, response))
+        return Finding(Level.BAD, name, text, prober.explain(response))
     if failure:
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
@@ -151,11 +130,6 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
     return Finding(Level.BAD, name, f"no response in {seconds:g} s", NO_RESPONSE)
-
-
-def _explain_response(prober: Prober, response: Response) -> str:
-    location, retry_after = response.header("location"), response.header("retry-after")
-    return prober.advisor.explain_transport(response.status, location, retry_after=retry_after)
 
 
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
@@ -201,107 +175,6 @@ async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClie
             raise
 
 
-class _NotOpenedError(Exception):
-    """No session could be opened; ``response`` is that of the request."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
-
-
-async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
-    """Open polling sessions, and send empty requests to them on one new connection after another."""
-    try:
-        return await _check_sending(prober, seconds)
-    except _NotOpenedError as error:
-        response = error.response
-        if response.status == 404:
-            # The transport is disabled.
-            return []
-        text = "no open frame" if response.status in (0, 200) else f"status {response.status}"
-        advice = _explain_response(prober, response)
-        return [Finding(Level.BAD, "sending", f"no session could be opened to send messages: {text}", advice)]
-
-
-async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
-    statuses = await _send_to_sessions(prober.without_cookies, seconds)
-    others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
-    if others:
-        text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
-        advice = NO_RESPONSE if 0 in others else _SENDING_ADVICE
-        if 503 in others:
-            advice = f"{advice} The nodes of a cluster must have the same secret."
-        return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
-    text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
-    if 404 not in statuses:
-        return [Finding(Level.GOOD, "stickiness", text)]
-    with_cookies = prober.without_cookies()
-    if 404 not in await _send_to_sessions(lambda: with_cookies, seconds):
-        advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
-        return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
-    return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
-
-
-async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
-    """Return the statuses of requests to several sessions.
-
-    No request but the first one may open a session: a poll that reached another process would open a second session
-    with the same id there, and further requests would reach one or the other. So a stream opens it, and keeps it from
-    timing out. If streams do not work, the session times out after some seconds; so there are several, each with few
-    requests.
-
-    Raises:
-        _NotOpenedError: A session cannot be opened.
-    """
-    statuses = []
-    has_streams = True
-    for _ in range(_SESSIONS):
-        session = create_session_path()
-        stream = create_prober().start(f"{session}/xhr_streaming", b"") if has_streams else None
-        try:
-            if stream is None or not await stream.wait_for(_IS_OPEN["xhr_streaming"], seconds):
-                has_streams = False
-                session = create_session_path()
-                opening = await create_prober().fetch(f"{session}/xhr", seconds, body=b"")
-                if not _IS_OPEN["xhr"](bytes(opening.body)):
-                    raise _NotOpenedError(opening)
-            for _ in range(_REQUESTS):
-                sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
-                statuses.append(sent.status)
-                if not sent.status:
-                    # The other requests would take as long.
-                    return statuses
-        finally:
-            if stream is not None:
-                stream.abort()
-    return statuses
-
-
-async def check_message_size(prober: Prober, seconds: float) -> list[Finding]:
-    """Return a finding if a proxy rejects large messages, but the server does not.
-
-    The requests have spaces in place of messages. After a proxy has rejected one, a smaller one may reach the server.
-    """
-    session = create_session_path()
-    stream = prober.start(f"{session}/xhr_streaming", b"")
-    try:
-        if not await stream.wait_for(_IS_OPEN["xhr_streaming"], seconds):
-            return []
-        rejected = 0
-        for size in _SIZES:
-            response = await prober.fetch(f"{session}/xhr_send", seconds, body=b"[%b]" % (b" " * (size * 1024)))
-            if response.status != 413:
-                break
-            if response.body.startswith(TOO_LARGE):
-                return []
-            rejected = size
-    finally:
-        stream.abort()
-    if not rejected:
-        return []
-    return [Finding(Level.NOTE, "size", f"messages of {rejected} KiB are rejected (413)", _SIZE_ADVICE)]
-
-
 async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:
     """Wait on all transports at once for the first heartbeat, for so many seconds at most."""
     checks = [
@@ -314,7 +187,7 @@ async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:
 async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
     session = create_session_path()
     response = _start_receiving(prober, name, session)
-    if not await response.wait_for(_IS_OPEN[name], seconds):
+    if not await response.wait_for(IS_OPEN[name], seconds):
         response.abort()
         return Finding(Level.NOTE, f"{name}, idle", "not open")
     if not _HTTP[name].streaming:

@@ -31,13 +31,8 @@ from sockjs_tornado.cli.advice import COMMAND_LINE
 from sockjs_tornado.cli.checks import Finding, Level, check_iframe, check_info, describe_proxy
 from sockjs_tornado.cli.options import find_service, service_url
 from sockjs_tornado.cli.probe import Prober, Response
-from sockjs_tornado.cli.transport_checks import (
-    check_any_works,
-    check_idle_timeouts,
-    check_message_size,
-    check_stickiness,
-    check_transports,
-)
+from sockjs_tornado.cli.sending_checks import check_message_size, check_stickiness
+from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_transports
 from sockjs_tornado.client import ConnectError, connect
 from sockjs_tornado.client.advice import ARGUMENTS, Advisor
 from sockjs_tornado.client.multi import Multi
