@@ -80,7 +80,8 @@ class SockJSClient(NoCallbacks):
     async def recv(self) -> Any:
         """Wait for the next message and return it.
 
-        Cancelling this does not lose a message. If several tasks wait, each message goes to one of them.
+        For a timeout, use ``async with asyncio.timeout(seconds)``: cancelling this does not lose a message. If several
+        tasks wait, each message goes to one of them.
 
         Returns:
             A ``str``, or the value if the server sent another JSON value.
@@ -129,8 +130,8 @@ class SockJSClient(NoCallbacks):
     async def send(self, message: str) -> None:
         """Queue a message for sending. Messages are sent in the order of the calls.
 
-        Waits while ``max_queue_bytes`` are queued, and while the client reconnects. If the call is cancelled, nothing
-        is sent.
+        Waits while ``max_queue_bytes`` are queued, and while the client reconnects. If the call is cancelled, as by
+        ``asyncio.timeout``, nothing is sent.
 
         Args:
             message: Text to send.
