@@ -69,7 +69,7 @@ def is_server(block: str) -> bool:
 
 
 def is_client(block: str) -> bool:
-    """Tell whether a program talks to the echo server of the README."""
+    """Return whether a program talks to the first server of the README."""
     return "asyncio.run(" in block and "SockJSRouter(" not in block
 
 
@@ -150,6 +150,20 @@ def test_a_client_talks_to_the_first_server(block: str, tmp_path: Path) -> None:
         ended = program.stop()
     assert said == (0, "hello\n", "")
     assert (ended.output, ended.errors) == ("", "")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_first_example_publishes_in_a_room(page: str) -> None:
+    first, *_ = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert "    def on_message(self, message):\n        self.publish(" in first
+    assert len(first.splitlines()) <= 30
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("html") if "sockjs.min.js" in param.values[0]])
+def test_a_page_says_that_sockjs_client_did_not_load(block: str) -> None:
+    assert re.search(
+        r"""<script\s+src="[^"]+/sockjs\.min\.js"\s+onerror="alert\('sockjs\.min\.js did not load'\)"\s*>""", block
+    )
 
 
 # --- commands and files
