@@ -261,7 +261,7 @@ class RedisKeys:
         return f"{self.namespace}:session:{key}".encode("utf-8", "surrogateescape")
 
     def address(self, address: str) -> bytes:
-        """Return the key that registers the address of a node."""
+        """Return the key that registers the address of a node, or for ``""`` the one that exists while any has one."""
         return self._name("address", address)
 
     def alive(self, node: str) -> bytes:

@@ -145,7 +145,7 @@ class Membership:
         tls = load_node_tls(is_https=is_https, certificate=tls_certificate, key=tls_key, ca=tls_ca)
         scheme = "https" if is_https else "http"
         self.address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        self._key = keys.address(self.address)
+        self._key, self._any_key = keys.address(self.address), keys.address("")
         if not ADDRESS.fullmatch(self.address):
             raise ConfigurationError(f"advertise: got {advertise!r}, expected ASCII characters; encode it with IDNA")
         owner = Owner(node_id, self.address)
@@ -160,6 +160,7 @@ class Membership:
         host, port = self._listen
         await self.node.start(open_sockets(host, port, self._allow_public, self._listen_name))
         await self._register_address(await self.node.identify_self())
+        self._wake.set()
         self._task = asyncio.create_task(repeat(self._refresh, REFRESH_INTERVAL, self._wake))
 
     async def _register_address(self, found: str | None) -> None:
@@ -226,6 +227,9 @@ class Membership:
         if before not in (None, self._id.encode()):
             message = "Another node (%s) also advertises %s. Give every node its own address."
             logger.error(message, _node_id(before), self.address)
+        # For nodes without an address, which usually lack it by mistake.
+        if await self._commands.get_and_expire(self._any_key, CLAIM_TIME * 1000) is None:
+            await self._commands.call("SET", self._any_key, 1, "PX", CLAIM_TIME * 1000)
 
     async def close(self) -> None:
         """Release all claims and the address, and close the listener."""

@@ -14,14 +14,14 @@ from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import PreparedMessage
 from ..recovery.messages import gap_message
-from .base import MAX_TURN, ClusterStats, WaitForAll
+from .base import MAX_TURN, ClusterStats, WaitForAll, cancel
 from .bus import Bus
 from .catch_up import CatchUp
 from .commands import Commands
 from .envelope import CONTROL, Channel
 from .gap_reports import GapReports, OnGap
 from .history import Recovered, Recoveries
-from .membership import Membership
+from .membership import REFRESH_INTERVAL, Membership
 from .message_decoder import MessageDecoder
 from .messages import Messages, TransformMessage
 from .permissions import acl_rules, command_probes
@@ -164,6 +164,23 @@ class RedisNode:
             if channel not in channels:
                 self.bus.subscribe(channel)
         await self._check_eviction_policy()
+        if self.membership is None:
+            stack.push_async_callback(cancel, asyncio.create_task(self._check_relaying()))
+
+    async def _check_relaying(self) -> None:
+        """Log a warning, once, when another node relays requests, which this one does not."""
+        is_relaying = False
+        while not is_relaying:
+            with contextlib.suppress(ClusterUnavailable):
+                is_relaying = await self.commands.call("EXISTS", self.keys.address(""))
+            if not is_relaying:
+                await asyncio.sleep(REFRESH_INTERVAL)
+        logger.warning(
+            "Other nodes in the namespace %r have an advertise address, but this node has none, so that neither relays "
+            "requests for sessions of the other: unless the load balancer is sticky, requests over HTTP reach the "
+            "wrong node, and fail. Set advertise and secret on all nodes",
+            self.keys.namespace,
+        )
 
     async def _check_eviction_policy(self) -> None:
         """Log a warning if Redis may evict the cluster's keys. All of them expire, so every policy but one does."""

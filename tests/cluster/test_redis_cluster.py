@@ -160,6 +160,23 @@ async def test_namespaces_are_separate(node: StartNode, caplog: pytest.LogCaptur
     assert await peer.message() == "received"
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_node_without_an_address_warns_once_if_others_have_one(
+    node: StartNode, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, is_first: bool
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_node.REFRESH_INTERVAL", 0.01)
+    relaying = {"advertise": f"http://127.0.0.1:{free_port()}", "secret": SECRET}
+    for options in [{"secret": SECRET}, relaying] if is_first else [relaying, {"secret": SECRET}]:
+        assert logged.records == []
+        await node(**options)
+    await until(lambda: logged.records)
+    text = logged.take("Other nodes in the namespace 'sockjs' have an advertise address").getMessage()
+    assert text.endswith("Set advertise and secret on all nodes")
+    # They are connected all the same, and nodes that are alike log nothing.
+    await node(namespace="other", secret=SECRET)
+    await node(namespace="third", advertise=f"http://127.0.0.1:{free_port()}", secret=SECRET)
+
+
 @pytest.mark.parametrize("rubbish", [b"", b"\xff", b"hello", b'[2,"",0,"t","x"]', b"[" * 100_000])
 async def test_malformed_messages_are_ignored(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, rubbish: bytes
