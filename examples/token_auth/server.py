@@ -1,7 +1,7 @@
 """Authentication with a token, which works over all transports and without cookies.
 
-The page, which your login would protect, contains a signed token, and its script sends it as the first message. If the
-token is invalid, or missing after 5 seconds, the session is closed with code 4001.
+For each connection, the page fetches a signed token, from a URL that your login would protect, and sends it as the
+first message. If the token is invalid, or missing after 5 seconds, the session is closed with code 4001.
 
 Run `python examples/token_auth/server.py` and open the URL that it prints.
 """
@@ -19,9 +19,9 @@ from tornado.web import RedirectHandler, RequestHandler, create_signed_value, de
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
-from common import arguments, loading_spec, serve
+from common import arguments, page_specs, serve
 
-PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
+HERE = Path(__file__).resolve().parent
 TIMEOUT = 5.0  # seconds until the token must have arrived
 UNAUTHENTICATED = 4001  # close codes from 4000 to 4999 are for applications
 
@@ -57,16 +57,16 @@ class Members(SockJSConnection):
         self.deadline.cancel()
 
 
-class Page(RequestHandler):
-    """The page of a user who has logged in; here every user is `guest`."""
+class Token(RequestHandler):
+    """A token for the user who has logged in; here every user is `guest`."""
 
     def initialize(self, secret: str) -> None:
         self.secret = secret
 
     def get(self) -> None:
-        token = create_signed_value(self.secret, "user", "guest").decode()
         self.set_header("Cache-Control", "no-store")
-        self.finish(PAGE.replace("{{ token }}", token))
+        self.set_header("Content-Type", "text/plain")
+        self.finish(create_signed_value(self.secret, "user", "guest"))
 
 
 def make_router(secret: str, timeout: float = TIMEOUT) -> SockJSRouter:
@@ -75,8 +75,8 @@ def make_router(secret: str, timeout: float = TIMEOUT) -> SockJSRouter:
 
 
 def url_specs(secret: str) -> list[URLSpec]:
-    """Return the URL specs of the page at /token_auth/."""
-    return [loading_spec("/token_auth/"), URLSpec("/token_auth/", Page, {"secret": secret})]
+    """Return the URL specs of the page at /token_auth/, and of its tokens."""
+    return [*page_specs("/token_auth/", HERE), URLSpec("/token_auth/token", Token, {"secret": secret})]
 
 
 async def main() -> None:
