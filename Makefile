@@ -79,9 +79,10 @@ help: ## print this list
 # --- commands ----------------------------------------------------------------
 
 .PHONY: demo
-demo: demo-downloads $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
+demo: $(if $(REDIS),$(VENV)/.redis)
+demo: demo-downloads $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=8081; REDIS=redis://localhost)
 	@echo "Starting the examples. Stop them with Ctrl-C."
-	@$(PY) examples/demo.py --port $(PORT)
+	@$(PY) examples/demo.py --port $(PORT) $(if $(REDIS),--redis '$(REDIS)')
 
 .PHONY: demo-downloads
 demo-downloads: $(VENV)/.created # at the same time, before the package is built, which copies the files of npm
@@ -249,6 +250,12 @@ $(VENV)/.tornado: requirements/demo.txt | $(VENV)/.created
 $(VENV)/.demo: setup.py $(SPEEDUPS) $(VENV)/.tornado
 	@echo "Building the package ..."
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The packages of the extra `cluster`.
+$(VENV)/.redis: requirements/test.txt | $(VENV)/.created
+	@echo "Installing redis-py ..."
+	@$(PIP) install --no-compile --constraint requirements/test.txt redis hiredis
 	@touch $@
 
 # Byte code is compiled for what is imported, as below.

@@ -1,6 +1,7 @@
 """All examples with a page on one port, with a dashboard: run `python examples/demo.py` and open the URL it prints.
 
-With `--redis redis://localhost`, the recovery example is among them.
+With `--redis redis://localhost`, the recovery example is among them. It writes to that Redis, so Redis is not used just
+because it runs.
 """
 
 import asyncio
@@ -21,10 +22,8 @@ from tornado.web import RequestHandler
 from sockjs_tornado import SockJSRouter
 
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
-NO_REDIS = """<p><strong>Recovery</strong> needs Redis. Stop the demo, and start it again with Redis:</p>
-<pre>.venv/bin/pip install -e ".[cluster]"
-.venv/bin/python examples/demo.py \\
-    --redis redis://localhost</pre>"""
+NO_REDIS = """<p><strong>Recovery</strong> needs a Redis, to which it writes. Stop the demo, and start it again:</p>
+<pre>make demo REDIS=redis://localhost</pre>"""
 
 
 class Home(RequestHandler):
