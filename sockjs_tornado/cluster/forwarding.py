@@ -139,7 +139,10 @@ class Forwarder:
             if isinstance(result, Response) and result.status != 421 and _rejection(result) is None:
                 if not request.exchange.responded:
                     node.stats["relayed"] += 1
-                    self._pass_on(request, result)
+                    try:
+                        self._pass_on(request, result)
+                    except Exception as error:
+                        request.exchange.fail(error)
                 self.requests.discard(request)
                 request.response_sent()
             else:
@@ -163,8 +166,13 @@ class Forwarder:
 
     def _send_over(self, upstream: Upstream, request: RelayedRequest) -> "asyncio.Future[Response | Stream]":
         """Send a request over a connection, and return the future of the response."""
+        try:
+            data = self._encode(request)
+        except BaseException:
+            self._node.upstreams.put_back(upstream)
+            raise
         self.requests.add(request)
-        response = upstream.send_request(self._encode(request))
+        response = upstream.send_request(data)
         if request.endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
             request.exchange.notify_on_disconnect(partial(upstream.cancel_request, response))

@@ -271,6 +271,33 @@ async def test_a_send_that_fails_here_after_it_was_sent(
     connection.close()
 
 
+@pytest.mark.parametrize("method", ["_encode", "_pass_on"])
+async def test_an_error_while_a_request_is_relayed_loses_neither_request_nor_connection(
+    start: Start, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, method: str
+) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    forwarder: Any = other.router.relay._forwarder  # type: ignore[union-attr]
+    (upstream,) = other.upstreams.all
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("of this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forwarder, method, fail)
+        assert await other.send(session, "x") == 500
+        # Without an idle connection.
+        other.upstreams._idle.clear()
+        assert await other.send(session, "y") == 500
+    logged.take("Uncaught exception in POST /echo/000/***/xhr_send")
+    assert forwarder.requests == set()
+    assert await other.send(session, "z") == 204
+    assert len(other.upstreams.all) == 2
+    assert upstream in other.upstreams.all
+    upstream.abort()
+
+
 async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start({"max_sessions": 1})
     assert await other.poll(owner.own()) == "o"
