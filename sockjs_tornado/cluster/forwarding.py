@@ -71,9 +71,9 @@ class RelayedRequest:
                 self._done.set_result(None)
         return self._done
 
-    def response_sent(self) -> None:
-        """Called when the request was answered, or when its connection was taken over for a stream."""
-        # A stream may last for hours; free the memory of its request meanwhile.
+    def release_exchange(self) -> None:
+        """Free the memory of a request that was served, or whose connection was taken over for a stream."""
+        # A stream may last for hours.
         del self.exchange, self.body
         if not self.is_streaming:
             self.stream_closed()
@@ -118,12 +118,12 @@ class Forwarder:
             response = await self._send_once(request)
         return response
 
-    def send_now(self, request: RelayedRequest, otherwise: Callable[[RelayedRequest], None]) -> bool:
+    def send_now(self, request: RelayedRequest, fallback: Callable[[RelayedRequest], None]) -> bool:
         """Send a request without a task, if there is an idle connection to the owner of its session.
 
         Args:
             request: The request.
-            otherwise: Called unless the owner sends an ordinary response, which is passed on to the client. It can
+            fallback: Called unless the owner sends an ordinary response, which is passed on to the client. It can
                 call :meth:`send`, which then returns the owner's response, or raises an exception.
 
         Returns:
@@ -144,11 +144,11 @@ class Forwarder:
                     except Exception as error:
                         request.exchange.fail(error)
                 self.requests.discard(request)
-                request.response_sent()
+                request.release_exchange()
             else:
                 request.response = response
                 request.done.add_done_callback(lambda done: self.requests.discard(request))
-                otherwise(request)
+                fallback(request)
 
         self._send_over(upstream, request).add_done_callback(finished)
         return True

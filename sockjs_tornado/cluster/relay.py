@@ -51,7 +51,7 @@ class SessionRelay:
             endpoint.respond_disconnected(exchange)
             return None
         if exchange.relayed:
-            return self._serve_relayed(endpoint, exchange)
+            return self._serve_for_other_node(endpoint, exchange)
         # Take the body now: the exchange releases it if the client disconnects.
         body = exchange.body()
         key = self._prefix + exchange.session_id
@@ -63,7 +63,7 @@ class SessionRelay:
             request = RelayedRequest(key, owner, endpoint, exchange, body)
             if self._forwarder.send_now(request, self._continue):
                 return exchange.wait_until_responded()
-        return self._serve(endpoint, exchange, body)
+        return self._serve_through_owner(endpoint, exchange, body)
 
     async def handoff_clients(self) -> None:
         """End the relayed responses of all clients, which then send their next request through another node."""
@@ -76,7 +76,7 @@ class SessionRelay:
             if session is not None:
                 session._recycle()
 
-    async def _serve_relayed(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+    async def _serve_for_other_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
         # Redis may have replied to the other node's lookup before it replies to this node's claim.
         await self._ownership.wait_for_pending_claim(key)
@@ -95,11 +95,11 @@ class SessionRelay:
 
     async def _finish(self, sent: RelayedRequest, exchange: Exchange) -> None:
         try:
-            await self._serve(sent.endpoint, exchange, sent.body, sent)
+            await self._serve_through_owner(sent.endpoint, exchange, sent.body, sent)
         except Exception as error:
             exchange.fail(error)
 
-    async def _serve(
+    async def _serve_through_owner(
         self,
         endpoint: SessionEndpoint,
         exchange: Exchange,
@@ -137,7 +137,7 @@ class SessionRelay:
                 if await self._forward(request, is_last_attempt=is_last_attempt):
                     return
             finally:
-                request.response_sent()
+                request.release_exchange()
             location = request = None
             is_last_attempt = True
 
@@ -166,10 +166,10 @@ class SessionRelay:
         except UpstreamDisconnected:
             # The owner may have processed the request, so it is not repeated. If it was the client that disconnected,
             # the session has ended with its poll, so that nobody needs the cached owner any more.
-            await self._owner_lost(request, is_gone=False)
+            await self._owner_lost(request, write_tombstone=False)
         except NodeUnresponsive as error:
             # If the process hangs, it loses the claim, and closes the session as soon as it continues.
-            await self._owner_lost(request, is_gone=error.accepts_connections)
+            await self._owner_lost(request, write_tombstone=error.accepts_connections)
         except OSError as error:
             await self._connect_failed(request, error)
         else:
@@ -182,7 +182,7 @@ class SessionRelay:
                 if not is_last_attempt:
                     self._owner_cache.pop(request.key, None)
                     return False
-                await self._owner_lost(request, is_gone=True)
+                await self._owner_lost(request, write_tombstone=True)
             else:
                 if not exchange.responded:
                     self._cache_owner(request.key, request.owner)
@@ -204,16 +204,16 @@ class SessionRelay:
         else:
             logger.info("Cannot connect to node %s: %s", request.owner.address, error)
             # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
-            await self._owner_lost(request, is_gone=is_refused(error))
+            await self._owner_lost(request, write_tombstone=is_refused(error))
             return
         if not request.exchange.responded:
             request.endpoint.respond_unavailable(request.exchange, "relay")
 
-    async def _owner_lost(self, request: RelayedRequest, *, is_gone: bool) -> None:
+    async def _owner_lost(self, request: RelayedRequest, *, write_tombstone: bool) -> None:
         self._owner_cache.pop(request.key, None)
         if not request.exchange.responded:
             request.endpoint.respond_session_gone(request.exchange)
-        if is_gone:
+        if write_tombstone:
             # Without Redis there is no tombstone; the claim expires.
             with contextlib.suppress(ClusterUnavailable):
                 await self._ownership.write_tombstone(request.key, request.owner)

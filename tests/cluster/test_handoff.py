@@ -392,7 +392,7 @@ async def test_the_end_of_a_request_may_be_reported_twice() -> None:
     found: set[RelayedRequest] = set()
     request = add(found, A, "/echo:1")
     request.stream_closed()
-    request.response_sent()
+    request.release_exchange()
     assert request.done.done()
     await until(lambda: not found)
 
@@ -404,7 +404,7 @@ async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
     monkeypatch.setattr(module, "RETRY_INTERVAL", 0.001)
 
     async def end() -> None:
-        request.response_sent()
+        request.release_exchange()
 
     calls = RecordedCalls(None, error, end)
     found: set[RelayedRequest] = set()
@@ -420,7 +420,7 @@ async def test_owners_are_called_concurrently() -> None:
     async def end() -> None:
         await both.wait()
         while under_way:
-            under_way.pop().response_sent()
+            under_way.pop().release_exchange()
 
     calls = RecordedCalls(end, end)
     found: set[RelayedRequest] = set()
@@ -447,7 +447,7 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
     await within(handoff_clients(found, RecordedCalls(never)))
     assert ended == ["never"]
     assert asyncio.all_tasks() == before
-    request.response_sent()
+    request.release_exchange()
 
 
 async def test_a_send_is_waited_for_without_a_call() -> None:
@@ -457,7 +457,7 @@ async def test_a_send_is_waited_for_without_a_call() -> None:
     handing_off = asyncio.ensure_future(handoff_clients(found, calls))
     await asyncio.sleep(0)
     assert not handing_off.done()
-    sending.response_sent()
+    sending.release_exchange()
     await within(handing_off)
     assert calls.made == []
 
@@ -465,7 +465,7 @@ async def test_a_send_is_waited_for_without_a_call() -> None:
 async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
     request = add(set(), A, "/echo:1")
     request.is_streaming = True
-    request.response_sent()
+    request.release_exchange()
     assert not request.done.done()
     request.stream_closed()
     assert request.done.done()
@@ -484,7 +484,7 @@ async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count:
     assert len(made.made) == calls
     assert sorted(key for _, some in made.made for key in some) == keys
     for request in under_way:
-        request.response_sent()
+        request.release_exchange()
 
 
 async def test_without_requests_the_handoff_returns_immediately() -> None:

@@ -141,10 +141,10 @@ async def test_a_request_on_a_connection_that_has_just_become_idle_is_watched(
     held: list[Any] = []
     sent: list[bool] = []
 
-    def hold(request: Any, otherwise: Any) -> bool:
+    def hold(request: Any, fallback: Any) -> bool:
         if sessions[1] not in request.key:
-            return bool(send_now(request, otherwise))
-        held.append((request, otherwise))
+            return bool(send_now(request, fallback))
+        held.append((request, fallback))
         return True
 
     def put_back_and_send(upstream: Any) -> None:

@@ -720,5 +720,5 @@ async def test_without_redis_a_client_gets_one_response(
 
     monkeypatch.setattr(relay._ownership, "locate", locate)
     respond = SimpleNamespace(opens_sessions=False, respond_unavailable=lambda exchange, what: rejected.append(what))
-    await relay._serve(respond, SimpleNamespace(responded=responded, session_id="s"), b"")
+    await relay._serve_through_owner(respond, SimpleNamespace(responded=responded, session_id="s"), b"")
     assert rejected == ([] if responded else ["cluster"])
