@@ -251,12 +251,10 @@ class Bus(ReconnectingConnection):
         pending, self._pending = self._pending, {}
         self._forget_confirmations()
         try:
-            # After close() there is no gap.
-            if self._task is not None:
-                if self._disconnect_callback is not None:
-                    await self._disconnect_callback()
-                    # Each of the two takes some milliseconds for 100,000 rooms.
-                    await asyncio.sleep(0)
-                self._gap_rooms = {**self._confirmations, **self._gap_rooms}
+            if self._disconnect_callback is not None:
+                await self._disconnect_callback()
+                # Each of the two takes some milliseconds for 100,000 rooms.
+                await asyncio.sleep(0)
+            self._gap_rooms = {**self._confirmations, **self._gap_rooms}
         finally:
             await fail_all((future, _UNAVAILABLE) for future in pending.values())

@@ -218,6 +218,22 @@ async def test_after_a_disconnect_of_redis_commands_are_executed_once_and_in_the
     logged.take("reconnecting")
 
 
+async def test_messages_that_wait_for_redis_are_delivered_if_the_cluster_is_closed(
+    node: StartNode, redis_server: RedisServer
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    redis_server.freeze()
+    here.router.publish(ROOM, "stored", history=10)
+    here.router.publish(ROOM, "x")
+    closing = asyncio.create_task(here.cluster.close())
+    await until(lambda: not here.cluster._node.bus.available)
+    # Redis accepts both messages, but this node does not receive them back any more.
+    redis_server.thaw()
+    await within(closing)
+    assert await peer.message() == "x"
+
+
 async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster_is_closed(
     node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
