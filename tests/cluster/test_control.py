@@ -42,6 +42,22 @@ def start_two(request: pytest.FixtureRequest, join: Join) -> StartTwo:
     return begin
 
 
+#: The messages of :func:`publish_waiting`.
+WAITING = [f"{number}" for number in range(20)]
+
+
+def publish_waiting(node: Node) -> list[Any]:
+    """Publish a message with history, and others that wait for it; return the results."""
+    return [node.router.publish(ROOM, "stored", history=10), *(node.router.publish(ROOM, text) for text in WAITING)]
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Deliver one message that has waited in each turn, and return the numbers of deliveries, one for each turn."""
+    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
+    return count_calls(monkeypatch, messages_module, "PreparedMessage")
+
+
 async def test_sessions_of_all_nodes_are_controlled(start_two: StartTwo) -> None:
     here, there = await start_two()
     (phone, a), (laptop, b) = await here.enter(ROOM), await there.enter(ROOM)
@@ -111,24 +127,21 @@ async def test_a_disconnect_does_not_overtake_messages_with_history(node: StartN
 
 
 async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disconnect(
-    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+    node: StartNode, redis_server: RedisServer, counts: list[int], logged: LogWatch
 ) -> None:
     here = await node()
     peer, connection = await here.enter(ROOM)
     redis_server.freeze()
-    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
-    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
-    results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
-    results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
+    results = publish_waiting(here)
     assert counts == []
     here.cluster._node.bus.reconnect()
     await until(lambda: counts, interval=0)
     # What is published meanwhile does not overtake them.
     results.append(here.router.publish(ROOM, "meanwhile"))
     results.append(here.router.select(room=ROOM).disconnect(4000, "Closed"))
-    assert len(counts) < 20
+    assert len(counts) < len(WAITING)
     assert not connection.is_closed
-    expected = [*map(str, range(20)), "meanwhile"]
+    expected = [*WAITING, "meanwhile"]
     assert [await peer.message() for _ in expected] == expected
     assert await peer.frame() == 'c[4000,"Closed"]'
     assert counts == [1] * len(expected)
@@ -140,20 +153,16 @@ async def test_messages_that_wait_for_redis_are_delivered_in_slices_after_a_disc
 
 
 async def test_messages_whose_commands_fail_are_delivered_in_slices(
-    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+    node: StartNode, redis_server: RedisServer, counts: list[int], logged: LogWatch
 ) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
     redis_server.freeze()
-    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
-    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
-    results: list[Any] = [here.router.publish(ROOM, "stored", history=10)]
-    results += [here.router.publish(ROOM, f"{number}") for number in range(20)]
+    results = publish_waiting(here)
     here.cluster.commands._connection.close()
-    expected = [f"{number}" for number in range(20)]
-    assert [await peer.message() for _ in expected] == expected
+    assert [await peer.message() for _ in WAITING] == WAITING
     # The commands fail in one turn, but a message may be sent to many members.
-    assert counts == [1] * len(expected)
+    assert counts == [1] * len(WAITING)
     for result in results:
         with pytest.raises(ClusterUnavailable):
             await within(result)
@@ -235,21 +244,16 @@ async def test_messages_that_wait_for_redis_are_delivered_if_the_cluster_is_clos
 
 
 async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster_is_closed(
-    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+    node: StartNode, redis_server: RedisServer, counts: list[int], logged: LogWatch
 ) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
     redis_server.freeze()
-    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
-    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
-    here.router.publish(ROOM, "stored", history=10)
-    texts = list(map(str, range(20)))
-    for text in texts:
-        here.router.publish(ROOM, text)
+    publish_waiting(here)
     here.cluster._node.bus.reconnect()
     await until(lambda: counts, interval=0)
     closing = asyncio.create_task(here.cluster.close())
-    assert [await peer.message() for _ in texts] == texts
+    assert [await peer.message() for _ in WAITING] == WAITING
     assert counts[-1] > 1
     redis_server.thaw()
     await within(closing)
@@ -257,15 +261,13 @@ async def test_messages_that_wait_for_redis_are_delivered_at_once_if_the_cluster
 
 
 async def test_no_message_overtakes_a_command_of_the_time_after_a_disconnect(
-    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+    node: StartNode, redis_server: RedisServer, counts: list[int], logged: LogWatch
 ) -> None:
     here = await node()
     peer, connection = await here.enter(ROOM)
     for room in ("first", "last"):
         await here.enter(room)
     redis_server.freeze()
-    monkeypatch.setattr(pending_messages, "MAX_TURN", -1)
-    counts = count_calls(monkeypatch, messages_module, "PreparedMessage")
     for room in ("first", "last"):
         here.router.publish(room, "stored", history=10)
         here.router.publish(room, "not stored")
