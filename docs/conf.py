@@ -23,6 +23,8 @@ html_css_files = ["tables.css"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_member_order = "bysource"
+# Imported by the fixture for pytest only.
+autodoc_mock_imports = ["pytest_asyncio"]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True

@@ -22,7 +22,7 @@ from echo import server as echo
 from tornado.web import Application, RedirectHandler, URLSpec
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.serving import bind_sockets, serve
 
 

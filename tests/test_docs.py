@@ -246,6 +246,22 @@ def test_every_page_of_the_documentation_is_in_its_contents() -> None:
     assert sorted([*contents, "index"]) == sorted(page.stem for page in pages)
 
 
+def test_each_module_of_the_api_has_a_page() -> None:
+    """No page has two of them, and none is missing that code in the documentation imports."""
+    text = (ROOT / "docs/api.md").read_text()
+    rows = dict(re.findall(r"^\| \[.+\]\(([a-z-]+\.md)\) \| `(\S+)` \|", text, re.MULTILINE))
+    imported = {
+        module
+        for param in (*blocks("python"), *blocks("{code-block} python"))
+        for module in re.findall(r"^ *from (sockjs_tornado\S*) import", param.values[0], re.MULTILINE)
+    }
+    assert imported <= set(rows.values())
+    assert sorted(set(rows) - {"settings.md"}) == sorted(page.name for page in (ROOT / "docs").glob("api-*.md"))
+    for page, module in rows.items():
+        documented = set(re.findall(r"^\.\. automodule:: (\S+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE))
+        assert documented & set(rows.values()) <= {module}
+
+
 # --- lines
 
 

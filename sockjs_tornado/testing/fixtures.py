@@ -21,7 +21,8 @@ Connect = Callable[..., Awaitable[MemoryClient]]
 
 @pytest_asyncio.fixture
 async def sockjs_connect() -> AsyncIterator[Connect]:
-    """Connect clients in memory: ``client = await sockjs_connect(Echo)``, with the arguments of :func:`connect`.
+    """Connect clients in memory: ``client = await sockjs_connect(Echo)``, with the arguments of
+    :class:`~sockjs_tornado.testing.connect`.
 
     When the test has ended, they are closed, the last one first. If a callback has raised and the test has not got the
     exception, that is an error of the test.
