@@ -3,6 +3,7 @@ complete.
 """
 
 import ast
+import importlib
 import re
 import shlex
 import signal
@@ -152,6 +153,17 @@ def test_a_client_talks_to_the_first_server(block: str, tmp_path: Path) -> None:
     assert (ended.output, ended.errors) == ("", "")
 
 
+@pytest.mark.parametrize("block", blocks(r"\{code-block\} python"))
+def test_a_part_of_an_application_compiles_and_imports_what_is_there(block: str) -> None:
+    """Such as the parts of applications in other frameworks, which are not installed."""
+    tree = ast.parse(re.sub(r"\A(:.*\n)*", "", block))
+    compile(tree, "block", "exec")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sockjs_tornado"):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
 def test_the_first_example_publishes_in_a_room(page: str) -> None:
     first, *_ = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
@@ -252,7 +264,7 @@ def test_each_module_of_the_api_has_a_page() -> None:
     rows = dict(re.findall(r"^\| \[.+\]\(([a-z-]+\.md)\) \| `(\S+)` \|", text, re.MULTILINE))
     imported = {
         module
-        for param in (*blocks("python"), *blocks("{code-block} python"))
+        for param in (*blocks("python"), *blocks(r"\{code-block\} python"))
         for module in re.findall(r"^ *from (sockjs_tornado\S*) import", param.values[0], re.MULTILINE)
     }
     assert imported <= set(rows.values())
