@@ -77,11 +77,14 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         return None, [Finding(Level.BAD, "/info", reason, advice)]
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []
-    is_rejected = first.status == 403 and not own_origin
+    is_rejected = False
+    if first.status == 403 and not own_origin:
+        first = await prober.fetch("/info", seconds)
+        # Otherwise it is not about origins.
+        is_rejected = first.status != 403
     if is_rejected:
         advice = "Use --origin to test as one of your own pages."
         findings.append(Finding(Level.NOTE, "origins", "pages of unknown sites are rejected (403)", advice))
-        first = await prober.fetch("/info", seconds)
     info = decode_info(first.body)
     if first.status != 200 or info is None or not _INFO_FIELDS & info.keys():
         return None, [*findings, _explain_bad_info(prober, first)]
@@ -100,7 +103,7 @@ def _explain_bad_info(prober: Prober, response: Response) -> Finding:
         text = (
             "the response is JSON, but not that of a SockJS service" if is_json else "the response is not a JSON object"
         )
-    return Finding(Level.BAD, "/info", text, advice)
+    return Finding(Level.BAD, "/info", response.describe(text), advice)
 
 
 def _describe_info(info: dict[str, Any], response: Response) -> Finding:

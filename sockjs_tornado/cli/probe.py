@@ -18,6 +18,25 @@ from .advice import COMMAND_LINE
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.
 ABORTED = "aborted"
 
+#: Maximum length of the part of a body that is shown.
+_MAX_SHOWN = 100
+
+
+def shorten(body: bytes | bytearray) -> str:
+    """Return the beginning of a body, as text in one line, in quotation marks."""
+    text = " ".join(body[: 8 * _MAX_SHOWN].decode(errors="replace").split())
+    return f'"{text[:_MAX_SHOWN]}..."' if len(text) > _MAX_SHOWN else f'"{text}"'
+
+
+def describe_response(text: str, header: Callable[[str], str], body: bytes | bytearray) -> str:
+    """Return a text, followed by what shows which program has responded: the header field Server, and the body."""
+    server, encoding = header("server"), header("content-encoding")
+    content_type = header("content-type").partition(";")[0]
+    seen = [f"Server: {server}"] if server else []
+    if body and encoding in ("", "identity"):
+        seen.append(f"{content_type or 'body'}: {shorten(body)}")
+    return f"{text} ({', '.join(seen)})" if seen else text
+
 
 class Response:
     """A response, possibly still incomplete.
@@ -58,6 +77,10 @@ class Response:
     def elapsed(self) -> float:
         """Seconds since the request."""
         return time.monotonic() - self._started
+
+    def describe(self, text: str) -> str:
+        """Return a text about the response, followed by what shows which program has responded."""
+        return describe_response(text, self.header, self.body)
 
     async def wait_for(self, condition: Callable[[bytes], bool], seconds: float) -> bool:
         """Wait until the body fulfils a condition.
@@ -128,8 +151,7 @@ class Prober:
 
     def explain(self, response: Response) -> str:
         """Return the advice for a response to a transport's request that has another status than 200."""
-        location, retry_after = response.header("location"), response.header("retry-after")
-        return self.advisor.explain_transport(response.status, location, retry_after=retry_after)
+        return self.advisor.explain_transport(response.status, response.header("location"), bytes(response.body))
 
     def without_cookies(self) -> "Prober":
         """Return a prober without the cookies that this one has received."""

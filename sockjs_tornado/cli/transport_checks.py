@@ -18,7 +18,7 @@ from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .advice import NO_RESPONSE
 from .checks import Finding, Level, milliseconds
-from .probe import Prober, Response
+from .probe import Prober, Response, describe_response
 
 #: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
 _MAX_STREAM_DELAY: Final = 0.15
@@ -118,10 +118,10 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if response.status == 404:
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
-        return Finding(Level.BAD, name, "rejected (403)", prober.explain(response))
+        return Finding(Level.BAD, name, response.describe("rejected (403)"), prober.explain(response))
     if response.status not in (0, 200):
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
-        return Finding(Level.BAD, name, text, prober.explain(response))
+        return Finding(Level.BAD, name, response.describe(text), prober.explain(response))
     if failure:
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
@@ -149,11 +149,11 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
         )
     except HTTPClientError as error:
         text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
-        fields = HTTPHeaders() if error.response is None else error.response.headers
-        location, retry_after = fields.get("Location", ""), fields.get("Retry-After", "")
+        fields, body = (HTTPHeaders(), b"") if error.response is None else (error.response.headers, error.response.body)
         advice = ""
         if error.code not in _NOT_UPGRADED:
-            advice = prober.advisor.explain_transport(error.code, location, retry_after=retry_after)
+            advice = prober.advisor.explain_transport(error.code, fields.get("Location", ""), body)
+        text = describe_response(text, lambda name: fields.get(name, ""), body)
         return Finding(Level.BAD, "websocket", text, advice or _UPGRADE_ADVICE)
     elapsed = time.monotonic() - started
     websocket.close()

@@ -4,19 +4,19 @@ The client and the command ``info`` give the same advice, with the names of the 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ..transports.endpoint import ORIGIN_REFUSED
 from .options import Options, ServiceURL
+from .responses import CHECK_URL, CLIENT_CERTIFICATE, explain_info, explain_transport
 
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
 _HANGS: Final = (
     "Check the URL, including http:// or https://, and whether the server is running. If it is, a firewall drops the "
     "request, or a callback blocks the server, which its log names when it has ended."
 )
-_PREFIX: Final = "Check that this is the URL of a SockJS service, including its prefix."
-_METHOD: Final = "A proxy or firewall rejects this request. It must forward GET and POST, also with an empty body."
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
 
 _PROXY_OR_SERVER: Final = (
@@ -24,18 +24,7 @@ _PROXY_OR_SERVER: Final = (
     "variables http_proxy and https_proxy, and whether both are running."
 )
 
-#: Advice for 5xx.
-FAILED: Final = "The server, or a proxy, has failed: its log says why."
-
-#: Advice for statuses, for all requests alike.
-GENERAL: Final[Mapping[int, str]] = {
-    405: _METHOD,
-    411: _METHOD,
-    429: "A proxy or firewall limits the rate of requests. Polling clients send many: exempt the service's URLs.",
-    501: _METHOD,
-}
 _REDIRECT: Final = "Clients do not follow redirects: exempt the service's URLs from those of the proxy or a login page."
-_PLAIN_REQUEST: Final = "The port expects TLS: use https://."
 
 
 class OptionNames(NamedTuple):
@@ -96,8 +85,7 @@ _FAILURES: Final = (
     # TLS alerts that the server has sent.
     (
         "alert.(certificate|bad.certificate|unknown.ca)",
-        "The server, or a proxy, requires a certificate of the client (client_cert of sockjs_tornado.client), and does "
-        "not accept this one, or got none.",
+        CLIENT_CERTIFICATE,
     ),
     ("certificate has expired", "Renew the certificate. With {insecure}, clients connect all the same."),
     (
@@ -128,14 +116,11 @@ _FAILURES: Final = (
         "resolve host|name or service not known|name resolution|nodename nor servname",
         "The host name is unknown: check its spelling, and DNS.",
     ),
-    ("response is (larger|not valid HTTP)", _PREFIX),
+    ("response is (larger|not valid HTTP)", CHECK_URL),
 )
 
 #: How a request without TLS fails on a port that expects TLS: it gets an alert of TLS, or none at all.
 _NO_HTTP: Final = re.compile(r"HTTP/0\.9|Empty reply|reset by peer|Recv failure", re.IGNORECASE)
-_EXPECTS_TLS: Final = re.compile(
-    rb"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE
-)
 
 #: How the failure of a transport begins if the response has another status, over HTTP and over a websocket.
 _STATUS: Final = re.compile(r"(?:status|HTTP) ([1-5][0-9]{2})")
@@ -205,8 +190,6 @@ class Advisor(NamedTuple):
             )
         if status == 407:
             return self._fill(_PROXY_CREDENTIALS)
-        if status == 400 and _EXPECTS_TLS.search(body):
-            return _PLAIN_REQUEST
         if status == 403 and origin:
             advice = f"The server rejects pages of {origin} (allowed_origins)."
             if urlsplit(origin).hostname == urlsplit(url).hostname:
@@ -214,21 +197,15 @@ class Advisor(NamedTuple):
                     ' If allowed_origins is "same-origin", the proxy must keep the Host field, with the port. nginx: '
                     "`proxy_set_header Host $http_host;`."
                 )
-            return advice
+            # The body of a proxy may have replaced the server's.
+            return advice if body == ORIGIN_REFUSED else f"{explain_info(status, body)} Otherwise: {advice}"
         end = url.rpartition("/")[2]
         below = _BELOW_SERVICE.search(urlsplit(url).path)
         if status == 404 and below:
             return f"Give the URL of the service, without {below[0]}."
         if status == 404 and end in ("info", "websocket"):
             return f"Give the URL of the service, without /{end}."
-        if status == 421:
-            return "The server does not serve this host name: check the virtual hosts of the proxy, and the Host field."
-        if status in (502, 503, 504):
-            limit = ", or a proxy limits the rate of requests (limit_req of nginx)" if status == 503 else ""
-            return f"A proxy cannot reach the server, or the server rejects new clients at the moment{limit}."
-        if status == 400:
-            return f"{_PREFIX} If it is, a proxy may send the PROXY protocol (send-proxy of HAProxy): turn it off."
-        return GENERAL.get(status) or (FAILED if status >= 500 else _PREFIX)
+        return explain_info(status, body)
 
     def _explain_redirect(self, location: str) -> str:
         try:
@@ -248,35 +225,17 @@ class Advisor(NamedTuple):
             )
         return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
 
-    def explain_transport(self, status: int, location: str, *, retry_after: str | None = None) -> str:
+    def explain_transport(self, status: int, location: str, body: bytes) -> str:
         """Return the advice for a response to a transport's request with another status than 200, after ``/info``.
 
         Args:
             status: The status.
             location: The target of a redirect, or empty.
-            retry_after: The value of Retry-After, empty if there is none, or None if that is unknown.
+            body: The body, empty if it is unknown.
         """
-        if status == 403:
-            return "/info is allowed, so this is not about origins: a proxy rejects this method or path."
-        if 300 <= status < 400 or status in (401, 407) or (status == 503 and retry_after is None):
-            return self.explain_status(status, location, b"")
-        if status == 404:
-            return (
-                "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the "
-                "prefix to the server."
-            )
-        if status == 503 and retry_after:
-            # The server's own 503 has Retry-After, unlike those of HAProxy and nginx.
-            return (
-                "The server rejects new sessions at the moment: a limit is reached (such as max_sessions), its Redis "
-                "is unavailable or full, it is draining, or the nodes have different secrets. Its log says why."
-            )
-        if status in (502, 503, 504):
-            limit = ", or limits the rate of requests (limit_req of nginx)" if status == 503 else ""
-            return (
-                f"A proxy cannot reach the server for this request, although /info works{limit}: check the proxy's log."
-            )
-        return GENERAL.get(status) or (FAILED if status >= 500 else "")
+        if 300 <= status < 400 or status in (401, 407):
+            return self.explain_status(status, location, body)
+        return explain_transport(status, body)
 
     def explain_transports(self, failures: Iterable[str]) -> str:
         """Return the advice for the first failure of a transport whose cause is known, or ``""``."""
@@ -284,7 +243,7 @@ class Advisor(NamedTuple):
             advice = self.explain_known(failure)
             found = _STATUS.match(failure)
             if found and not advice:
-                advice = self.explain_transport(int(found[1]), "")
+                advice = self.explain_transport(int(found[1]), "", b"")
             if advice:
                 return advice
         return ""

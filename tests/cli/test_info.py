@@ -117,7 +117,15 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
 @pytest.mark.parametrize(
     ("response", "options", "text", "advice"),
     [
-        (reply(200, body="[]"), {}, "the response is not a JSON object", "including its prefix"),
+        (reply(200, body="[]"), {}, 'the response is not a JSON object (body: "[]")', "including its prefix"),
+        (
+            reply(
+                200, "Server: web/1", "Content-Type: text/html; charset=x", body="<!doctype html>\n\n <p>" + 99 * "a"
+            ),
+            {},
+            f'the response is not a JSON object (Server: web/1, text/html: "<!doctype html> <p>{81 * "a"}...")',
+            "If it is, another program responds",
+        ),
         (reply(404), {}, "status 404", "including its prefix"),
         (reply(302, "Location: /elsewhere"), {}, "status 302", "Use the target URL (/elsewhere)"),
         (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login) is in front of"),
@@ -137,14 +145,32 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
         (reply(400), {}, "status 400", "send the PROXY protocol"),
-        (reply(400, body="Client sent an HTTP request to an HTTPS server."), {}, "status 400", "use https://"),
-        (reply(400, body="The plain HTTP request was sent to HTTPS port"), {}, "status 400", "use https://"),
-        (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
+        (
+            reply(400, body="Client sent an HTTP request to an HTTPS server."),
+            {},
+            'status 400 (body: "Client sent an HTTP request to an HTTPS server.")',
+            "use https://",
+        ),
+        (
+            reply(400, body="The plain HTTP request was sent to HTTPS port"),
+            {},
+            'status 400 (body: "The plain HTTP request was sent to HTTPS port")',
+            "use https://",
+        ),
+        (
+            reply(400, body="400 No required SSL certificate was sent"),
+            {},
+            'status 400 (body: "400 No required SSL certificate was sent")',
+            "requires a certificate of the client",
+        ),
+        # With and without an origin alike.
+        (reply(403), {}, "status 403", "A proxy or firewall rejects the request"),
+        (reply(403), {"origin": PAGE}, "status 403", f"Otherwise: The server rejects pages of {PAGE}"),
         (reply(403), {"origin": "http://127.0.0.1"}, "status 403", "must keep the Host field"),
         (
             reply(200, body='{"status": "ok"}'),
             {},
-            "the response is JSON, but not that of a SockJS service",
+            'the response is JSON, but not that of a SockJS service (body: "{"status": "ok"}")',
             "including its prefix",
         ),
         (reply(421), {}, "status 421", "does not serve this host name"),
@@ -153,7 +179,13 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         (reply(407), {}, "status 407", "The proxy requires other credentials"),
         (reply(502), {}, "status 502", "A proxy cannot reach the server"),
         (reply(503), {}, "status 503", "A proxy cannot reach the server"),
-        (reply(504), {}, "status 504", "A proxy cannot reach the server"),
+        (
+            reply(503, body="Try again later.\n"),
+            {},
+            'status 503 (body: "Try again later.")',
+            "The server rejects requests at the moment: it is draining",
+        ),
+        (reply(504), {}, "status 504", "A proxy got no response from the server in time: check whether a process is"),
     ],
 )
 async def test_a_bad_response_to_info_is_explained(
@@ -547,7 +579,9 @@ async def test_a_rejected_or_failed_websocket_is_found(scripted: Scripted, respo
         (reply(502, "Content-Length: 0"), "although /info works"),
         (reply(503, "Content-Length: 0"), "although /info works"),
         (reply(503, "Content-Length: 0"), "limits the rate of requests (limit_req of nginx)"),
-        (reply(503, "Retry-After: 3", "Content-Length: 0"), "its Redis is unavailable or full"),
+        (reply(503, "Content-Length: 17", body="Try again later.\n"), "Redis is unavailable or full"),
+        (reply(403, "Content-Length: 20", body="Origin not allowed.\n"), "rejects pages of this origin"),
+        (reply(504, "Content-Length: 0"), "check whether a process is stopped"),
         (reply(404, "Content-Length: 0"), "Forward all paths below the prefix"),
     ],
 )
