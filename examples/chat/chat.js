@@ -251,3 +251,4 @@ function load(name) {
 $("name").value = load("nickname");
 $("transport").value = load("transport");
 $("name").focus();
+$("name").select(); // another name replaces the stored one

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cluster.redis_server import RedisServer
 from programs import Ended, ServerProgram
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -21,8 +22,10 @@ class Person:
         self.chromium = chromium
         self.driver = chromium.driver
         self.window = chromium.open(address)
+        # As a keyboard does: `send_keys` of an element appends to what is selected.
+        ActionChains(self.driver).send_keys(name).perform()
         Select(self.driver.find_element(By.ID, "transport")).select_by_visible_text(transport)
-        self.type("name", name)
+        self.type("name", "")
 
     def type(self, field: str, text: str) -> None:
         """Fill in a field and send its form."""
@@ -67,6 +70,7 @@ def test_two_people_talk_over_two_transports(
     ann.sees(f"Connected over {first}")
     bob = Person(chromium, address, "Bob", second)
     bob.sees(f"Connected over {second}")
+    bob.sees("You are Bob.")  # the name that the other window has stored is replaced
     ann.sees("Bob came in.")
     ann.sees("Online (2)")
 
