@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import quote
 
 from tornado.ioloop import IOLoop
 
@@ -36,6 +35,7 @@ from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
 from .transports.pages import Script
+from .url_prefix import check_prefix
 from .validation import check_seconds
 from .wire.budget import ByteBudget
 
@@ -129,7 +129,7 @@ class SockJSRouter(Messaging):
         if session_kls is not None:
             check_session_class(session_kls, Session)
         self._session_class = session_kls or Session
-        self.prefix = _check_prefix(prefix)
+        self.prefix = check_prefix(prefix)
         # The scripts of a connection class for its pages, by name.
         scripts: Mapping[str, Path] = getattr(connection, "page_scripts", {})
         self.endpoints = [
@@ -335,24 +335,3 @@ def _body_budget(settings: Settings) -> int:
     """Return the limit of all request bodies together, which always allows one body of the maximum size."""
     limit = settings.max_buffered_body_bytes
     return limit and max(limit, settings.max_message_size)
-
-
-def _check_prefix(prefix: str) -> str:
-    """Return a prefix without its trailing slash, or raise ConfigurationError."""
-    expected = 'expected "" or a path such as "/chat", which may be a regular expression without capturing groups'
-    if not isinstance(prefix, str):
-        raise ConfigurationError(f"prefix: got {prefix!r} ({type(prefix).__name__}), {expected}")
-    try:
-        groups = re.compile(prefix).groups
-    except re.error as error:
-        raise ConfigurationError(f"prefix: got {prefix!r} ({error}), {expected}") from None
-    if groups or prefix[:1].isalnum():
-        raise ConfigurationError(f"prefix: got {prefix!r}, {expected}")
-    if re.search(r"[^!-~]", prefix):
-        written = re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), prefix)
-        raise ConfigurationError(
-            f"prefix: got {prefix!r}, which no request matches, since paths are percent-encoded: use {written!r}"
-        )
-    if re.search(r"(?<!\\)(?:\\\\)*\$$", prefix):
-        raise ConfigurationError(f"prefix: got {prefix!r}, which no request matches, since more follows: omit the `$`")
-    return prefix.rstrip("/")

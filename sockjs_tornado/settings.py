@@ -387,11 +387,17 @@ class Settings(Validated):
 def warn_about_values(settings: Settings) -> None:
     """Warn of valid settings that were probably not meant.
 
-    These are seconds that look like milliseconds, as sockjs for Node.js and others expect, and a list of no origins, as
-    from an empty environment variable.
+    These are seconds that look like milliseconds, as sockjs for Node.js and others expect, a list of no origins, as
+    from an empty environment variable, and the URL of a websocket as an origin.
     """
     if settings.allowed_origins == ():
         warn_application("allowed_origins: got an empty list, so that no page may connect")
+    for origin in settings.allowed_origins:
+        if origin.lower().startswith(("ws://", "wss://")):
+            warn_application(
+                f"allowed_origins: got {origin!r}, which browsers do not send: use the origin of the page, such as "
+                f"'http{origin[2:]}'"
+            )
     for name in _DURATIONS:
         value = getattr(settings, name)
         # Not of whole hours, nor of the large numbers that stand for "never".

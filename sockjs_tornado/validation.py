@@ -260,7 +260,7 @@ def check_names(kind: type, values: Mapping[Any, Any], others: Iterable[str] = (
             unknown = safe_repr(name, str)
             hint = f"the documentation of {kind.__name__} lists all"
             misplaced = getattr(kind, "misplaced", {}).get(unknown)
-            for nearest in () if misplaced else difflib.get_close_matches(unknown, expected, n=1, cutoff=0.5):
+            for nearest in () if misplaced else difflib.get_close_matches(unknown, expected, n=1, cutoff=0.6):
                 hint = f"the nearest is {nearest}{expected[nearest]}"
             raise ConfigurationError(f"{unknown}: unknown setting (got {safe_repr(value)}); {misplaced or hint}")
 

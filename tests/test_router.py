@@ -181,6 +181,9 @@ def test_a_prefix_that_no_path_can_begin_with_is_rejected(prefix: Any) -> None:
         ("/\ud800", "percent-encoded: use '/%3F'"),
         ("/a$", "since more follows: omit the `$`"),
         (r"/a\\$", "since more follows: omit the `$`"),
+        ("/a/{room}", "use `[^/]+` for a part that varies, and read it in `info.prefix`"),
+        ("/a/<room>", "use `[^/]+` for a part that varies, and read it in `info.prefix`"),
+        ("/a?token=1", "since it has a query: omit that"),
     ],
 )
 def test_a_prefix_that_no_request_matches_is_rejected(prefix: str, hint: str) -> None:
@@ -188,7 +191,15 @@ def test_a_prefix_that_no_request_matches_is_rejected(prefix: str, hint: str) ->
         SockJSRouter(Echo, prefix)
 
 
-def test_a_prefix_may_end_with_a_dollar_sign() -> None:
+def test_a_prefix_that_matches_what_follows_it_causes_a_warning() -> None:
+    for end in ("/.*", "/.+"):
+        with pytest.warns(UserWarning, match=r"which also matches /a/info: use '/a', or '/a/\[\^/\]\+' for one part"):
+            SockJSRouter(Echo, f"/a{end}")
+
+
+def test_a_prefix_may_be_any_other_regular_expression() -> None:
+    for prefix in ("/[a-z]{2,3}", "/[^/]+", r"/a\{b", "/(?:a)?", "/a(?<=a)/b", "/a?(?=/)"):
+        assert SockJSRouter(Echo, prefix).prefix == prefix
     assert SockJSRouter(Echo, r"/a\$").prefix == r"/a\$"
 
 
@@ -928,7 +939,7 @@ def test_a_session_class_is_one(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("heartbeat", "heartbeat_delay, which expects "), ("session_class", "session_kls")]
+    ("name", "nearest"), [("heartbeat", "heartbeat_delay, which expects "), ("session_klass", "session_kls")]
 )
 @pytest.mark.parametrize("settings", [None, {}, Settings()])
 def test_an_unknown_keyword_is_rejected_with_the_nearest_one(name: str, nearest: str, settings: Any) -> None:

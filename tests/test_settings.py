@@ -13,8 +13,18 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from tornado.web import Application
 
-from sockjs_tornado import Compression, ConfigurationError, SessionCookie, Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado import (
+    Compression,
+    ConfigurationError,
+    HTTPServer,
+    SessionCookie,
+    Settings,
+    SockJSConnection,
+    SockJSRouter,
+)
+from sockjs_tornado.misplaced_names import MISPLACED
 from sockjs_tornado.settings import TRANSPORTS
 
 
@@ -390,6 +400,15 @@ def test_an_unknown_name_is_rejected_with_the_nearest_one(name: Any, value: Any,
         ("max_connections", "max_sessions limits the sessions of a process, and max_connections_per_ip of serve()"),
         ("on_open", "it is a method of the connection class"),
         ("cluster", "it is an argument of the router: SockJSRouter(connection, prefix, cluster=...)"),
+        ("prefix", "it is one of the first two arguments of the router: SockJSRouter(connection, prefix)"),
+        ("drain_time", "it is an option of serve(application, [router], sockets, drain_time=...)"),
+        ("settings", "pass settings as keywords, or a mapping of them as the third argument of the router"),
+        # Options of sockjs for Node.js, and of Tornado.
+        ("websocket", 'disabled_transports=["websocket"] disables websockets'),
+        ("disable_cors", "allowed_origins decides which pages may connect"),
+        ("faye_server_options", "the documentation of Settings lists all"),
+        ("session_class", "it is an argument of the router: SockJSRouter(connection, prefix, session_kls=...)"),
+        ("login_url", "it is a setting of the application"),
     ],
 )
 def test_a_name_that_belongs_elsewhere_is_rejected_with_its_place(name: str, place: str) -> None:
@@ -401,6 +420,22 @@ def test_a_name_that_belongs_elsewhere_is_rejected_with_its_place(name: str, pla
 def test_an_empty_list_of_origins_causes_a_warning() -> None:
     with pytest.warns(UserWarning, match="^allowed_origins: got an empty list, so that no page may connect$"):
         SockJSRouter(SockJSConnection, "/a", allowed_origins=[])
+
+
+def test_the_url_of_a_websocket_as_an_origin_causes_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"^allowed_origins: got 'wss://a\.example', .* such as 'https://a\.example'$"):
+        SockJSRouter(SockJSConnection, "/a", allowed_origins=["https://b.example", "wss://a.example"])
+
+
+def test_what_an_option_of_serve_is_for_the_http_server_does_not_know() -> None:
+    application = Application()
+    for name, place in MISPLACED.items():
+        options: Any = {name: None}
+        if "or HTTPServer" in place:
+            HTTPServer(application, **options)
+        elif place.startswith("it is an option of serve("):
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+                HTTPServer(application, **options)
 
 
 def test_a_json_encoder_is_a_function() -> None:
