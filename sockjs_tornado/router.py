@@ -24,6 +24,7 @@ from .server.adoption import Adopters
 from .session.connection_checks import check_connection_class
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
+from .session.lag_probe import LagProbe
 from .session.legacy import check_session_class
 from .session.outbox import TRACED
 from .session.ports import Cluster
@@ -126,6 +127,7 @@ class SockJSRouter(Messaging):
         self.relay: Relay | None = None
         self._connection = connection
         self._loop = RouterLoop(io_loop)
+        self._lag_probe = LagProbe(self.container.callback_budget.slow_after, self.container.log, self.stats)
         if session_kls is not None:
             check_session_class(session_kls, Session)
         self._session_class = session_kls or Session
@@ -198,6 +200,7 @@ class SockJSRouter(Messaging):
             previous = self._loop.bind(loop)
             if previous is not None:
                 self.container.continue_on_next_loop(previous)
+            self._measure_lag()
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
         session = self._session_class(self._connection, self, session_id, info)
@@ -232,6 +235,7 @@ class SockJSRouter(Messaging):
         return self._application
 
     def _set_application(self, application: Any) -> None:
+        self._measure_lag()
         if self._application is None:
             warn_about_hidden_routers(application, self)
             # Without its rooms, it may seem to work; requests that it would relay get 503.
@@ -249,6 +253,11 @@ class SockJSRouter(Messaging):
             self.settings = with_application_settings(self.settings, self._own_settings, application)
             self.body_budget.limit = _body_budget(self.settings)
         self._application = application
+
+    def _measure_lag(self) -> None:
+        """Measure how late the running event loop is, until the router is closed."""
+        if not self.closed:
+            self._lag_probe.start()
 
     @overridable
     def connections(self) -> list[SockJSConnection]:
@@ -300,7 +309,7 @@ class SockJSRouter(Messaging):
 
         Waits until each client has received its close frame; a polling client has ``disconnect_delay`` seconds to fetch
         it. Then waits until the application's callbacks have ended; after as many seconds again they are cancelled.
-        Afterwards the router's URLs respond with 404 and its timer is stopped. Closing it again does nothing. In a
+        Afterwards the router's URLs respond with 404 and its timers are stopped. Closing it again does nothing. In a
         cluster, requests that are relayed to sessions of other processes are ended, so that their clients reconnect
         through another process.
 
@@ -320,15 +329,19 @@ class SockJSRouter(Messaging):
     async def _end(self, code: int, reason: str) -> None:
         if self.relay is None:
             await self.container.close(code, reason)
-            self.container.advance(RouterState.CLOSED)
+            self._set_closed()
             return
         async with asyncio.TaskGroup() as group:
             # While this process's own sessions are closed; most of these clients reconnect at once.
             group.create_task(self.relay.handoff_clients())
             await self.container.close(code, reason)
-        self.container.advance(RouterState.CLOSED)
+        self._set_closed()
         # Again, for requests that have arrived in the meantime; from now on they are rejected.
         await self.relay.handoff_clients()
+
+    def _set_closed(self) -> None:
+        self.container.advance(RouterState.CLOSED)
+        self._lag_probe.stop()
 
 
 def _body_budget(settings: Settings) -> int:

@@ -157,6 +157,8 @@ async def http_server(
             bound.callback(throttled[-1].close)
             throttled[-1].setblocking(False)
         http.add_sockets(throttled)
+        for router in routers_of(application):
+            router._measure_lag()
         bound.pop_all()
     try:
         yield http

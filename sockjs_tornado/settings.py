@@ -214,8 +214,9 @@ class Settings(Validated):
         callback_timeout: Timeout in seconds of an ``async def`` callback. Then it is cancelled, and the session is
             closed with code 1011. Default 0, for no timeout.
         slow_callback_duration: Seconds from which on a callback is logged and counted that blocks the event loop, so
-            that no client is served: a plain one as a whole, an ``async def`` one between two awaits. So is any other
-            delay of the router's timer. Default 0.1; 0 for never.
+            that no client is served: a plain one as a whole, an ``async def`` one between two awaits. Anything else
+            that blocks the event loop is logged if it delays a timer, which runs every 0.1 s, by as much. Default 0.1;
+            0 for never.
         network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
             example after a cable was cut. Linux only; a heartbeat suffices to detect it. Default 30; 0 for the
             system's timeout, which may be 15 minutes.

@@ -27,7 +27,7 @@ from http_proxies import HttpProxy, running_proxy
 from xdist.scheduler import LoadFileScheduling
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.session import blocking, slow_callbacks
+from sockjs_tornado.session import blocking, lag_probe, slow_callbacks
 from sockjs_tornado.wire.tornado_internals import LoggedHandler
 
 # The time that hypothesis takes depends on the machine, not on the code.
@@ -149,11 +149,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 def _unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the time limits of callbacks and decoding, which would make tests depend on the machine.
 
-    Nor does a server report that a callback, or the timer, was slow, or that a callback has kept messages waiting.
+    Nor does a server log that a callback, or the timer, was slow, or that a callback has kept messages waiting.
     """
     monkeypatch.setattr(blocking.logger, "disabled", True)
     # Workers of xdist are such programs.
-    monkeypatch.setattr(slow_callbacks.logger, "disabled", False)
+    for module in (lag_probe, slow_callbacks):
+        monkeypatch.setattr(module.logger, "disabled", False)
     monkeypatch.setattr("sockjs_tornado.session.container.slow_after", lambda settings: math.inf)
     if request.node.nodeid.startswith(SLOW):
         monkeypatch.setattr("client.TIMEOUT", programs.TIMEOUT)

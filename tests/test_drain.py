@@ -12,7 +12,6 @@ from client import FRAMED, HANDSHAKE, TIMEOUT, Connect, Join, asking, request, s
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
-from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
 from sockjs_tornado.session.states import RouterState
 
@@ -216,7 +215,7 @@ async def test_many_deadlines_are_checked_in_batches() -> None:
     def clock() -> float:
         return 10.0
 
-    deadlines = Deadlines(1.0, math.inf, clock, ThrottledLog(clock), Stats(list, clock))
+    deadlines = Deadlines(1.0, math.inf, clock, ThrottledLog(clock))
     for _ in range(5 * BATCH_SIZE):
         deadlines.schedule(Owner(met))
     seen = [0]

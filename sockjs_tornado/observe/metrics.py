@@ -53,12 +53,12 @@ _GAUGES = (
     ("attached", "", "sockjs_sessions_attached", "Open sessions with a connected receiver."),
     ("queued", "", "sockjs_queued_characters", "Characters queued for clients."),
     ("backlog", "", "sockjs_backlog_characters", "Characters queued for the application's callbacks."),
-    ("timer_lag", "", "sockjs_timer_lag_seconds", "Delay of the router's timer at its last run."),
+    ("timer_lag", "", "sockjs_timer_lag_seconds", "Delay of a timer that runs every 0.1 s, at its last run."),
     (
         "timer_lag_peak",
         "",
         "sockjs_timer_lag_peak_seconds",
-        "Maximum timer lag or time of a callback in the last 30 to 60 s.",
+        "Maximum timer lag, or time of a callback, in the last 30 to 60 s.",
     ),
 )
 _COUNTERS = (

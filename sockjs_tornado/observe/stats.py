@@ -63,8 +63,8 @@ class Stats(CountersCore):
         slow_callback_buckets: Cumulative histogram of the callbacks that blocked for ``slow_callback_duration`` or
             longer: the number that took at most 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5 and 10 seconds, and the number of all.
         slow_callback_seconds: Total seconds of these callbacks.
-        timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
-            loop.
+        timer_lag: Delay of a timer at its last run, in seconds. The router runs it every 0.1 s, to show for how long
+            the event loop is blocked.
     """
 
     def __init__(self, sessions: Callable[[], Iterable[Any]], now: Callable[[], float] = time.monotonic) -> None:

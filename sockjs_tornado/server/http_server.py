@@ -17,7 +17,6 @@ from tornado.web import Application
 
 from ..exceptions import ConfigurationError
 from ..observe.logs import ThrottledLog
-from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
 from ..validation import is_size, is_zero_or_more, safe_repr
 from ..wire.http_parser import RequestHead
@@ -197,7 +196,7 @@ class HTTPServer(AcceptingServer):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._all_closed: asyncio.Future[None] | None = None
         interval = min(1.0, self.idle_timeout / 10)
-        self._deadlines = Deadlines(interval / 2, interval, self.now, ThrottledLog(self.now), Stats(tuple))
+        self._deadlines = Deadlines(interval / 2, interval, self.now, ThrottledLog(self.now))
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone

@@ -25,7 +25,7 @@ from .ports import Cluster
 from .requester import network_of
 from .rooms import Rooms
 from .session import Session
-from .slow_callbacks import LagAlarm, slow_after
+from .slow_callbacks import slow_after
 from .states import CLOSED, CLOSING, RouterState
 
 logger = logging.getLogger(__name__)
@@ -86,9 +86,7 @@ class SessionContainer:
         )
         self.resolution = min(max(shortest / 20, 0.005), 0.1)
         interval = min(max(shortest / 10, 0.05), 1)
-        slow = slow_after(settings)
-        alarm = LagAlarm(slow, self.log, stats)
-        self._deadlines = Deadlines(self.resolution, interval, self.now, self.log, stats, alarm)
+        self._deadlines = Deadlines(self.resolution, interval, self.now, self.log)
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
@@ -112,7 +110,7 @@ class SessionContainer:
         self.read_buffer = bytearray(READ_SIZE)
         self.read_budget = TimeBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
-        self.callback_budget = TimeBudget(CALLBACK_TIME, slow)
+        self.callback_budget = TimeBudget(CALLBACK_TIME, slow_after(settings))
         self.waiting_closes = WaitingCloses()
         self.on_removed: Callable[[str], None] | None = None
         self.state = RouterState.OPEN

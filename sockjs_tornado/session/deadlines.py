@@ -8,9 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..observe.logs import ThrottledLog
-from ..observe.stats import Stats
 from .grace import LATE, Grace
-from .slow_callbacks import LagAlarm
 
 if TYPE_CHECKING:
     from .container import SessionContainer
@@ -95,7 +93,6 @@ class Deadlines:
         resolution: Span of a bucket in seconds; a deadline is checked late by at most that.
         interval: Maximum time in seconds between two runs of the timer. If the event loop is blocked for longer, that
             is detected.
-        alarm: Reports that the timer runs late; None for no reports.
 
     Attributes:
         schedule: Called with an owner; calls ``owner.check`` when ``owner.due`` has passed.
@@ -108,15 +105,11 @@ class Deadlines:
         interval: float,
         now: Callable[[], float],
         log: ThrottledLog,
-        stats: Stats,
-        alarm: LagAlarm | None = None,
     ) -> None:
-        self._alarm = alarm
         self._resolution = resolution
         self._interval = interval
         self._now = now
         self._log = log
-        self._stats = stats
         self._grace = Grace(interval)
         self._buckets: Buckets = {}
         # Without functions in Python: opening and closing a websocket schedules three deadlines and cancels two.
@@ -177,9 +170,6 @@ class Deadlines:
         self._timer = None
         now = self._now()
         lag = max(now - self._timer_due, 0.0)
-        self._stats.record_lag(lag)
-        if self._alarm is not None:
-            self._alarm.timer_ran(lag)
         self._grace.timer_ran(lag, now)
         current = int(now / self._resolution)
         left = BATCH_SIZE

@@ -1,4 +1,4 @@
-"""Report what blocks the event loop: callbacks, which are measured, and anything else that delays the timer."""
+"""Report callbacks that block the event loop."""
 
 import logging
 from collections.abc import Callable, Coroutine, Generator
@@ -6,8 +6,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..observe.logs import ThrottledLog, session_fields
-from ..observe.stats import Stats
+from ..observe.logs import session_fields
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def slow_after(settings: Settings) -> float:
-    """Return the seconds from which on a callback, or a delay of the timer, is reported; infinity for never."""
+    """Return the seconds from which on what blocks the event loop is reported; infinity for never."""
     return settings.slow_callback_duration or inf
 
 
@@ -98,34 +97,3 @@ class TimedSteps:
             taken = monotonic() - began
             if taken >= self._slow_after:
                 self._callbacks.report_slow(taken, self._name)
-
-
-class LagAlarm:
-    """Logs that the timer ran late, unless callbacks that were reported explain it.
-
-    Args:
-        limit: Seconds from which on a delay is logged.
-    """
-
-    def __init__(self, limit: float, log: ThrottledLog, stats: Stats) -> None:
-        self._limit = limit
-        self._log = log
-        self._stats = stats
-        # What was reported before.
-        self._reported = stats.slow_callback_seconds
-
-    def timer_ran(self, lag: float) -> None:
-        """Called when the timer has run ``lag`` seconds late."""
-        if lag >= self._limit:
-            unexplained = lag - (self._stats.slow_callback_seconds - self._reported)
-            if unexplained >= self._limit:
-                self._log.write(
-                    logger,
-                    logging.WARNING,
-                    "lag",
-                    "the event loop was blocked or stopped for at least %.3f s, because the machine is overloaded, "
-                    "or by other code of the application, such as its tasks and request handlers: PYTHONASYNCIODEBUG=1 "
-                    "makes asyncio log which callback is slow (slow_callback_duration)",
-                    unexplained,
-                )
-        self._reported = self._stats.slow_callback_seconds

@@ -74,6 +74,9 @@ class Router(Protocol):
     def _set_application(self, application: Any) -> None:
         """Called when a request is served by another application than the last one."""
 
+    def _measure_lag(self) -> None:
+        """Called when an HTTP server serves the router."""
+
     def withhold_cookies(self) -> Mapping[str, str]:
         """Called when an application asks for cookies that it may not see."""
 

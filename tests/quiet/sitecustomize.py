@@ -5,5 +5,5 @@ This depends on the machine, and many tests expect that a program logs nothing.
 
 import logging
 
-for name in ("blocking", "slow_callbacks"):
+for name in ("blocking", "lag_probe", "slow_callbacks"):
     logging.getLogger(f"sockjs_tornado.session.{name}").disabled = True

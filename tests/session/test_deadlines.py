@@ -15,7 +15,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado.observe.logs import ThrottledLog
-from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
 from sockjs_tornado.session.grace import MAX_GRACE
 
@@ -104,7 +103,7 @@ def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
 
 @pytest.fixture
 def deadlines(timers: Timers) -> Deadlines:
-    return Deadlines(RESOLUTION, math.inf, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
+    return Deadlines(RESOLUTION, math.inf, timers.now, ThrottledLog(timers.now))
 
 
 # Deadlines, on a clock of their own.
@@ -381,7 +380,7 @@ def test_infinity_is_never(timers: Timers, deadlines: Deadlines) -> None:
 def test_deadlines_may_continue_in_another_loop(loop_name: str) -> None:
     """Also if the last one has ended before its timer ran."""
     now = time.monotonic
-    deadlines = Deadlines(0.01, 0.02, now, ThrottledLog(now), Stats(tuple))
+    deadlines = Deadlines(0.01, 0.02, now, ThrottledLog(now))
 
     async def wait() -> None:
         loop = asyncio.get_running_loop()
@@ -433,7 +432,7 @@ def test_deadlines_are_met_whatever_happened_before(events: list[tuple[str, Any,
     timers = Timers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sockjs_tornado.session.deadlines.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
-        deadlines = Deadlines(RESOLUTION, math.inf, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
+        deadlines = Deadlines(RESOLUTION, math.inf, timers.now, ThrottledLog(timers.now))
         owners = [Owner(math.inf) for _ in range(5)]
         expected: dict[int, float] = {}
         for event, number, delay in [*events, ("wait", None, 100)]:
@@ -478,7 +477,7 @@ class Peer(Owner):
 @pytest.fixture
 def watchful(timers: Timers) -> Deadlines:
     """Deadlines that notice when the loop stood still."""
-    return Deadlines(RESOLUTION, INTERVAL, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
+    return Deadlines(RESOLUTION, INTERVAL, timers.now, ThrottledLog(timers.now))
 
 
 def stand_still(timers: Timers, seconds: float) -> None:
@@ -623,7 +622,7 @@ def test_the_timer_runs_in_between_for_as_long_as_there_is_a_deadline(timers: Ti
 
 
 async def test_deadlines_run_on_the_event_loop() -> None:
-    deadlines = Deadlines(0.01, math.inf, time.monotonic, ThrottledLog(time.monotonic), Stats(list, time.monotonic))
+    deadlines = Deadlines(0.01, math.inf, time.monotonic, ThrottledLog(time.monotonic))
     met = asyncio.Event()
     due = time.monotonic() + 0.02
     owner = Owner(due, lambda owner: met.set())

@@ -1,4 +1,4 @@
-"""Callbacks that block the event loop are reported by name, and what else delays the timer by its time."""
+"""Callbacks that block the event loop are reported by name."""
 
 import asyncio
 import gc
@@ -15,10 +15,9 @@ from client import Join
 from doubles import FakeContainer, KeptSession, Pause, Receiver, make_session
 
 from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
-from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import SLOW_BUCKETS, Stats
 from sockjs_tornado.session import SessionState, callback_queue, slow_callbacks
-from sockjs_tornado.session.slow_callbacks import LagAlarm, TimedSteps
+from sockjs_tornado.session.slow_callbacks import TimedSteps
 from sockjs_tornado.testing import connect
 from sockjs_tornado.wire.time_budget import TimeBudget
 
@@ -426,35 +425,3 @@ def test_the_histogram_is_cumulative() -> None:
     counts = dict(zip(SLOW_BUCKETS, stats.slow_callback_buckets, strict=True))
     assert (counts[0.05], counts[0.1], counts[0.25], counts[0.5], counts[10.0], counts[math.inf]) == (0, 1, 1, 2, 2, 3)
     assert stats.slow_callback_seconds == 20.4
-
-
-# The timer.
-
-
-def test_a_late_timer_is_reported_unless_callbacks_explain_it(logged: LogWatch) -> None:
-    now = 1000.0
-    stats = Stats(list)
-    alarm = LagAlarm(0.1, ThrottledLog(lambda: now), stats)
-    alarm.timer_ran(0.09)
-    stats.record_slow_callback(2.0)
-    alarm.timer_ran(1.5)
-    stats.record_slow_callback(0.2)
-    alarm.timer_ran(0.25)
-    assert logged.records == []
-    # The callbacks before the last run explain nothing any more.
-    alarm.timer_ran(0.25)
-    record = logged.take("the event loop was blocked or stopped for at least 0.250 s")
-    assert record.levelname == "WARNING"
-    assert "PYTHONASYNCIODEBUG=1" in record.getMessage()
-    now += 60
-    stats.record_slow_callback(0.5)
-    alarm.timer_ran(1.5)
-    logged.take("the event loop was blocked or stopped for at least 1.000 s")
-
-
-async def test_the_router_has_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    late: list[float] = []
-    monkeypatch.setattr(LagAlarm, "timer_ran", lambda self, lag: late.append(lag))
-    container = SockJSRouter(Echo, "/echo").container
-    container._deadlines._run()
-    assert len(late) == 1

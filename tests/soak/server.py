@@ -97,7 +97,7 @@ class Records(logging.Handler):
         if record.name == "sockjs_tornado.session.blocking":
             # "pour" and "hand" wait for slow clients.
             return
-        if record.name == "sockjs_tornado.session.slow_callbacks":
+        if record.name in ("sockjs_tornado.session.lag_probe", "sockjs_tornado.session.slow_callbacks"):
             # How long anything takes depends on the machine.
             return
         self._ledger.logged += 1
