@@ -140,14 +140,14 @@ class Chromium:
 
     def show_on_phone(self, scheme: str) -> None:
         """Let the current window have the width of a phone, and a light or dark colour scheme."""
-        narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        narrow = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def check_fits_phone(self) -> None:
         """Check that the page is no wider than the window, beside a scroll bar."""
-        assert self.driver.execute_script(FITS) == [420, True]
+        assert self.driver.execute_script(FITS) == [400, True]
 
     def close_windows(self, windows: list[str]) -> None:
         """Close windows and turn to one that is left."""
