@@ -84,13 +84,32 @@ _CLUSTER_GAUGES = {
     "queued_bytes": ("Size of the commands that were not sent to Redis yet; the limit is 64 MiB.",),
     "claims": ("Sessions that this node owns.",),
 }
-#: Values of the labels that every router has from the beginning, so that a query finds the first increase. The reasons
-#: of rejections appear when they occur.
+#: Values of the labels that every router has from the beginning, so that a query finds the first increase.
 _INITIAL_LABELS: dict[str, tuple[str, ...]] = {
     "transport": TRANSPORTS,
-    "code": tuple(str(int(code)) for code in CloseCode),
+    "code": (*(str(int(code)) for code in CloseCode), "other"),
     "callback": ("on_open", "on_message", "on_dropped", "on_close"),
-    "reason": (),
+    "reason": (
+        "allowed_origins",
+        "chunk_size",
+        "cluster",
+        "draining",
+        "max_buffered_body_bytes",
+        "max_inbound_rate",
+        "max_message_size",
+        "max_messages_per_request",
+        "max_queue_bytes",
+        "max_sessions",
+        "max_sessions_per_ip",
+        "max_unopened_sessions",
+        "payload",
+        "relay",
+        "request_fields",
+        "request_uri",
+        "session_origin",
+        "unexpected_body",
+        "verify_ip",
+    ),
 }
 
 

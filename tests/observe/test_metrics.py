@@ -127,8 +127,15 @@ async def test_figures_begin_with_zero() -> None:
         assert found["sockjs_sessions", labels] == found["sockjs_sessions_opened_total", labels] == 0
     for code in (1002, 1006, 1011, 3000, 3008):
         assert found["sockjs_sessions_closed_total", frozenset({("router", "chat"), ("code", str(code))})] == 0
-    labels = frozenset({("router", "chat"), ("callback", "on_message")})
-    assert found["sockjs_callback_errors_total", labels] == 0
+    for name, label, value in (
+        ("sockjs_callback_errors_total", "callback", "on_message"),
+        ("sockjs_sessions_closed_total", "code", "other"),
+        ("sockjs_rejected_total", "reason", "max_sessions"),
+    ):
+        assert found[name, frozenset({("router", "chat"), (label, value)})] == 0
+    # Without a cluster, there are no values of one.
+    empty = {family.name for family in SockJSCollector({"chat": SockJSRouter(Echo)}).collect() if not family.samples}
+    assert all(name.startswith("sockjs_cluster") for name in empty)
 
 
 @pytest.mark.parametrize("server", ["native", "tornado"])
