@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -44,10 +44,10 @@ class Stomp(Echo):
 
 
 class Departures:
-    """Who has left: how often the end of each client was heard, by the name that it gave."""
+    """Who has left: the close codes of the end of each client, by the name that it gave."""
 
     def __init__(self) -> None:
-        self.heard: Counter[str] = Counter()
+        self.codes: defaultdict[str, list[int | None]] = defaultdict(list)
         self.events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
 
@@ -62,18 +62,18 @@ class Leave(Echo):
         self.name = self.name or message
 
     def on_close(self) -> None:
-        self.departures.heard[self.name] += 1
+        self.departures.codes[self.name].append(self.close_code)
         self.departures.events[self.name].set()
 
 
 class Left(RequestHandler):
-    """Waits until a client has left, and says how often that was heard."""
+    """Waits until a client has left, and says with which close codes that was heard."""
 
     async def get(self) -> None:
         name = self.get_query_argument("name")
         await Leave.departures.events[name].wait()
         self.set_header("Access-Control-Allow-Origin", "*")
-        self.finish({"left": Leave.departures.heard[name]})
+        self.finish({"codes": Leave.departures.codes[name]})
 
 
 class Blocked(RequestHandler):
