@@ -19,7 +19,9 @@
 The last five are internal: a transport converts them to the response or close code that the protocol prescribes.
 """
 
+import copyreg
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "BadRequest",
@@ -39,7 +41,11 @@ __all__ = [
 
 
 class SockJSError(Exception):
-    """Base of every error that this package defines."""
+    """Base of every error that this package defines. Each can be copied and pickled, as for a process pool."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without a call of the constructor, whose arguments are others than those of the base class.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
 
 
 class ConfigurationError(SockJSError, ValueError):

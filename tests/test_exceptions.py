@@ -1,13 +1,19 @@
+import copy
+import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import sockjs_tornado
 from sockjs_tornado import exceptions
 from sockjs_tornado.exceptions import (
+    BadRequest,
     ConfigurationError,
+    ConnectError,
     ConnectionClosed,
+    ConnectionRejected,
     HandshakeError,
     PayloadError,
     SessionStateError,
@@ -74,3 +80,22 @@ def test_a_handshake_error_has_its_status_and_headers() -> None:
     assert (error.status, error.reason, str(error)) == (426, "Another version, please.", "Another version, please.")
     assert error.headers == (("Sec-WebSocket-Version", "13"),)
     assert HandshakeError(400, "No.").headers == ()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequest(400, "No.", "limit"),
+        ConfigurationError("url: no"),
+        ConnectError("http://host", {"info": "status 404"}, "Advice."),
+        ConnectionClosed(4000, "x", "details"),
+        ConnectionRejected(403, "No."),
+        HandshakeError(426, "No.", (("Sec-WebSocket-Version", "13"),)),
+        WebSocketError(1007, "invalid UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_survives_copying_and_pickling(error: SockJSError, duplicate: Callable[[SockJSError], Any]) -> None:
+    error.add_note("a note")
+    found = duplicate(error)
+    assert (type(found), str(found), found.args, vars(found)) == (type(error), str(error), error.args, vars(error))
