@@ -20,6 +20,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 #: The expected value of :func:`is_positive`, for a duration.
 SECONDS = "a number of seconds above 0"
 
+#: How to write credentials in a URL.
+ESCAPE_CREDENTIALS = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
+
 #: The expected value of :func:`are_origins`.
 ORIGINS = (
     "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', "

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ..exceptions import ConfigurationError
 from ..function_checks import check_callback
 from ..validation import (
+    ESCAPE_CREDENTIALS,
     SECONDS,
     Validated,
     is_count,
@@ -25,7 +26,7 @@ from ..validation import (
     safe_repr,
 )
 from ..wire.fields import TOKEN
-from .proxies import Proxy, basic_auth, find_proxy
+from .proxies import Proxy, basic_auth, check_url_text, find_proxy
 
 #: The application's callbacks, each with its parameters.
 HOOK_PARAMETERS = {"on_reconnect": ("client",), "on_disconnect": ("client", "code", "reason")}
@@ -34,7 +35,6 @@ HOOK_PARAMETERS = {"on_reconnect": ("client",), "on_disconnect": ("client", "cod
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_URL = re.compile(r"[\x21-\x7e]+")
 # Header fields that the transports set.
 _RESERVED = re.compile(
     r"connection|content-length|content-type|expect|host|origin|transfer-encoding|upgrade|sec-websocket-.*",
@@ -69,22 +69,26 @@ class ServiceURL(NamedTuple):
         """Parse a URL, or raise ConfigurationError, whose message never contains credentials."""
         if not isinstance(url, str):
             raise ConfigurationError(f"url: expected a str, such as 'http://host/echo', got {type(url).__name__}")
-        if not _URL.fullmatch(url):
-            # The text may contain a password.
-            raise ConfigurationError("url: expected ASCII text without spaces, such as 'http://host/echo'")
+        check_url_text("url", url, "http://host/echo")
+        # Any part of a URL with credentials may belong to the password, if that has an unescaped "/", "?" or "#".
+        given = "" if "@" in url else f", got {re.split('[?#]', url)[0]!r}"
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            # Python's own message may contain the password.
-            raise ConfigurationError("url: the host or the port is invalid") from error
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        except ValueError:
+            # Raised below: Python's own error, which may contain the password, must not be its context.
+            parts = None
+        if parts is None:
+            raise ConfigurationError(
+                f"url: the host or the port is invalid{given}; put an IPv6 address in brackets, and "
+                f"{ESCAPE_CREDENTIALS}"
+            )
         if parts.scheme not in _PORTS or not parts.hostname:
             hint = "; give the URL of the service, not that of a websocket" if parts.scheme in ("ws", "wss") else ""
-            given = bare._replace(query="", fragment="").geturl()
-            raise ConfigurationError(f"url: expected http:// or https:// and a host, got {given!r}{hint}")
+            raise ConfigurationError(f"url: expected http:// or https:// and a host{given}{hint}")
         if parts.fragment:
-            raise ConfigurationError("url: expected no fragment")
+            raise ConfigurationError(f"url: expected no fragment; {ESCAPE_CREDENTIALS}")
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
         return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _url_auth(parts), parts.query)
 
@@ -186,8 +190,7 @@ def parse_proxy(proxy: object) -> Proxy | bool | None:
             "proxy: expected True for the environment's proxies, a URL, or None for no proxy, got "
             f"{Options._describe(proxy)}"
         )
-    if not _URL.fullmatch(proxy):
-        raise ConfigurationError("proxy: expected ASCII text without spaces, such as 'http://proxy.example:3128'")
+    check_url_text("proxy", proxy, "http://proxy.example:3128")
     return Proxy.parse(proxy)
 
 

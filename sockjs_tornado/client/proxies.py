@@ -10,9 +10,20 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..exceptions import ConfigurationError
+from ..validation import ESCAPE_CREDENTIALS
 
 #: Default ports, as in curl.
 _PORTS = {"http": 1080, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+
+
+_URL = re.compile(r"[\x21-\x7e]+")
+
+
+def check_url_text(name: str, url: str, example: str) -> None:
+    """Raise ConfigurationError, which does not contain the text, if it cannot be a URL."""
+    if not _URL.fullmatch(url):
+        found = "" if url else ", got an empty text"
+        raise ConfigurationError(f"{name}: expected ASCII text without spaces, such as {example!r}{found}")
 
 
 def basic_auth(username: str, password: str) -> str:
@@ -60,7 +71,7 @@ class Proxy(NamedTuple):
         if not host or parts.scheme not in _PORTS or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ConfigurationError(
                 f"{variable or 'proxy'}: expected a URL such as 'http://proxy.example:3128', without a path, and with "
-                f"one of the schemes {', '.join(_PORTS)}"
+                f"one of the schemes {', '.join(_PORTS)}{f'; {ESCAPE_CREDENTIALS}' if '@' in url else ''}"
             )
         port = port or _PORTS[parts.scheme]
         bare = f"[{host}]" if ":" in host else host

@@ -9,6 +9,7 @@ import redis
 from redis.asyncio import ConnectionPool
 
 from ..exceptions import ConfigurationError
+from ..validation import ESCAPE_CREDENTIALS
 
 #: Where a server listens: a host and a port, or the path of a Unix socket.
 Address = tuple[str, int] | str
@@ -20,7 +21,6 @@ EXPECTED_URL: Final = (
     "client_name, with TLS those of TLS (ssl_...), and for sentinels sentinel_username and sentinel_password"
 )
 
-_ESCAPE: Final = 'percent-encode special characters in the user and the password, such as "/" as %2F and "#" as %23'
 # What stands for a port must be digits: without a host, it is the password.
 _UNAMBIGUOUS_URL: Final = re.compile(r"([a-z]+://)([^/?#@]*@)?((?:\[[^/?#@]*|[^:/?#@]*)(?::[0-9]*)?(?:/[^?#@]*)?)")
 _INVALID_OPTION: Final = "an option behind the question mark is unknown or has an invalid value"
@@ -157,7 +157,7 @@ def _check_url(url: object) -> list[str]:
             _ = name.port
             (name.hostname or "").encode("idna")
     except ValueError:
-        fault: str | None = f"the host or the port is not valid ({_ESCAPE})"
+        fault: str | None = f"the host or the port is not valid ({ESCAPE_CREDENTIALS})"
     else:
         fault = _find_fault(parts, hosts)
     if fault is not None:
@@ -177,11 +177,11 @@ def _find_fault(parts: urllib.parse.SplitResult, hosts: list[str]) -> str | None
     if parts.scheme not in _SERVER_SCHEMES:
         return "the scheme is not redis, rediss, unix, sentinel, sentinels, cluster or clusters"
     if "@" in f"{parts.path}{parts.query}" or parts.fragment:
-        return f'there is an "@" or "#" behind the host ({_ESCAPE})'
+        return f'there is an "@" or "#" behind the host ({ESCAPE_CREDENTIALS})'
     if is_unix and (not number or hosts[0]):
-        return f"a socket's path must be absolute, with three slashes before it ({_ESCAPE})"
+        return f"a socket's path must be absolute, with three slashes before it ({ESCAPE_CREDENTIALS})"
     if not is_unix and number and not number.isdecimal():
-        return f"the path is not the number of a database ({_ESCAPE})"
+        return f"the path is not the number of a database ({ESCAPE_CREDENTIALS})"
     if is_sentinel and not master:
         return "the name of the master that the sentinels monitor is missing behind the hosts"
     if parts.scheme.startswith("cluster") and (number.strip("0") or options.get("db", "0").strip("0")):

@@ -1,6 +1,7 @@
 """Validation of the client's options."""
 
 import ssl
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,42 @@ def test_a_file_that_is_not_usable_is_reported_at_once(tmp_path: Path, options: 
         connect("https://host/echo", **{name: paths})
 
 
-@pytest.mark.parametrize("url", ["ftp://user:hidden@host/", "http://user:hidden@host/#q", "http://user:hidden@host:x/"])
-def test_no_error_shows_credentials(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://user:hidden@host/",
+        "ftp://user:hidden/x@host/",
+        "http://user:hidden@host/#q",
+        "http://user:hidden@host:x/",
+        "http://user:hidden/x@host/",
+        "http://user:hidden#x@host/",
+        "http://us er:hidden@host/",
+    ],
+)
+@pytest.mark.parametrize("name", ["url", "proxy"])
+def test_no_error_shows_credentials(url: str, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: ") as caught:
+        connect(**{"url": "http://host/", name: url})  # type: ignore[arg-type]
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("", "url: expected ASCII text without spaces, such as 'http://host/echo', got an empty text"),
+        ("http://::1:81/echo?x", "url: the host or the port is invalid, got 'http://::1:81/echo'; put an IPv6 address"),
+        (
+            "http://user:a/b@host/",
+            "url: the host or the port is invalid; put an IPv6 address in brackets, and percent-e",
+        ),
+        ("http:/host/echo", "url: expected http:// or https:// and a host, got 'http:/host/echo'"),
+    ],
+)
+def test_the_error_of_a_url_shows_what_was_given(url: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         connect(url)
-    assert "hidden" not in str(caught.value)
+    assert str(caught.value).startswith(complaint)
 
 
 def test_credentials_are_given_once() -> None:
@@ -158,6 +190,11 @@ def test_credentials_are_given_once() -> None:
             "proxy: expected True for the environment's proxies, a URL, or None for no proxy, got False",
         ),
         ({"proxy": "ftp://user:secret@proxy"}, "proxy: expected a URL such as 'http://proxy.example:3128', without"),
+        ({"proxy": ""}, "proxy: expected ASCII text without spaces, such as 'http://proxy.example:3128', got an empty"),
+        (
+            {"proxy": "http://user:a/secret@proxy"},
+            "percent-encode special characters in the user and the password, such",
+        ),
         ({"proxy": "http://user:secret@proxy:x"}, "proxy: expected a URL such as 'http://proxy.example:3128', without"),
         ({"proxy": "http://proxy/secret"}, "proxy: expected a URL such as 'http://proxy.example:3128', without a path"),
         ({"open_timeout": 0}, "open_timeout: expected a number of seconds above 0, got 0"),
