@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -19,14 +19,15 @@ from tornado import netutil
 from tornado.web import Application
 
 from .function_checks import check_plain_callback
-from .http.application_rules import has_known_rules, routers_of, warn_about_earlier_rules, warn_about_hidden_routers
+from .http.application_rules import routers_of
 from .protocol import CloseCode, check_session_close
 from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
-from .stop_watchdog import StopWatchdog
-from .validation import check_seconds, safe_repr
+from .serving_checks import check_options, check_routers, check_sockets, warn_about_routers
+from .stop_signals import check_signals, handle_signals
+from .validation import check_seconds
 from .wire.sockets import set_user_timeout
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
@@ -167,37 +168,6 @@ async def http_server(
         await http.close_all_connections()
 
 
-def _check_signals(signals: Any) -> list[int]:
-    """Return the numbers of signals, or raise TypeError if they are none."""
-    numbers: list[Any] = list(signals) if isinstance(signals, Iterable) else [None]
-    if not all(isinstance(number, int) for number in numbers):
-        raise TypeError(f"signals: expected a list of signals, such as [signal.SIGTERM], got {safe_repr(signals)}")
-    return numbers
-
-
-@contextlib.contextmanager
-def _handle_signals(signals: Sequence[int], on_signal: Callable[[int], object], limit: float) -> Iterator[None]:
-    """Call a function in the event loop with each signal; end the process if it is blocked after this limit."""
-    if not signals:
-        # Then it need not be the main thread.
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def handle(number: int, frame: object) -> None:
-        watchdog.signal_received()
-        loop.call_soon_threadsafe(on_signal, number)
-
-    with StopWatchdog(signals, limit) as watchdog:
-        # loop.add_signal_handler() does not exist on Windows.
-        previous = {number: signal.signal(number, handle) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
 async def serve(
     application: Application,
     routers: Iterable[SockJSRouter],
@@ -217,7 +187,9 @@ async def serve(
     The routers' clusters are started before the server and closed after it.
 
     If a second signal arrives, the remaining sessions are closed without draining. If the call is cancelled, all
-    sessions are. Call this function in the main thread, because Python handles signals there.
+    sessions are. Call this function in the main thread, because Python handles signals there, or with ``signals=()``.
+
+    A signal stops every call that waits for it, such as those of a public and a private server in one process.
 
     If a callback blocks the event loop for 2 s after a second signal, or after the deadline, the process ends with
     status 1, without closing the sessions. An ERROR in the log shows where the callback is.
@@ -240,7 +212,9 @@ async def serve(
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
-        TypeError: The code, the reason, the routers, the sockets or the signals are of another type.
+        TypeError: The code, the reason, the routers, the sockets or the signals are of another type, or an option is
+            unknown.
+        RuntimeError: This is not the main thread, and there are signals.
         ValueError: The code is not within 0-65535, a number of seconds is invalid, there are no sockets, or
             ``on_start`` or ``on_drain`` is ``async def`` or has other parameters than it is called with.
         ClusterError: A cluster cannot be started.
@@ -254,18 +228,11 @@ async def serve(
     ):
         if function is not None:
             check_plain_callback(name, function, parameters)
-    signals = _check_signals(signals)
-    if not sockets and on_start is None:
-        # on_start may call add_sockets().
-        raise ValueError("sockets: expected at least one, such as bind_sockets(8080), got none")
-    if isinstance(sockets, socket.socket | int | str):
-        raise TypeError(
-            f"sockets: expected a list of listening sockets, such as bind_sockets(8080), got {type(sockets).__name__}"
-        )
-    routers = list(routers)
-    for given in routers:
-        if not isinstance(given, SockJSRouter):
-            raise TypeError(f"routers: expected a list of routers, [router], got {type(given).__name__} in it")
+    signals = check_signals(signals)
+    check_options(options, serve, http_server)
+    # on_start may call add_sockets().
+    check_sockets(sockets, required=on_start is None)
+    routers = check_routers(routers)
     if drain_time > deadline:
         logger.warning(
             "serve: drain_time (%g s) is longer than deadline (%g s), at which the remaining sessions are closed at "
@@ -273,24 +240,7 @@ async def serve(
             drain_time,
             deadline,
         )
-    served = routers_of(application)
-    for router in served:
-        if router not in routers:
-            logger.warning(
-                "serve: the router with the prefix %r is in the application, but not in the list of routers: its "
-                "clients will be disconnected without draining. Add it to the list",
-                router.prefix,
-            )
-    for router in routers if served or has_known_rules(application) else ():
-        if router not in served:
-            logger.warning(
-                "serve: the router with the prefix %r is in the list of routers, but not in the application: its "
-                "clients get 404. Pass Application([*router.urls, ...])",
-                router.prefix,
-            )
-    for server in served:
-        warn_about_hidden_routers(application, server)
-    warn_about_earlier_rules(application)
+    warn_about_routers(application, routers)
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
 
@@ -301,7 +251,7 @@ async def serve(
             if isinstance(result, BaseException):
                 raise result
 
-    with _handle_signals(signals, received.put_nowait, deadline + FINAL_TIMEOUT):
+    with handle_signals(signals, received.put_nowait, deadline + FINAL_TIMEOUT):
         async with contextlib.AsyncExitStack() as clusters:
             for sock in sockets:
                 # Close the sockets on errors. Later, http_server() detaches them, so that this does nothing.

@@ -41,7 +41,7 @@ class StopWatchdog:
     """
 
     def __init__(self, signals: Collection[int], limit: float) -> None:
-        self._signals = signals
+        self._signals = set(signals)
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._blocked_thread = threading.get_ident()
@@ -74,6 +74,11 @@ class StopWatchdog:
         self._thread.join()
         self._reader.close()
         self._writer.close()
+
+    def extend(self, signals: Collection[int], limit: float) -> None:
+        """Count these signals, too, and wait for this limit at least."""
+        self._signals.update(signals)
+        self._limit = max(self._limit, limit)
 
     def signal_received(self) -> None:
         """Count a signal; the handler calls this."""

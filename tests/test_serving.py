@@ -274,8 +274,23 @@ PAGES = (r"/(.*)", StaticFileHandler, {"path": "."})
         (lambda chat, other: Application([("/chat/info", RequestHandler), *chat, PAGES]), None),
         (lambda chat, other: Application([(r"/.*", FallbackHandler, {"fallback": print})]), None),
         (lambda chat, other: OwnRouting([]), None),
+        (lambda chat, other: Application([(r"/chat", chat)]), "'/chat' is in the list of routers, but not in the"),
+        (lambda chat, other: Application([(r"/chat.*", chat)]), None),
+        (lambda chat, other: with_handlers(chat, ".*", other), "two routers of the application have the prefix"),
+        (lambda chat, other: with_handlers(chat, "a", other), None),
     ],
-    ids=["missing", "hidden by a router", "hidden by a page", "one URL is another's", "passed on", "own routing"],
+    ids=[
+        "missing",
+        "hidden by a router",
+        "hidden by a page",
+        "one URL is another's",
+        "passed on",
+        "own routing",
+        "a list below the prefix",
+        "a list below a pattern",
+        "hidden in two lists",
+        "of two hosts",
+    ],
 )
 async def test_a_router_that_no_request_reaches_is_reported_at_the_start(
     create: Callable[[Any, Any], Application], text: str | None, logged: LogWatch
@@ -291,6 +306,73 @@ async def test_a_router_that_no_request_reaches_is_reported_at_the_start(
         # As with the first request.
         router._set_application(application)
     assert not logged.records
+
+
+def with_handlers(urls: Any, host: str, others: Any) -> Application:
+    application = Application(urls)
+    application.add_handlers(host, others)
+    return application
+
+
+async def test_a_router_in_place_of_its_urls_is_reported(logged: LogWatch) -> None:
+    router, sockets = SockJSRouter(Echo, "/chat"), bind_sockets(0, "127.0.0.1")
+    target: Any = router
+    application = Application([(r"/chat", target)])
+    await within(serve(application, [router], sockets, on_start=lambda http: os.kill(os.getpid(), signal.SIGTERM)))
+    logged.take("serve: the router with the prefix '/chat' is in the list of routers, but not in the application")
+
+
+@pytest.mark.parametrize("end", ["drain", "close"])
+async def test_a_router_that_rejects_all_clients_is_reported(end: str, logged: LogWatch) -> None:
+    router, sockets = SockJSRouter(Echo, "/chat"), bind_sockets(0, "127.0.0.1")
+    await getattr(router, end)()
+    application = Application(router.urls)
+    await within(serve(application, [router], sockets, on_start=lambda http: os.kill(os.getpid(), signal.SIGTERM)))
+    logged.take("serve: the router with the prefix '/chat' was drained or closed before: it rejects all clients.")
+
+
+async def test_a_signal_stops_all_servers_of_a_program() -> None:
+    started: asyncio.Queue[object] = asyncio.Queue()
+    before = signal.getsignal(signal.SIGTERM)
+    numbers = [[signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM], [signal.SIGTERM, signal.SIGUSR2]]
+    first, second, third = (
+        asyncio.ensure_future(
+            serve(Application(), [], bind_sockets(0, "127.0.0.1"), signals=signals, on_start=started.put_nowait)
+        )
+        for signals in numbers
+    )
+    for _ in numbers:
+        await within(started.get())
+    # One that ends leaves the others their handlers.
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await within(second)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert not third.done()
+    fourth = asyncio.ensure_future(serve(Application(), [], bind_sockets(0, "127.0.0.1"), on_start=started.put_nowait))
+    await within(started.get())
+    os.kill(os.getpid(), signal.SIGTERM)
+    await within(asyncio.gather(third, fourth))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
+async def test_in_another_thread_there_are_no_signals() -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    with pytest.raises(RuntimeError, match=r"^serve: Python handles signals in the main thread, .* signals=\(\)\)"):
+        await asyncio.to_thread(asyncio.run, serve(Application(), [], sockets))
+
+    async def serve_and_cancel() -> None:
+        started = asyncio.Event()
+        serving = asyncio.ensure_future(
+            serve(Application(), [], sockets, signals=(), on_start=lambda http: started.set())
+        )
+        await within(started.wait())
+        serving.cancel()
+
+    await within(asyncio.to_thread(asyncio.run, serve_and_cancel()))
 
 
 async def test_without_sockets_nothing_would_be_served() -> None:
@@ -330,8 +412,11 @@ async def test_other_arguments_are_rejected_at_once() -> None:
     wrong: Any = 8080
     with pytest.raises(TypeError, match=r"^sockets: expected .*, such as bind_sockets\(8080\), got int$"):
         await serve(application, [router], wrong)
-    wrong = router.urls
     sockets = bind_sockets(0, "127.0.0.1")
+    wrong = [sockets]
+    with pytest.raises(TypeError, match=r"^sockets: expected .*, such as bind_sockets\(8080\), got list in it$"):
+        await serve(application, [router], wrong)
+    wrong = router.urls
     with pytest.raises(TypeError, match=r"^routers: expected a list of routers, \[router\], got .*URL in it$"):
         await serve(application, wrong, sockets)
     for options, text in (
@@ -341,6 +426,11 @@ async def test_other_arguments_are_rejected_at_once() -> None:
         # It would fail at the signal.
         ({"on_drain": lambda server: None}, "on_drain: expected a function that can be called as on_drain(server, num"),
         ({"on_start": asyncio.sleep}, "on_start: expected a plain function, got sleep, which is async def"),
+        ({"drain_seconds": 5}, "serve: unexpected argument 'drain_seconds'; the nearest is drain_time"),
+        ({"port": 5}, "serve: unexpected argument 'port'; it is an argument of bind_sockets"),
+        ({"certfile": "x"}, "serve: unexpected argument 'certfile'; use ssl_options={'certfile': ..., 'keyfile': ...}"),
+        ({"heartbeat_delay": 5}, "serve: unexpected argument 'heartbeat_delay'; it is a setting of the router"),
+        ({"x": 5}, "serve: unexpected argument 'x'; its documentation lists all"),
     ):
         with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
             await serve(application, [router], sockets, **options)

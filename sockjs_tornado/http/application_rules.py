@@ -3,9 +3,9 @@
 import logging
 import re
 from collections.abc import Iterator
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
-from tornado.routing import PathMatches, Rule, RuleRouter
+from tornado.routing import AnyMatches, HostMatches, Matcher, PathMatches, Rule, RuleRouter
 from tornado.web import Application, FallbackHandler, RequestHandler
 
 from ..transports.endpoint import Endpoint
@@ -37,11 +37,29 @@ def has_known_rules(application: object) -> bool:
 
 
 def _rule_lists(application: object) -> Iterator[list[Rule]]:
-    """Yield the list of rules of an application, and the lists in it."""
-    lists = [top_rules(application)] if isinstance(application, Application) else []
+    """Yield the list of rules of an application, and the lists in it.
+
+    Rules for every host, which :class:`Application` and ``add_handlers`` put into lists of their own, are in one list.
+    """
+    lists = [list(_inlined(top_rules(application)))] if isinstance(application, Application) else []
     for rules in lists:
-        lists += [rule.target.rules for rule in rules if isinstance(rule.target, RuleRouter)]
+        lists += [list(_inlined(rule.target.rules)) for rule in rules if isinstance(rule.target, RuleRouter)]
         yield rules
+
+
+def _inlined(rules: list[Rule]) -> Iterator[Rule]:
+    """Yield rules, with those of a list in place of a rule that matches every request."""
+    for rule in rules:
+        if isinstance(rule.target, RuleRouter) and _matches_everything(rule.matcher):
+            yield from _inlined(rule.target.rules)
+        else:
+            yield rule
+
+
+def _matches_everything(matcher: Matcher) -> bool:
+    return isinstance(matcher, AnyMatches) or (
+        isinstance(matcher, HostMatches) and matcher.host_pattern.pattern in (".*", ".*$")
+    )
 
 
 def _is_handler(rule: Rule) -> bool:
@@ -59,6 +77,33 @@ def routers_of(application: object) -> list[Router]:
     """Return the routers whose URL specs are in an application."""
     lists = _rule_lists(application)
     return list(dict.fromkeys(endpoint.server for rules in lists for _, endpoint in _endpoints(rules)))
+
+
+def routers_as_targets(application: object) -> list[Router]:
+    """Return the routers that an application has as the target of one rule, which none of their paths matches.
+
+    The target is a router itself, or the list of its URL specs, such as in ``("/chat", router.urls)``.
+    """
+    found: list[Router] = []
+    for rules in _rule_lists(application):
+        for rule in rules:
+            target: Any = rule.target
+            if hasattr(target, "endpoints") and hasattr(target, "container"):
+                found.append(target)
+            elif isinstance(target, RuleRouter) and isinstance(rule.matcher, PathMatches):
+                for _, endpoint in _endpoints(target.rules):
+                    prefix, regex = endpoint.server.prefix, rule.matcher.regex
+                    # Not if the prefix is a regular expression.
+                    if re.fullmatch(prefix, prefix) and not any(regex.match(prefix + path) for path in _PROBES):
+                        found.append(endpoint.server)
+    return list(dict.fromkeys(found))
+
+
+def warn_about_routes(application: object) -> None:
+    """Log each router that no request reaches, because of the order of an application's rules."""
+    for router in routers_of(application):
+        warn_about_hidden_routers(application, router)
+    _warn_about_earlier_rules(application)
 
 
 def warn_about_hidden_routers(application: object, router: Router) -> None:
@@ -81,7 +126,7 @@ def warn_about_hidden_routers(application: object, router: Router) -> None:
         )
 
 
-def warn_about_earlier_rules(application: object) -> None:
+def _warn_about_earlier_rules(application: object) -> None:
     """Log each router that no request reaches, because another handler has its paths and comes first."""
     for rules in _rule_lists(application):
         # The other rules so far, with the names of their handlers.

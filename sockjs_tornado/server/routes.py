@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from tornado.routing import AnyMatches, PathMatches, Rule, RuleRouter
 
-from ..http.application_rules import routes_by_rules
+from ..http.application_rules import routes_by_rules, warn_about_routes
 from ..http.body_limit import StreamedBodyHandler
 from ..http.handlers import SockJSHandler
 from ..transports.endpoint import Endpoint
@@ -70,6 +70,7 @@ class Routes:
 
     def _read(self) -> None:
         assert self._application is not None
+        warn_about_routes(self._application)
         self._sources = []
         self._all = list(self._routes(top_rules(self._application)))
         self._unnamed = [route for route in self._all if route[2] is None]

@@ -147,3 +147,10 @@ async def test_the_budget_of_bodies_if_rules_depend_on_the_host(listen: Listen, 
     logged.take("max_buffered_body_bytes")
     first.writer.transport.abort()
     await until(lambda: router.body_budget.used == 0)
+
+
+@NATIVE
+async def test_a_rule_that_hides_a_router_is_reported(listen: Listen, logged: LogWatch) -> None:
+    site = await listen(application((r"/(.*)", Own), *SockJSRouter(Echo, "/echo").urls))
+    assert await text_of(await site.connect(), "GET", "/echo/info") == "own"
+    logged.take("the rule '/(.*)$' of the application, of Own, comes before the router with the prefix '/echo'")

@@ -1,0 +1,98 @@
+"""The signals that stop :func:`~sockjs_tornado.serving.serve`."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+from .stop_watchdog import StopWatchdog
+from .validation import safe_repr
+
+
+class _Waiter(NamedTuple):
+    """A call of ``serve`` that waits for signals."""
+
+    signals: Sequence[int]
+    on_signal: Callable[[int], object]
+
+
+class _SignalHandlers:
+    """The signal handlers of all calls of ``serve``: signals are sent to the process, so that each one stops all.
+
+    Used in the main thread only.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter] = []
+        # The handlers that were replaced.
+        self._previous: dict[int, Any] = {}
+        # While there are waiters.
+        self._watchdog: StopWatchdog | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def add(self, waiter: _Waiter, limit: float) -> None:
+        self._waiters.append(waiter)
+        if self._watchdog is None:
+            self._loop = asyncio.get_running_loop()
+            self._watchdog = StopWatchdog(waiter.signals, limit).__enter__()
+        else:
+            self._watchdog.extend(waiter.signals, limit)
+        for number in waiter.signals:
+            if number not in self._previous:
+                # loop.add_signal_handler() does not exist on Windows.
+                self._previous[number] = signal.signal(number, self._handle)
+
+    def remove(self, waiter: _Waiter) -> None:
+        self._waiters.remove(waiter)
+        for number in self._previous.keys() - {each for other in self._waiters for each in other.signals}:
+            handler = self._previous.pop(number)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if not self._waiters and self._watchdog is not None:
+            self._watchdog.__exit__()
+            self._watchdog = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._watchdog is not None and self._loop is not None:
+            self._watchdog.signal_received()
+            for waiter in self._waiters:
+                if number in waiter.signals:
+                    self._loop.call_soon_threadsafe(waiter.on_signal, number)
+
+
+_handlers = _SignalHandlers()
+
+
+def check_signals(signals: Any) -> list[int]:
+    """Return the numbers of signals.
+
+    Raises:
+        TypeError: They are none.
+        RuntimeError: This is not the main thread, which handles signals.
+    """
+    numbers: list[Any] = list(signals) if isinstance(signals, Iterable) else [None]
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError(f"signals: expected a list of signals, such as [signal.SIGTERM], got {safe_repr(signals)}")
+    if numbers and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "serve: Python handles signals in the main thread, and this is another one: call serve(..., signals=()), "
+            "and cancel its task to stop it"
+        )
+    return numbers
+
+
+@contextlib.contextmanager
+def handle_signals(signals: Sequence[int], on_signal: Callable[[int], object], limit: float) -> Iterator[None]:
+    """Call a function in the event loop with each signal; end the process if it is blocked after this limit."""
+    if not signals:
+        # Then it need not be the main thread.
+        yield
+        return
+    waiter = _Waiter(signals, on_signal)
+    try:
+        _handlers.add(waiter, limit)
+        yield
+    finally:
+        _handlers.remove(waiter)
