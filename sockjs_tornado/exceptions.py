@@ -19,7 +19,6 @@
 The last five are internal: a transport converts them to the response or close code that the protocol prescribes.
 """
 
-import copyreg
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +44,7 @@ class SockJSError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without a call of the constructor, whose arguments are others than those of the base class.
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class ConfigurationError(SockJSError, ValueError):

@@ -52,6 +52,21 @@ def create_certificate(directory: Path, name: str = "DNS:localhost") -> tuple[Pa
     return certificate, key
 
 
+def sign_certificate(directory: Path, authority: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Create a certificate for localhost that an authority has issued, and its key; return the two files."""
+    request, certificate, key = (directory / name for name in ("request.pem", "signed.pem", "signed_key.pem"))
+    extensions = directory / "extensions"
+    extensions.write_text("subjectAltName=DNS:localhost")
+    openssl = find_program("OpenSSL", "openssl")
+    create = [openssl, "req", "-newkey", "ec", "-nodes", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    create += ["-subj", "/CN=a server", "-keyout", str(key), "-out", str(request)]
+    sign = [openssl, "x509", "-req", "-days", "2", "-CA", str(authority[0]), "-CAkey", str(authority[1])]
+    sign += ["-set_serial", "7", "-extfile", str(extensions), "-in", str(request), "-out", str(certificate)]
+    for command in (create, sign):
+        subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
 def join_files(files: Sequence[Path]) -> Path:
     """Return a new file beside the first of these, with the contents of all, such as a certificate and its key."""
     joined = files[0].with_name("both.pem")

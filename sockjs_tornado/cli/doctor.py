@@ -9,7 +9,8 @@ import textwrap
 
 from ..client.fallback import resolve_base_url
 from ..client.multi import Multi
-from ..client.options import Options, ServiceURL
+from ..client.options import Options
+from ..client.service_url import ServiceURL
 from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds

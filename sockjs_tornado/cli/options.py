@@ -6,7 +6,7 @@ from typing import Any
 
 from ..client import connect
 from ..client.multi import Multi
-from ..client.options import ServiceURL
+from ..client.service_url import ServiceURL
 from ..exceptions import ConfigurationError
 from ..settings import TRANSPORTS
 from .option_sources import options_named

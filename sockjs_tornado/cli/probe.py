@@ -12,7 +12,8 @@ import pycurl
 from ..client.advice import Advisor
 from ..client.curl import CurlFactory
 from ..client.multi import Multi
-from ..client.options import Options, ServiceURL
+from ..client.options import Options
+from ..client.service_url import ServiceURL
 from .advice import COMMAND_LINE
 
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.

@@ -51,7 +51,16 @@ from ..validation import named_arguments
 from .connection import SockJSClient
 from .fallback import open_session
 from .multi import Multi
-from .options import TRANSPORTS, Backoff, Options, ServiceURL, parse_headers, parse_proxy, parse_transports
+from .options import (
+    FINAL_CODES,
+    TRANSPORTS,
+    Backoff,
+    Options,
+    parse_headers,
+    parse_proxy,
+    parse_transports,
+)
+from .service_url import ServiceURL
 
 __all__ = [
     "TRANSPORTS",
@@ -78,7 +87,8 @@ class connect:  # noqa: N801 - used like a function
             origin than ``url``, ``Authorization``, ``Proxy-Authorization`` and ``Cookie`` are not sent there.
         origin: Value of the ``Origin`` field of every request, for servers that require one. Default None.
         ca_file: File with the trusted certificates, in PEM. Default None: the certificates that Python trusts.
-        client_cert: File with a client certificate and its key, or a pair of files. Default None.
+        client_cert: File with a client certificate and its key, which must not be encrypted, or a pair of files.
+            Default None.
         verify: Whether to verify the server's certificate and host name. Default True. If False, anybody on the network
             path can read and change the messages. It cannot be combined with ``ca_file``.
         ssl_context: Context for TLS, in place of the three options above. Only the transport ``websocket`` can use it;
@@ -140,7 +150,7 @@ class connect:  # noqa: N801 - used like a function
         max_message_size: int = 10 * 1024 * 1024,
         max_queue_bytes: int = 1024 * 1024,
         reconnect: bool | Backoff = False,
-        final_codes: Collection[int] = (1000, 1008, 3000),
+        final_codes: Collection[int] = FINAL_CODES,
         on_reconnect: Callable[[SockJSClient], Awaitable[object] | None] | None = None,
         on_disconnect: Callable[[SockJSClient, int, str], Awaitable[object] | None] | None = None,
     ) -> None:

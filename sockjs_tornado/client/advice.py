@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..transports.endpoint import ORIGIN_REFUSED
-from .options import Options, ServiceURL
+from .options import Options
 from .responses import CHECK_URL, CLIENT_CERTIFICATE, explain_info, explain_transport
+from .service_url import ServiceURL
 
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
 _HANGS: Final = (

@@ -8,8 +8,9 @@ from typing import Any
 import pycurl
 
 from .multi import Multi
-from .options import Options, ServiceURL
+from .options import Options
 from .proxies import Proxy
+from .service_url import ServiceURL
 from .session import OpenFailed
 
 #: Header fields that are only sent to the origin of the URL that the application gave, not to a ``base_url`` elsewhere.

@@ -16,7 +16,8 @@ from .advice import ARGUMENTS, ARGUMENTS_WITH_CONTEXT, Advisor
 from .curl import CurlFactory
 from .http import HttpSession
 from .multi import Multi
-from .options import Options, ServiceURL
+from .options import Options
+from .service_url import ServiceURL
 from .session import ClientSession, OpenFailed
 from .tls_request import fetch_with_context
 from .websocket import WebSocketSession

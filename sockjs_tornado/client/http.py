@@ -12,7 +12,7 @@ import pycurl
 from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
-from .options import ServiceURL
+from .service_url import ServiceURL
 from .session import INVALID_FRAME, ClientSession, frame_too_long
 
 

@@ -1,4 +1,4 @@
-"""The options of a client, the delays between its reconnect attempts and the URL of its service, validated."""
+"""The options of a client, and the delays between its reconnect attempts, validated."""
 
 import random
 import re
@@ -6,13 +6,11 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, NoReturn, TypedDict
 
 from ..exceptions import ConfigurationError
 from ..function_checks import check_callback
 from ..validation import (
-    ESCAPE_CREDENTIALS,
     SECONDS,
     Validated,
     is_count,
@@ -26,7 +24,8 @@ from ..validation import (
     safe_repr,
 )
 from ..wire.fields import TOKEN
-from .proxies import Proxy, basic_auth, check_url_text, find_proxy
+from .proxies import Proxy, check_url_text, find_proxy
+from .service_url import ServiceURL
 
 #: The application's callbacks, each with its parameters.
 HOOK_PARAMETERS = {"on_reconnect": ("client",), "on_disconnect": ("client", "code", "reason")}
@@ -34,71 +33,16 @@ HOOK_PARAMETERS = {"on_reconnect": ("client",), "on_disconnect": ("client", "cod
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
 
+#: Default close codes after which a client does not reconnect.
+FINAL_CODES = (1000, 1008, 3000)
+
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # Header fields that the transports set.
 _RESERVED = re.compile(
     r"connection|content-length|content-type|expect|host|origin|transfer-encoding|upgrade|sec-websocket-.*",
     re.IGNORECASE,
 )
-_PORTS = {"http": 80, "https": 443}
-
-
-class ServiceURL(NamedTuple):
-    """The URL of a SockJS service, parsed.
-
-    Attributes:
-        url: The URL without credentials, without a query and without a trailing slash.
-        origin: Scheme, host and port.
-        authorization: Value of the Authorization field if the URL contained credentials, otherwise empty.
-        query: The query, which every request has, or empty. It may be secret.
-    """
-
-    url: str
-    origin: tuple[str, str, int]
-    authorization: str = ""
-    query: str = ""
-
-    def at(self, path: str) -> str:
-        """Return the URL of a path below the service's, with the query."""
-        if not self.query:
-            return self.url + path
-        return f"{self.url}{path}{'&' if '?' in path else '?'}{self.query}"
-
-    @classmethod
-    def parse(cls, url: object) -> "ServiceURL":
-        """Parse a URL, or raise ConfigurationError, whose message never contains credentials."""
-        if not isinstance(url, str):
-            raise ConfigurationError(f"url: expected a str, such as 'http://host/echo', got {type(url).__name__}")
-        check_url_text("url", url, "http://host/echo")
-        # Any part of a URL with credentials may belong to the password, if that has an unescaped "/", "?" or "#".
-        given = "" if "@" in url else f", got {re.split('[?#]', url)[0]!r}"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            # Raised below: Python's own error, which may contain the password, must not be its context.
-            parts = None
-        if parts is None:
-            raise ConfigurationError(
-                f"url: the host or the port is invalid{given}; put an IPv6 address in brackets, and "
-                f"{ESCAPE_CREDENTIALS}"
-            )
-        if parts.scheme not in _PORTS or not parts.hostname:
-            hint = "; give the URL of the service, not that of a websocket" if parts.scheme in ("ws", "wss") else ""
-            raise ConfigurationError(f"url: expected http:// or https:// and a host{given}{hint}")
-        if parts.fragment:
-            raise ConfigurationError(f"url: expected no fragment; {ESCAPE_CREDENTIALS}")
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-        origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
-        return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _url_auth(parts), parts.query)
-
-    def __repr__(self) -> str:
-        # Credentials and the query may be secret.
-        return f"<{type(self).__name__} {self.url}>"
-
-
-def _url_auth(parts: SplitResult) -> str:
-    return "" if parts.username is None else basic_auth(unquote(parts.username), unquote(parts.password or ""))
+_NO_TLS = "the URL begins with http://, so that no TLS would be used"
 
 
 @named_fields
@@ -138,11 +82,24 @@ class Backoff(Validated):
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str | Path)
+    return isinstance(value, str | Path) and not _hint_at_pem(value)
 
 
 def _is_certificate(value: Any) -> bool:
     return _is_path(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_path, value)))
+
+
+def _hint_at_pem(value: Any) -> str:
+    return " that has the text of a PEM file: write it to a file" if "-----BEGIN" in str(value) else ""
+
+
+def _is_client_context(value: Any) -> bool:
+    return isinstance(value, ssl.SSLContext) and value.protocol != ssl.PROTOCOL_TLS_SERVER
+
+
+def _reject_encrypted_key() -> NoReturn:
+    # Without this, OpenSSL would ask for the password in the terminal.
+    raise OSError("the key is encrypted; decrypt it, or load it with its password into an ssl_context")
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -150,7 +107,11 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
 
 
 def _are_close_codes(value: Any) -> bool:
-    return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
+    return isinstance(value, Collection) and all(isinstance(code, int) and 0 <= code <= 65535 for code in value)
+
+
+def _show_codes(value: Any) -> str:
+    return f" {safe_repr(value)}" if isinstance(value, Collection) else ""
 
 
 def parse_transports(names: Any) -> tuple[str, ...]:
@@ -171,13 +132,21 @@ def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
     for pair in headers.items() if isinstance(headers, Mapping) else headers:
         match pair:
             case (str(name), str(value)) if TOKEN.fullmatch(name):
+                if name.lower() == "origin":
+                    raise ConfigurationError('headers: Origin is set by the argument origin="https://..."')
                 if _RESERVED.fullmatch(name):
                     raise ConfigurationError(f"headers: {name} is set by the client itself")
                 if not _VALUE.fullmatch(value):
                     raise ConfigurationError(f"headers: the value of {name} is not Latin-1 text on one line")
                 pairs.append((name, value))
+            case (str(name), value) if TOKEN.fullmatch(name) and not isinstance(value, str):
+                raise ConfigurationError(f"headers: expected a str as the value of {name}, got {type(value).__name__}")
             case _:
-                raise ConfigurationError("headers: expected pairs of a valid field name and a value, both of type str")
+                types = ", ".join(type(part).__name__ for part in pair) if isinstance(pair, tuple) else ""
+                raise ConfigurationError(
+                    "headers: expected pairs of a field name, which has no colon and no space, and a value, both of "
+                    f"type str, got {f'({types})' if types else type(pair).__name__}"
+                )
     return tuple(pairs)
 
 
@@ -230,13 +199,15 @@ class Options(Validated):
         or_none(is_origin),
         hint=lambda value: f" {value!r}" if isinstance(value, str) else "",
     )
-    ca_file: str | Path | None = option("a path or None", or_none(_is_path))
+    ca_file: str | Path | None = option("a path or None", or_none(_is_path), hint=_hint_at_pem)
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
-        "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)
+        "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate), hint=_hint_at_pem
     )
     verify: bool = option("True or False", is_flag)
     ssl_context: ssl.SSLContext | None = option(
-        "an ssl.SSLContext or None", or_none(lambda value: isinstance(value, ssl.SSLContext))
+        "an ssl.SSLContext for clients or None",
+        or_none(_is_client_context),
+        hint=lambda value: " for servers" if isinstance(value, ssl.SSLContext) else "",
     )
     proxy: Proxy | bool | None = option("parsed", lambda value: not isinstance(value, str))
     open_timeout: float = option(SECONDS, is_positive)
@@ -246,7 +217,9 @@ class Options(Validated):
     max_message_size: int = option(_BYTES, is_count)
     max_queue_bytes: int = option(_BYTES, is_count)
     reconnect: bool | Backoff = option("True, False or a Backoff", lambda value: isinstance(value, bool | Backoff))
-    final_codes: Collection[int] = option("a list of close codes", _are_close_codes)
+    final_codes: Collection[int] = option(
+        "a list of close codes, which are integers", _are_close_codes, hint=_show_codes
+    )
     on_reconnect: Callable[[Any], Awaitable[object] | None] | None = option("a callable or None", or_none(callable))
     on_disconnect: Callable[[Any, int, str], Awaitable[object] | None] | None = option(
         "a callable or None", or_none(callable)
@@ -281,7 +254,7 @@ class Options(Validated):
         """Raise ConfigurationError if an option has no effect, or a file with certificates is not usable."""
         if self.ssl_context is not None:
             if service.origin[0] != "https":
-                raise ConfigurationError("ssl_context: the URL begins with http://, so that no TLS would be used")
+                raise ConfigurationError(f"ssl_context: {_NO_TLS}")
             if "websocket" not in self.transports:
                 raise ConfigurationError("ssl_context: only the transport websocket can use it")
             for name, is_given in (
@@ -293,6 +266,8 @@ class Options(Validated):
                     raise ConfigurationError(f"{name}: cannot be combined with ssl_context, set it in the context")
         elif self.ca_file is not None and not self.verify:
             raise ConfigurationError("ca_file: without verification of certificates, it would have no effect")
+        if self.backoff is None and set(self.final_codes) != set(FINAL_CODES):
+            raise ConfigurationError("final_codes: without reconnect=True or a Backoff, it would have no effect")
         for name, parameters in HOOK_PARAMETERS.items():
             callback = getattr(self, name)
             if callback is not None:
@@ -301,20 +276,25 @@ class Options(Validated):
                 check_callback(name, callback, parameters)
         for name, files in (("ca_file", self.ca_file), ("client_cert", self.client_cert)):
             if files is not None:
+                if service.origin[0] != "https":
+                    raise ConfigurationError(f"{name}: {_NO_TLS}")
                 only: dict[str, Any] = {"ca_file": None, "client_cert": None, name: files}
                 try:
                     replace(self, **only).create_ssl_context()
                 except OSError as error:  # an ssl.SSLError, too
-                    raise ConfigurationError(f"{name}: {files} cannot be used: {error}") from error
+                    hint = "; expected a certificate and its key, in this order" if "PEM lib" in str(error) else ""
+                    raise ConfigurationError(f"{name}: {files} cannot be used: {error}{hint}") from error
 
     def create_ssl_context(self) -> ssl.SSLContext:
         """Return the SSL context for websockets; raise OSError if a file is not usable."""
         if self.ssl_context is not None:
             return self.ssl_context
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        # As libcurl, and Python since 3.13: the file may have the server's own certificate, whoever has issued it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate_files:
-            context.load_cert_chain(*self.certificate_files)
+            context.load_cert_chain(self.certificate_files[0], self.certificate_files[-1], _reject_encrypted_key)
         return context

@@ -12,8 +12,9 @@ from ..protocol import CloseCode
 from .fallback import open_session
 from .hooks import call_hook, is_in_hook
 from .multi import Multi
-from .options import Backoff, Options, ServiceURL
+from .options import Backoff, Options
 from .queues import ReceiveQueue, SendQueue
+from .service_url import ServiceURL
 from .session import ClientSession
 
 if TYPE_CHECKING:

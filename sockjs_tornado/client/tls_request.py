@@ -9,7 +9,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
 from .curl import CurlFactory
-from .options import ServiceURL
+from .service_url import ServiceURL
 from .session import OpenFailed
 from .tunnel import TunnelClient
 

@@ -20,7 +20,7 @@ from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
 from ..wire.tornado_internals import notify_too_big, open_websocket
 from .curl import CurlFactory
-from .options import ServiceURL
+from .service_url import ServiceURL
 from .session import ClientSession, OpenFailed, frame_too_long
 from .tunnel import TunnelClient
 

@@ -1,6 +1,7 @@
 """The choice of the transport, the requests, and the errors if no transport works."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from client import within
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.client import ConnectError, ConnectionClosed, SockJSClient, connect
 from sockjs_tornado.client.fallback import get_transport_timeout, resolve_base_url
-from sockjs_tornado.client.options import ServiceURL
+from sockjs_tornado.client.service_url import ServiceURL
 from sockjs_tornado.client.session import OpenFailed
 
 from .conftest import Dial, Link, Stub, hang, line, status
@@ -207,14 +208,10 @@ def test_base_url_does_not_lead_from_https_to_http() -> None:
         resolve_base_url(service, "http://host/echo")
 
 
-async def test_a_certificate_file_that_has_vanished_is_reported(
-    stub: MakeStub, certificate: tuple[Path, Path], tmp_path: Path
-) -> None:
+async def test_a_certificate_file_that_has_vanished_is_reported(stub: MakeStub, tmp_path: Path) -> None:
     server = await stub({"base_url": "https://127.0.0.1:1/echo"})
-    file = tmp_path / "ca.pem"
-    file.write_bytes(certificate[0].read_bytes())
-    connector = connect(f"http://127.0.0.1:{server.port}/echo", transports=["websocket"], ca_file=file)
-    file.unlink()
+    connector = connect(f"http://127.0.0.1:{server.port}/echo", transports=["websocket"])
+    connector.options = dataclasses.replace(connector.options, ca_file=tmp_path / "ca.pem")
     with pytest.raises(ConnectError) as caught:
         await connector
     assert caught.value.failures == {"websocket": "[Errno 2] No such file or directory"}

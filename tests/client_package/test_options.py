@@ -1,15 +1,17 @@
 """Validation of the client's options."""
 
 import ssl
+import subprocess
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import join_files
+from programs import find_program, join_files
 
 from sockjs_tornado.client import Backoff, ConfigurationError, SockJSClient, connect, sync
-from sockjs_tornado.client.options import Options, ServiceURL
+from sockjs_tornado.client.options import Options
+from sockjs_tornado.client.service_url import ServiceURL
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,23 @@ def test_a_file_that_is_not_usable_is_reported_at_once(tmp_path: Path, options: 
         connect("https://host/echo", **{name: paths})
 
 
+def test_a_certificate_without_its_key_is_reported(certificate: tuple[Path, Path]) -> None:
+    for files in (certificate[0], certificate[::-1]):
+        with pytest.raises(ConfigurationError, match=r"cannot be used: .*; expected a certificate and its key, in"):
+            connect("https://host/echo", client_cert=files)
+
+
+def test_an_encrypted_key_is_reported_and_no_password_is_asked_for(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    encrypted = tmp_path / "encrypted.pem"
+    command = [find_program("OpenSSL", "openssl"), "ec", "-aes256", "-passout", "pass:x", "-out", str(encrypted)]
+    subprocess.run([*command, "-in", str(certificate[1])], check=True, capture_output=True)
+    for files in ((certificate[0], encrypted), join_files((certificate[0], encrypted))):
+        with pytest.raises(ConfigurationError, match=r"^client_cert: .*cannot be used: the key is encrypted; decrypt"):
+            connect("https://host/echo", client_cert=files)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -163,13 +182,16 @@ def test_credentials_are_given_once() -> None:
         ({"transports": "xhr"}, "xhr, got 'xhr'"),
         ({"transports": []}, "xhr, got []"),
         ({"transports": None}, "xhr, got None"),
-        ({"headers": {"a b": "c"}}, "headers: expected pairs"),
+        ({"headers": {"a b": "c"}}, "headers: expected pairs of a field name, which has no colon and no space, and a"),
+        ({"headers": {b"X": "c"}}, "both of type str, got (bytes, str)"),
+        ({"headers": {"Origin": "https://host"}}, 'headers: Origin is set by the argument origin="https://..."'),
         ({"headers": {"X-Token": "secret\r\nX: y"}}, "the value of X-Token is not Latin-1"),
         ({"headers": {"X-Token": "ключ"}}, "the value of X-Token is not Latin-1"),
         ({"headers": {"Upgrade": "x"}}, "Upgrade is set by the client itself"),
         ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key is set by the client itself"),
-        ({"headers": ["X"]}, "headers: expected pairs"),
-        ({"headers": {"X": 5}}, "headers: expected pairs of a valid field name and a value, both of type str"),
+        ({"headers": ["X: secret"]}, "both of type str, got str"),
+        ({"headers": {"X": 5}}, "headers: expected a str as the value of X, got int"),
+        ({"headers": [("X", None)]}, "headers: expected a str as the value of X, got NoneType"),
         ({"headers": "X: y"}, "headers: expected a mapping or pairs, got str"),
         ({"headers": 5}, "headers: expected a mapping or pairs, got 5"),
         ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', without a trailing slash, or"),
@@ -177,13 +199,21 @@ def test_credentials_are_given_once() -> None:
         ({"origin": "example.com"}, "without a trailing slash, or None, got str 'example.com'"),
         ({"origin": "https://*.example.com"}, "origin: expected an origin such as"),
         ({"ca_file": 5}, "ca_file: expected a path or None, got 5"),
+        ({"ca_file": "-----BEGIN secret"}, "ca_file: expected a path or None, got str that has the text of a PEM file"),
+        ({"client_cert": ("-----BEGIN secret", "key")}, "or None, got tuple that has the text of a PEM file: write it"),
+        ({"ca_file": "ca.pem"}, "ca_file: the URL begins with http://, so that no TLS would be used"),
+        ({"client_cert": "client.pem"}, "client_cert: the URL begins with http://, so that no TLS would be used"),
         (
             {"client_cert": ("a",)},
             "client_cert: expected a path, a pair of paths (certificate and key), or None, got tuple",
         ),
         ({"verify": None}, "verify: expected True or False, got NoneType"),
         ({"proxy": "a b"}, "proxy: expected ASCII text without spaces, such as"),
-        ({"ssl_context": True}, "ssl_context: expected an ssl.SSLContext or None, got True"),
+        ({"ssl_context": True}, "ssl_context: expected an ssl.SSLContext for clients or None, got True"),
+        (
+            {"ssl_context": ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)},
+            "ssl_context: expected an ssl.SSLContext for clients or None, got SSLContext for servers",
+        ),
         ({"ssl_context": ssl.create_default_context()}, "ssl_context: the URL begins with http://"),
         (
             {"proxy": False},
@@ -204,8 +234,10 @@ def test_credentials_are_given_once() -> None:
         ({"max_message_size": 1.5}, "max_message_size: expected a number of bytes above 0, got 1.5"),
         ({"max_queue_bytes": 0}, "max_queue_bytes: expected a number of bytes above 0, got 0"),
         ({"reconnect": 5}, "reconnect: expected True, False or a Backoff, got 5"),
-        ({"final_codes": 5}, "final_codes: expected a list of close codes, got 5"),
-        ({"final_codes": ["x"]}, "final_codes: expected a list of close codes, got list"),
+        ({"final_codes": 5}, "final_codes: expected a list of close codes, which are integers, got 5"),
+        ({"final_codes": ["4000"]}, "final_codes: expected a list of close codes, which are integers, got list ['4000"),
+        ({"final_codes": [99999]}, "final_codes: expected a list of close codes, which are integers, got list [99999]"),
+        ({"final_codes": [4000]}, "final_codes: without reconnect=True or a Backoff, it would have no effect"),
         ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
         ({"on_disconnect": "f"}, "on_disconnect: expected a callable or None, got str"),
         (
@@ -241,7 +273,7 @@ def test_an_ssl_context_cannot_be_combined(certificate: tuple[Path, Path], other
 
 
 def options(**given: Any) -> Options:
-    return connect("http://host/", **given).options
+    return connect("https://host/", **given).options
 
 
 def test_options_are_normalized(certificate: tuple[Path, Path]) -> None:

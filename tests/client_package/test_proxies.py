@@ -18,8 +18,8 @@ from programs import TIMEOUT
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, ConfigurationError, ConnectError, connect
-from sockjs_tornado.client.options import ServiceURL
 from sockjs_tornado.client.proxies import Proxy, find_proxy
+from sockjs_tornado.client.service_url import ServiceURL
 from sockjs_tornado.client.tunnel import TunnelClient, TunnelError
 
 from .conftest import Dial, Stub, status

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from application import Echo, Journal, Noted, Serve, congest
 from client import until, within
-from programs import ROOT, TIMEOUT
+from programs import ROOT, TIMEOUT, sign_certificate
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient, connect
@@ -611,6 +611,18 @@ async def test_every_transport_works_over_tls(
     client = await dial(server, transport, scheme="https", host="localhost", ca_file=certificate[0])
     await client.send("x" * 100_000)
     assert await within(client.recv()) == "x" * 100_000
+
+
+@each_transport
+async def test_the_servers_own_certificate_is_trusted_without_its_issuer(
+    serve: Serve, dial: Dial, transport: str, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    signed = sign_certificate(tmp_path, certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*signed)
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=context)
+    client = await dial(server, transport, scheme="https", host="localhost", ca_file=signed[0])
+    assert client.transport == transport
 
 
 @each_transport
