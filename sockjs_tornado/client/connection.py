@@ -10,8 +10,9 @@ from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode
 from .hooks import NoCallbacks
 from .multi import Multi
-from .options import Options, ServiceURL
+from .options import Options
 from .runner import SessionRunner
+from .service_url import ServiceURL
 from .session import ClientSession
 
 #: Close codes of a normal end. Servers use 3000 if the application gives no code.
@@ -217,6 +218,8 @@ class SockJSClient(NoCallbacks):
         task = self._runner.task
         _, running = await asyncio.wait((task,), timeout=self._options.close_timeout)
         if running:
+            # Tornado logs an error if a write is cancelled that an open stream has not finished.
+            self._runner.session.abort(code, reason)
             task.cancel()
             await asyncio.wait((task,))
 
@@ -233,7 +236,10 @@ class SockJSClient(NoCallbacks):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        state = "open" if self._runner.close_status is None else f"closed: {self._runner.close_status[0]}"
+        if self._runner.close_status is not None:
+            state = f"closed: {self._runner.close_status[0]}"
+        else:
+            state = "open" if self.is_connected else "reconnecting" if self._runner.reconnecting else "closing"
         return f"<{type(self).__name__} {self.url} {self.transport} {state}>"
 
     def _check_loop(self) -> None:

@@ -449,6 +449,34 @@ async def test_close_times_out(serve: Serve, dial: Dial, link: MakeLink) -> None
         assert client.close_code == 1000
 
 
+async def test_close_aborts_a_write_without_an_error_in_the_log(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(SockJSConnection, "/echo")))
+    client = await dial(between, "websocket", close_timeout=0.1, max_queue_bytes=100_000_000)
+    between.hold()
+    for _ in range(50):  # more than the buffers of the sockets
+        await client.send("x" * 1_000_000)
+    await within(client.close(4000, "enough"))
+    assert (client.close_code, client.close_reason) == (4000, "enough")
+
+
+async def test_the_repr_says_whether_a_session_is_open(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    shown: list[str] = []
+    client = await dial(
+        between, "websocket", reconnect=SOON, on_disconnect=lambda client, code, reason: shown.append(repr(client))
+    )
+    assert repr(client).endswith(" websocket open>")
+    between.cut()
+    await until(lambda: shown)
+    assert shown[0].endswith(" websocket reconnecting>")
+    await until(lambda: client.is_connected)
+    closing = asyncio.create_task(client.close(4000))
+    await until(lambda: not client.is_connected)
+    assert repr(client).endswith(("closing>", "closed: 4000>"))
+    await within(closing)
+    assert repr(client).endswith(" websocket closed: 4000>")
+
+
 async def test_close_does_not_wait_for_a_callback_that_ignores_its_cancellation(
     serve: Serve, dial: Dial, link: MakeLink
 ) -> None:
