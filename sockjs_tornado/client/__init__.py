@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import named_arguments
+from .advice import EXHAUSTED
 from .connection import SockJSClient
 from .fallback import open_session
 from .multi import Multi
@@ -200,7 +201,10 @@ class connect:  # noqa: N801 - used like a function
             """Only for the error above: a ``with`` statement looks up both."""
 
     async def _connect(self) -> SockJSClient:
-        multi = Multi()
+        try:
+            multi = Multi()
+        except OSError as error:
+            raise ConnectError(self.service.url, {"info": str(error)}, EXHAUSTED) from error
         try:
             session = await open_session(self.service, multi, self.options)
         except BaseException:

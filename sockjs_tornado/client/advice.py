@@ -25,6 +25,9 @@ _PROXY_OR_SERVER: Final = (
     "variables http_proxy and https_proxy, and whether both are running."
 )
 
+#: Advice if the process has no more file descriptors.
+EXHAUSTED: Final = "This process, or the system, has too many open files: raise the limit (ulimit -n), or close some."
+
 _REDIRECT: Final = "Clients do not follow redirects: exempt the service's URLs from those of the proxy or a login page."
 
 
@@ -79,6 +82,7 @@ _OTHER_AUTHORITY: Final = (
 
 #: Parts of the messages of libcurl, Python and this client, each with the advice. The first that matches counts.
 _FAILURES: Final = (
+    ("too many open files", EXHAUSTED),
     (
         "self.signed certificate",
         _SELF_SIGNED,

@@ -1,21 +1,41 @@
 """libcurl's multi interface on asyncio: concurrent requests in one event loop."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pycurl
+
+#: Errors of requests for which libcurl may have needed a file descriptor that was not there.
+_MAY_BE_EXHAUSTED = (pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY)
+
+
+def _describe_exhaustion() -> str:
+    """Return the error if the process can open no socket, which libcurl's messages do not say, or ``""``."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 class Multi:
     """The curl multi handle that runs the requests.
 
     Callbacks run outside of libcurl's own callbacks, so they may start and abort requests.
+
+    Raises:
+        OSError: There are no file descriptors for it.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._multi = pycurl.CurlMulti()
+        try:
+            self._multi = pycurl.CurlMulti()
+        except pycurl.error as error:
+            # It needs several.
+            raise OSError(f"{error}: too many open files, or too little memory") from error
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._timer: asyncio.TimerHandle | None = None
@@ -107,8 +127,9 @@ class Multi:
         _, succeeded, failed = self._multi.info_read()
         for request in succeeded:
             self._finish(request, "")
-        for request, _, reason in failed:
-            self._finish(request, reason or "the request failed")
+        for request, code, reason in failed:
+            exhaustion = _describe_exhaustion() if code in _MAY_BE_EXHAUSTED else ""
+            self._finish(request, exhaustion or reason or "the request failed")
 
     def _finish(self, request: pycurl.Curl, reason: str) -> None:
         # info_read() may still list a request that a callback has aborted.

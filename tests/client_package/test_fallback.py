@@ -1,7 +1,10 @@
 """The choice of the transport, the requests, and the errors if no transport works."""
 
 import asyncio
+import contextlib
 import dataclasses
+import os
+import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +209,32 @@ def test_base_url_does_not_lead_from_https_to_http() -> None:
     assert resolve_base_url(service, "/there").url == "https://host/there"
     with pytest.raises(OpenFailed, match="base_url would downgrade https to http"):
         resolve_base_url(service, "http://host/echo")
+
+
+async def test_the_error_says_if_there_are_no_file_descriptors() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    taken = [lowest]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 100, limits[1]))
+    failures: list[str] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        while not failures or "oo many open files" in failures[-1]:
+            with pytest.raises(ConnectError) as caught:
+                await connect("http://127.0.0.1:1/echo")
+            failures.append(str(caught.value))
+            os.close(taken.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+    # Without any, libcurl cannot begin; with some, it cannot open a socket.
+    assert "initializing curl-multi failed" in failures[0]
+    assert any("Too many open files" in failure for failure in failures)
+    assert all(failure.endswith("(ulimit -n), or close some.") for failure in failures[:-1])
+    assert failures[-1].endswith("whether the server is running.")
 
 
 async def test_a_certificate_file_that_has_vanished_is_reported(stub: MakeStub, tmp_path: Path) -> None:
