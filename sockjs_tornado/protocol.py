@@ -45,6 +45,9 @@ class JSONValue:
         return len(self.text)
 
 
+#: A message that :func:`encode_message` accepts without ``json_encode``.
+Encodable = str | dict[str, Any] | list[Any] | tuple[Any, ...] | JSONValue
+
 #: A message to a client; bytes on a raw websocket only.
 Outgoing = str | bytes | JSONValue
 
@@ -150,7 +153,8 @@ def quote(text: str) -> str:
     return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
 
 
-_ENCODE_HINT = "the setting json_encode can encode other types"
+# A publisher has no settings.
+_ENCODE_HINT = "a router's setting json_encode can encode other types; JSONValue(text) is JSON that is encoded already"
 _AWAIT_HINT = "await it, and send the result"
 
 

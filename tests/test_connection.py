@@ -206,7 +206,9 @@ def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
 @pytest.mark.parametrize("message", [None, 5, 1.5, True, {"x"}, object(), str, iter("x")])
 def test_nothing_else_can_be_sent(message: Any) -> None:
     expected = r"^a message must be str, dict, list, tuple or JSONValue \(bytes only in send\(\) on a raw websocket\), "
-    expected += f"not {type(message).__name__}; the setting json_encode can encode other types$"
+    expected += (
+        f"not {type(message).__name__}; a router's setting json_encode can encode other types; JSONValue\\(text\\) is"
+    )
     for raw in (False, True):
         session, receiver = listening(raw=raw)
         with pytest.raises(TypeError, match=expected):
@@ -231,7 +233,7 @@ def test_a_coroutine_must_be_awaited_before_its_result_is_sent() -> None:
 
 def test_a_message_that_is_not_json_serializable_is_not_sent() -> None:
     session, receiver = listening()
-    with pytest.raises(TypeError, match=r"^Object of type set is not JSON serializable; the setting json_encode can "):
+    with pytest.raises(TypeError, match=r"^Object of type set is not JSON serializable; a router's setting json"):
         session.connection.send({"x": {1, 2}})
     with pytest.raises(ValueError, match="not JSON compliant"):
         session.connection.send({"x": float("nan")})

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from ..exceptions import ClusterError
+from ..protocol import Encodable
 from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
@@ -56,7 +57,7 @@ class AsyncPublisher(BasePublisher):
     async def publish(
         self,
         room: str,
-        message: str | dict[str, Any] | list[Any],
+        message: Encodable,
         *,
         history: int = 0,
         ttl: float | None = None,
@@ -68,7 +69,7 @@ class AsyncPublisher(BasePublisher):
         await self._check_listeners(reply)
         return position_of(reply)
 
-    async def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
+    async def publish_many(self, rooms: Iterable[str], message: Encodable) -> None:
         """Send a message to all members of some rooms; see :meth:`.Publisher.publish_many`."""
         replies: deque[asyncio.Future[Any]] = deque()
         for command in room_commands(self._keys, self._signer, rooms, message):

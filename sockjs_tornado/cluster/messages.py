@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..observe.logs import ThrottledLog
-from ..protocol import JSONValue, PreparedMessage, encode_message
+from ..protocol import Encodable, JSONValue, PreparedMessage, encode_message
 from ..recovery.messages import room_message
 from ..session.control import Command, execute
 from ..session.ports import Position, PublishOptions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Called with a room, a message and its position; returns the message to deliver instead.
-TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
+TransformMessage = Callable[[str, Any, Position], Encodable]
 
 
 class _OnReply:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
+from ..protocol import Encodable
 from ..session.control import Command, Selection, check_target, keywords_only
 from ..session.ports import Position, PublishOptions
 from ..session.rooms import check_room
@@ -75,7 +76,7 @@ class Publisher(BasePublisher):
     def publish(
         self,
         room: str,
-        message: str | dict[str, Any] | list[Any],
+        message: Encodable,
         *,
         history: int = 0,
         ttl: float | None = None,
@@ -85,7 +86,8 @@ class Publisher(BasePublisher):
 
         Args:
             room: The name of the room.
-            message: A ``str``, or a dict or list that can be encoded as JSON.
+            message: A ``str``, a dict, list or tuple that can be encoded as JSON, or an object or array as a
+                :class:`~sockjs_tornado.JSONValue`.
             history: The number of messages to keep in the room's history, including this one; 0 not to add it.
             ttl: Seconds for which the history is kept after this message, or None for a day.
             idempotency_key: A text of 1 to 200 characters that identifies the message, for a retry after
@@ -110,7 +112,7 @@ class Publisher(BasePublisher):
             self._check_listeners(reply, signer)
         return position_of(reply)
 
-    def publish_many(self, rooms: Iterable[str], message: str | dict[str, Any] | list[Any]) -> None:
+    def publish_many(self, rooms: Iterable[str], message: Encodable) -> None:
         """Send a message to all members of some rooms. It is encoded once, and sent once for hundreds of rooms.
 
         Args:

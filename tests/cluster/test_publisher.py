@@ -15,7 +15,7 @@ import pytest
 from application import LogWatch
 from client import until, within
 
-from sockjs_tornado import ConfigurationError
+from sockjs_tornado import ConfigurationError, JSONValue
 from sockjs_tornado.cluster import AsyncPublisher, Position, Publisher
 from sockjs_tornado.cluster.envelope import CONTROL
 from sockjs_tornado.cluster.redis_connection import RedisURL
@@ -69,11 +69,13 @@ async def test_members_receive_messages(node: StartNode, redis_server: RedisServ
                 publisher.publish(ROOM, "a \ud800"),
                 publisher.publish(ROOM, {"b": 1}, history=2),
                 publisher.publish(ROOM, ["c"], history=2, ttl=5),
+                publisher.publish(ROOM, ("d", 1)),
+                publisher.publish(ROOM, JSONValue('{"e": 2}')),
             ]
 
     # In a thread: it waits for Redis.
-    _, b, c = await asyncio.to_thread(publish)
-    assert [await peer.message() for _ in range(3)] == ["a \ud800", {"b": 1}, ["c"]]
+    _, b, c, *_ = await asyncio.to_thread(publish)
+    assert [await peer.message() for _ in range(5)] == ["a \ud800", {"b": 1}, ["c"], ["d", 1], {"e": 2}]
     assert (b.offset, c) == (1, (2, b.epoch))
     assert await within(here.cluster.recover(ROOM, 1, b.epoch)) == ([(2, ["c"])], True, c)
 
