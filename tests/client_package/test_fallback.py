@@ -339,7 +339,7 @@ async def test_a_url_below_that_of_the_service_is_recognised(serve: Serve, dial:
         (302, "Clients do not follow redirects: exempt the service's URLs"),
         (401, 'Credentials are required: use a URL with them (https://user:password@host/...), or headers={"Auth'),
         (403, "/info is allowed, so this is not about origins: a proxy rejects"),
-        (503, "A proxy cannot reach the server, or the server rejects new clients"),
+        (503, "A proxy cannot reach the server for this request, although"),
         (418, ""),
     ],
 )
