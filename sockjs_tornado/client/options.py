@@ -133,7 +133,7 @@ def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
         match pair:
             case (str(name), str(value)) if TOKEN.fullmatch(name):
                 if name.lower() == "origin":
-                    raise ConfigurationError('headers: Origin is set by the argument origin="https://..."')
+                    raise ConfigurationError("headers: Origin is set by the option origin")
                 if _RESERVED.fullmatch(name):
                     raise ConfigurationError(f"headers: {name} is set by the client itself")
                 if not _VALUE.fullmatch(value):

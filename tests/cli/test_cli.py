@@ -808,7 +808,7 @@ def relay(listener: socket.socket, port: int) -> None:
             "Cannot connect: --transports: expected a list of names out of websocket, xhr_streaming, eventsource, xhr, "
             "got ['udp']",
         ),
-        (("http://host/x", "--ca-file", "missing"), "Cannot connect: --ca-file: missing cannot be used: "),
+        (("https://host/x", "--ca-file", "missing"), "Cannot connect: --ca-file: missing cannot be used: "),
         (("http://host/x", "--origin", "example.com"), "Cannot connect: --origin: expected an origin such as"),
         (("http://host/x", "--header", "x"), "Cannot connect: --header: expected NAME:VALUE, got 'x'"),
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: expected a number of seconds above 0, got 0"),

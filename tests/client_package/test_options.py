@@ -184,7 +184,7 @@ def test_credentials_are_given_once() -> None:
         ({"transports": None}, "xhr, got None"),
         ({"headers": {"a b": "c"}}, "headers: expected pairs of a field name, which has no colon and no space, and a"),
         ({"headers": {b"X": "c"}}, "both of type str, got (bytes, str)"),
-        ({"headers": {"Origin": "https://host"}}, 'headers: Origin is set by the argument origin="https://..."'),
+        ({"headers": {"Origin": "https://host"}}, "headers: Origin is set by the option origin"),
         ({"headers": {"X-Token": "secret\r\nX: y"}}, "the value of X-Token is not Latin-1"),
         ({"headers": {"X-Token": "ключ"}}, "the value of X-Token is not Latin-1"),
         ({"headers": {"Upgrade": "x"}}, "Upgrade is set by the client itself"),
