@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
@@ -118,8 +118,6 @@ class CatchUp:
         # What has arrived in held rooms, and objects for those whose histories are being read.
         self._arrived: dict[str, _Held] = {}
         self._held_bytes = 0
-        # After each outage, the names of all subscriptions, and the rooms that were held then.
-        self._outages: deque[tuple[Iterable[str | Channel], dict[str, object]]] = deque()
         # The rooms whose histories are to be read, unless they are not held any more.
         self._unread: deque[str] = deque()
         self.disconnects = 0
@@ -130,13 +128,13 @@ class CatchUp:
         # The number of PINGs without a reply.
         self._pings = 0
         self._task: asyncio.Task[None] | None = None
-        # The tasks that release rooms because too much was held.
-        self._releases: set[asyncio.Task[None]] = set()
+        # The tasks that report rooms after an outage, or release one because too much was held.
+        self._others: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Stop reading."""
         task, self._task = self._task, None
-        for each in (task, *self._releases):
+        for each in (task, *self._others):
             await cancel(each)
 
     def disconnected(self) -> None:
@@ -161,11 +159,16 @@ class CatchUp:
 
     def subscribed(self, names: Iterable[str | Channel]) -> None:
         """Called when all rooms are subscribed to again, with their names, which must not change any more."""
+        self._start(self._report_unheld(names, self.held.copy()))
         self._unread = deque(self.held)
-        self._outages.append((names, self.held.copy()))
         # With eager tasks, the task may already be done when create_task() returns.
-        if self._task is None or self._task.done():
+        if self._unread and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._read_all())
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     def recovered(self, room: str, position: Position) -> None:
         """Called after the history of a room was read for a member, while the room was subscribed to.
@@ -208,9 +211,7 @@ class CatchUp:
         self._resize(held, size + _OVERHEAD)
         if self._held_bytes > MAX_HELD_BYTES and not held.is_releasing:
             self._start_releasing(held)
-            release = asyncio.create_task(self._release_incomplete(room, held))
-            self._releases.add(release)
-            release.add_done_callback(self._releases.discard)
+            self._start(self._release_incomplete(room, held))
 
     def _start_releasing(self, held: _Held) -> None:
         """Count the memory of a room no longer: that is soon free, so no other room has to be released for it."""
@@ -281,10 +282,7 @@ class CatchUp:
 
     async def _read_all(self) -> None:
         """Read the histories of all rooms, and deliver what was missed."""
-        while self._outages or self._unread:
-            if self._outages:
-                await self._report_unheld(*self._outages.popleft())
-                continue
+        while self._unread:
             await self._commands.wait_available()
             disconnects = self.disconnects
             batch: list[tuple[str, _Held]] = []
