@@ -58,9 +58,11 @@ def test_settings_of_the_garbage_collector_remain_if_the_application_has_changed
     before = gc.get_threshold()
     try:
         change()
-        changed = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
+        changed = gc.isenabled(), gc.get_threshold()
+        frozen = gc.get_freeze_count()
         tune_garbage_collector()
-        assert (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()) == changed
+        assert (gc.isenabled(), gc.get_threshold()) == changed
+        assert gc.get_freeze_count() <= frozen  # less if a frozen object has been deleted
     finally:
         gc.enable()
         gc.set_threshold(*before)
