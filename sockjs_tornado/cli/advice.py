@@ -1,5 +1,6 @@
-"""The names of the options of ``info`` and ``connect``, for the advice of :mod:`sockjs_tornado.client.advice`."""
+"""What the advice of :mod:`sockjs_tornado.client.advice` lacks for ``info`` and ``connect``: option names, and more."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from ..client.advice import OptionNames
@@ -16,6 +17,29 @@ COMMAND_LINE: Final = OptionNames(
 
 #: If requests get no response.
 NO_RESPONSE: Final = (
-    "The server does not respond, or one of several behind the proxy: check whether a process is stopped, or a "
-    "callback blocks it. A proxy avoids such a process if its health check has a timeout (HAProxy: `timeout check`)."
+    "The server does not respond, or one of several behind the proxy: check whether a process is stopped, a callback "
+    "blocks it, or it has no file descriptors left, as its log says. A proxy avoids such a process if its health check "
+    "has a timeout (HAProxy: `timeout check`)."
 )
+
+#: Advice for the close codes of a session that is closed before it is of use.
+_CLOSE_CODES: Final[Mapping[int, str]] = {
+    1002: (
+        "In a cluster, the node of the session does not respond: check whether a process is stopped, or a callback "
+        "blocks it. The logs of the other nodes name it."
+    ),
+    1006: "A firewall or a proxy closes connections whose messages it inspects, or the server has ended: see the logs.",
+    1011: (
+        "A callback of the application, such as on_open, has raised an exception, or takes longer than "
+        "callback_timeout: the server's log has the traceback."
+    ),
+}
+
+
+def explain_close(code: int) -> str:
+    """Return the advice for a session that is closed before it is of use, by its close code."""
+    return _CLOSE_CODES.get(code) or (
+        "The application rejects this client: on_open returns False, raises HTTPError, or calls close(). Or a limit of "
+        "the server does, as its log says. If the application requires a token, add it to the URL, or use "
+        f"{COMMAND_LINE.authorization} or {COMMAND_LINE.cookie}."
+    )

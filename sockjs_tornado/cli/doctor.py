@@ -19,6 +19,7 @@ from .checks import Finding, Level, check_iframe, check_info, describe_proxy
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
 from .sending_checks import check_message_size, check_stickiness
+from .session_checks import check_session
 from .transport_checks import check_any_works, check_idle_timeouts, check_transports
 
 
@@ -70,11 +71,14 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
             transports = await check_transports(prober, info, arguments.timeout)
             failures = check_any_works(transports)
-            findings += [*transports, *failures]
+            findings += [*failures, *transports]
             if not failures:
-                findings += await check_iframe(prober, arguments.timeout)
-                findings += await check_stickiness(prober, arguments.timeout)
-                findings += await check_message_size(prober, arguments.timeout)
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(check_session(prober, transports))
+                    findings += await check_iframe(prober, arguments.timeout)
+                    findings += await check_stickiness(prober, arguments.timeout)
+                    findings += await check_message_size(prober, arguments.timeout)
+                findings += watching.result()
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)
         return findings

@@ -8,7 +8,7 @@ from ..transports.endpoint import TOO_LARGE
 from .advice import NO_RESPONSE
 from .checks import Finding, Level
 from .probe import Prober, Response
-from .transport_checks import IS_OPEN
+from .transport_checks import IS_OPEN, explain_first_frame
 
 #: Numbers of sessions, and of requests to each, in the check of stickiness. Each request is on a new connection.
 _SESSIONS: Final = 4
@@ -22,9 +22,11 @@ _ACCEPTED: Final = (200, 204)
 
 _SENDING_ADVICE = "Messages cannot be sent over HTTP. The log of the server, or of the proxy, says why."
 _STICKINESS_ADVICE = (
-    "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
-    "or by the cookie JSESSIONID, or enable only websockets. If the nodes are a cluster that relays requests "
-    "(advertise), they have different namespaces."
+    "Requests of one session reach different processes, which do not share it. Route by the session id (the "
+    "second-to-last part of the path) or by the cookie JSESSIONID, or enable only websockets. If the processes are "
+    "nodes of a cluster that relays requests, check that all have the same Redis server, database and namespace, and "
+    "each an advertise address of its own that the others reach: each node logs its own at the start, and what it "
+    "cannot reach."
 )
 _SIZE_ADVICE = (
     "A proxy limits the size of requests to less than the server's max_message_size (10 MiB by default). nginx: "
@@ -49,32 +51,36 @@ async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
         if response.status == 404:
             # The transport is disabled.
             return []
-        text = "no open frame" if response.status in (0, 200) else f"status {response.status}"
-        advice = prober.explain(response)
+        if response.status in (0, 200):
+            text, advice = explain_first_frame(prober, response, "no open frame")
+        else:
+            text, advice = response.describe(f"status {response.status}"), prober.explain(response)
         return [Finding(Level.BAD, "sending", f"no session could be opened to send messages: {text}", advice)]
 
 
 async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
-    statuses = await _send_to_sessions(prober.without_cookies, seconds)
-    others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
-    if others:
-        text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
-        advice = NO_RESPONSE if 0 in others else _SENDING_ADVICE
-        if 503 in others:
-            advice = f"{advice} The nodes of a cluster must have the same secret."
-        return [Finding(Level.BAD, "sending", f"xhr_send: {text}", advice)]
+    responses = await _send_to_sessions(prober.without_cookies, seconds)
+    statuses = [response.status for response in responses]
+    failed = {response.status: response for response in responses if response.status not in (*_ACCEPTED, 404)}
+    if failed:
+        texts = [
+            response.describe(f"status {status}") if status else f"no response in {seconds:g} s"
+            for status, response in sorted(failed.items())
+        ]
+        advice = NO_RESPONSE if 0 in failed else prober.explain(next(iter(failed.values()))) or _SENDING_ADVICE
+        return [Finding(Level.BAD, "sending", f"xhr_send: {', '.join(texts)}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:
         return [Finding(Level.GOOD, "stickiness", text)]
     with_cookies = prober.without_cookies()
-    if 404 not in await _send_to_sessions(lambda: with_cookies, seconds):
+    if all(response.status != 404 for response in await _send_to_sessions(lambda: with_cookies, seconds)):
         advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
         return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
     return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
 
 
-async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
-    """Return the statuses of requests to several sessions.
+async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[Response]:
+    """Return the responses to requests to several sessions.
 
     No request but the first one may open a session: a poll that reached another process would open a second session
     with the same id there, and further requests would reach one or the other. So a stream opens it, and keeps it from
@@ -84,7 +90,7 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
     Raises:
         _NotOpenedError: A session cannot be opened.
     """
-    statuses = []
+    responses = []
     has_streams = True
     for _ in range(_SESSIONS):
         session = create_session_path()
@@ -98,14 +104,14 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
                     raise _NotOpenedError(opening)
             for _ in range(_REQUESTS):
                 sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
-                statuses.append(sent.status)
+                responses.append(sent)
                 if not sent.status:
                     # The other requests would take as long.
-                    return statuses
+                    return responses
         finally:
             if stream is not None:
                 stream.abort()
-    return statuses
+    return responses
 
 
 async def check_message_size(prober: Prober, seconds: float) -> list[Finding]:

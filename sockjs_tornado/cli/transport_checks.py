@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,10 +14,11 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
 from ..client.fallback import create_session_path
+from ..client.responses import ONLY_INFO
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import NO_RESPONSE
+from .advice import NO_RESPONSE, explain_close
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response, describe_response
 
@@ -25,6 +27,9 @@ _MAX_STREAM_DELAY: Final = 0.15
 
 #: If streams take so many times as long as polls, a delay is a problem.
 _DELAY_RATIO: Final = 5
+
+#: A close frame.
+_CLOSE_FRAME: Final = re.compile(rb'c\[([0-9]{1,5}),"([^"]*)"\]')
 
 #: Statuses of servers and proxies that do not take the request for an upgrade.
 _NOT_UPGRADED: Final = (200, 400, 426, 501)
@@ -45,10 +50,6 @@ _CLOSED_ADVICE = (
 _TUNNEL_ADVICE = (
     "Websockets cannot be used through this proxy: it must speak HTTP and allow CONNECT to this port (some allow only "
     "443). Clients behind it fall back to HTTP."
-)
-_NO_TRANSPORT_ADVICE = (
-    "Only /info works. If all transports have the same problem, check whether the proxy forwards all paths below the "
-    "prefix, and base_url, if /info has one."
 )
 _IDLE_ADVICE = (
     "A proxy closes idle connections too early. Its timeout must be longer than the server's heartbeat_delay (25 s by "
@@ -87,10 +88,15 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
 
 
 def check_any_works(findings: list[Finding]) -> list[Finding]:
-    """Return a finding if no transport works, of the findings of :func:`check_transports`."""
+    """Return a finding if no transport works, of the findings of :func:`check_transports`.
+
+    Its advice comes before theirs, which do not know that all fail. If all have the same advice, it is that.
+    """
     if any(finding.level is Level.GOOD for finding in findings):
         return []
-    return [Finding(Level.BAD, "transports", "none works: no client can connect", _NO_TRANSPORT_ADVICE)]
+    advice = {finding.advice for finding in findings if finding.level is Level.BAD}
+    common = advice.pop() if len(advice) == 1 else ""
+    return [Finding(Level.BAD, "transports", "none works: no client can connect", common or ONLY_INFO)]
 
 
 def _start_receiving(prober: Prober, name: str, session: str) -> Response:
@@ -125,11 +131,22 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
     if failure:
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
-        return Finding(Level.BAD, name, f"ended after {milliseconds(response.ended_after)} without an open frame")
+        text = f"ended after {milliseconds(response.ended_after)} without an open frame"
+        return Finding(Level.BAD, name, *explain_first_frame(prober, response, text))
     if _HTTP[name].streaming:
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
     return Finding(Level.BAD, name, f"no response in {seconds:g} s", NO_RESPONSE)
+
+
+def explain_first_frame(prober: Prober, response: Response, text: str) -> tuple[str, str]:
+    """Return a text about a response without an open frame, with what is in its place, and the advice."""
+    # In a script, there are backslashes before the quotation marks.
+    closed = _CLOSE_FRAME.search(response.body.replace(b"\\", b""))
+    if closed is None:
+        return response.describe(text), prober.explain(response)
+    code = int(closed[1])
+    return f"{text}: closed with {code} {closed[2].decode(errors='replace')}", explain_close(code)
 
 
 async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..transports.endpoint import ORIGIN_REFUSED
 from .options import Options
-from .responses import CHECK_URL, CLIENT_CERTIFICATE, explain_info, explain_transport
+from .responses import CHECK_URL, CLIENT_CERTIFICATE, ONLY_INFO, explain_info, explain_transport
 from .service_url import ServiceURL
 
 _CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
@@ -243,15 +243,17 @@ class Advisor(NamedTuple):
         return explain_transport(status, body)
 
     def explain_transports(self, failures: Iterable[str]) -> str:
-        """Return the advice for the first failure of a transport whose cause is known, or ``""``."""
+        """Return the advice for the failures of all transports, or ``""`` if no cause is known."""
+        of_statuses: set[str] = set()
         for failure in failures:
-            advice = self.explain_known(failure)
-            found = _STATUS.match(failure)
-            if found and not advice:
-                advice = self.explain_transport(int(found[1]), "", b"")
-            if advice:
+            if advice := self.explain_known(failure):
                 return advice
-        return ""
+            found = _STATUS.match(failure)
+            if found and (advice := self.explain_transport(int(found[1]), "", b"")):
+                of_statuses.add(advice)
+        if len(of_statuses) > 1:
+            return ONLY_INFO
+        return of_statuses.pop() if of_statuses else ""
 
     def _fill(self, advice: str) -> str:
         return advice.format(**self.names._asdict(), trusted=self.options.ca_file, used_proxy=self.used_proxy)

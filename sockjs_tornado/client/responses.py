@@ -79,13 +79,20 @@ _INFO: Final[Mapping[int, str]] = {
     ),
 }
 
+#: If ``/info`` works and all transports fail, for several reasons.
+ONLY_INFO: Final = (
+    "Only /info works: check whether the proxy forwards all paths below the prefix, and base_url, if /info has one."
+)
+_NOT_FORWARDED: Final = (
+    "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the prefix to "
+    "the server."
+)
+
 _TRANSPORT: Final[Mapping[int, str]] = {
     **_GENERAL,
+    200: _NOT_FORWARDED,
     403: "/info is allowed, so this is not about origins: a proxy rejects this method or path.",
-    404: (
-        "A proxy sends this path to something else, or the transport is disabled. Forward all paths below the prefix "
-        "to the server."
-    ),
+    404: _NOT_FORWARDED,
     502: "A proxy cannot reach the server for this request, although /info works: check the proxy's log.",
     503: (
         "A proxy cannot reach the server for this request, although /info works, or limits the rate of requests "

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import tornado.httpserver
-from application import Echo, Serve, close_router
+from application import Echo, LogWatch, Serve, close_router
 from client import SESSION_URLS, within
 from free_ports import free_port
 from http_proxies import HttpProxy
 from programs import create_certificate
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 import sockjs_tornado
@@ -32,6 +32,7 @@ from sockjs_tornado.cli.checks import Finding, Level, check_iframe, check_info, 
 from sockjs_tornado.cli.options import find_service, service_url
 from sockjs_tornado.cli.probe import Prober, Response
 from sockjs_tornado.cli.sending_checks import check_message_size, check_stickiness
+from sockjs_tornado.cli.session_checks import check_session
 from sockjs_tornado.cli.transport_checks import check_any_works, check_idle_timeouts, check_transports
 from sockjs_tornado.client import ConnectError, connect
 from sockjs_tornado.client.advice import ARGUMENTS, Advisor
@@ -508,7 +509,23 @@ async def test_the_script_of_the_iframe_page_must_exist(
         (reply(404), Level.NOTE, r"disabled \(404\)"),
         (reply(403), Level.BAD, r"rejected \(403\)"),
         (reply(500), Level.BAD, "status 500 after [0-9]+ ms"),
-        (reply(200, body="h\n"), Level.BAD, "ended after [0-9]+ ms without an open frame"),
+        (
+            reply(200, "Content-Type: text/html", body="<html>"),
+            Level.BAD,
+            r'ended after [0-9]+ ms without an open frame \(text/html: "<html>"\)',
+        ),
+        # A node of a cluster, if that of the session does not respond.
+        *(
+            (
+                reply(200, body=body),
+                Level.BAD,
+                "ended after [0-9]+ ms without an open frame: closed with 1002 Connection interrupted",
+            )
+            for body in (
+                'hhhh\nc[1002,"Connection interrupted"]\n',
+                '<p></p><script>\np("c[1002,\\"Connection interrupted\\"]");\n</script>',
+            )
+        ),
         (reply(200, "Content-Length: 9", body="h\n"), Level.BAD, "failed after [0-9]+ ms: .+"),
         (Reply(b""), Level.BAD, "failed after [0-9]+ ms: .+"),
     ],
@@ -610,6 +627,15 @@ def test_it_is_a_problem_if_no_transport_works() -> None:
     (finding,) = check_any_works([Finding(Level.NOTE, "websocket", "disabled (/info)"), disabled])
     assert finding[:3] == (Level.BAD, "transports", "none works: no client can connect")
     assert check_any_works([disabled, Finding(Level.GOOD, "websocket", "open after 1 ms")]) == []
+
+
+async def test_the_advice_of_all_transports_is_that_if_none_works(scripted: Scripted) -> None:
+    """Another one before it would be wrong, since each of them is about one transport."""
+    rejected = reply(503, "Content-Length: 17", body="Try again later.\n")
+    full = await check_transports(await scripted(rejected), {}, LONG)
+    assert "its Redis is unavailable" in check_any_works(full)[0].advice
+    lost = await check_transports(await scripted(reply(404), reply(405)), {}, LONG)
+    assert "forwards all paths below the prefix" in check_any_works(lost)[0].advice
 
 
 @pytest.mark.parametrize(
@@ -726,6 +752,78 @@ async def test_a_proxy_that_limits_the_size_of_messages_is_found(
     http.stop()
     await http.close_all_connections()
     assert [finding[:3] for finding in findings] == [(Level.NOTE, "size", text) for text in texts]
+
+
+# Sessions.
+
+
+class Failing(Echo):
+    """Fails as soon as a client has connected."""
+
+    async def on_open(self, info: Any) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("the database is down")
+
+
+class Rejecting(Echo):
+    """Lets no client in."""
+
+    def on_open(self, info: Any) -> None:
+        raise HTTPError(403, "no token")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
+@pytest.mark.parametrize(
+    ("application", "status", "advice"),
+    [
+        (Failing, "1011 Internal error", "the server's log has the traceback"),
+        (Rejecting, "3000 Go away!", "requires a token, add it to the URL, or use --header"),
+    ],
+)
+async def test_a_session_that_is_closed_at_once_is_found(
+    serve: Serve,
+    probing: Callable[..., Prober],
+    logged: LogWatch,
+    transport: str,
+    application: type[Echo],
+    status: str,
+    advice: str,
+) -> None:
+    router = SockJSRouter(application, "/echo", transports=["websocket", "xhr_streaming", "eventsource", "xhr"])
+    prober = probing((await serve(router)).port)
+    opened = [Finding(Level.GOOD, transport, "open after 1 ms")]
+    (finding,) = await check_session(prober, opened, LONG)
+    logged.records.clear()
+    assert finding.level is Level.BAD
+    assert re.fullmatch(f"closed [0-9]+ ms after it was opened: {status}", finding.text)
+    assert advice in finding.advice
+
+
+async def test_a_session_that_stays_open_is_well(serve: Serve, probing: Callable[..., Prober]) -> None:
+    prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
+    opened = [Finding(Level.GOOD, "xhr", "open after 1 ms")]
+    assert await check_session(prober, opened, 0.05) == [Finding(Level.GOOD, "session", "open for 0.05 s")]
+    # Clients of this package have no such transport, or the server responds no more.
+    for name, port in ("jsonp", 1), ("xhr", 1):
+        assert await check_session(probing(port), [Finding(Level.GOOD, name, "open after 1 ms")]) == []
+
+
+async def test_the_server_says_why_it_rejects_messages(serve: Serve, probing: Callable[..., Prober]) -> None:
+    """As a limit of its own, or because a proxy removes the body."""
+    limited = SockJSRouter(Echo, "/echo", {"max_inbound_rate": 1})
+    (finding,) = await check_stickiness(probing((await serve(limited)).port), LONG)
+    assert finding.text == 'xhr_send: status 429 (text/plain: "Too many messages a second.")'
+    assert "(max_inbound_rate)" in finding.advice
+
+    class Emptied(Prober):
+        def start(self, path: str, body: bytes | None = None, *more: Any, **named: Any) -> Response:
+            return super().start(path, b"" if body else body, *more, **named)
+
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    prober = probing(server.port)
+    (finding,) = await check_stickiness(Emptied(prober.url, prober.service, prober.options, prober.multi), LONG)
+    assert finding.text == 'xhr_send: status 500 (text/plain: "Payload expected.")'
+    assert "a POST without its body: a proxy removes it" in finding.advice
 
 
 # Idle timeouts.
