@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
+from .function_checks import UnusedMethods
 from .observe import trace
 from .overridable import overridable, overridable_with_warning
 from .protocol import encode_outgoing
@@ -124,8 +125,9 @@ class SockJSConnection:
                 logging.WARNING,
                 ("unhandled", kind),
                 "a client has sent a message, but %s has no on_message: messages are discarded. Define on_message, "
-                "even if it does nothing",
+                "even if it does nothing%s",
                 kind.__name__,
+                UnusedMethods(kind, SockJSConnection),
             )
         return None
 

@@ -3,11 +3,13 @@
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from .exceptions import ConfigurationError
 from .validation import safe_repr
+
+_PACKAGE = __name__.removesuffix("function_checks")
 
 
 def accepts(function: object, count: int) -> bool:
@@ -74,3 +76,50 @@ def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
             f"{name}: expected a function that returns JSON, such as json.dumps, got {safe_repr(encode)}, which "
             f"returns {safe_repr(encoded)} for {example!r}"
         ) from None
+
+
+def is_unused_method(kind: type, name: str) -> bool:
+    """Return whether an application's class has a method that none of its other methods seems to use."""
+    owner = next((base for base in kind.__mro__ if name in vars(base)), object)
+    if not inspect.isfunction(vars(owner).get(name)) or owner.__module__.startswith(_PACKAGE):
+        return False
+    # The method itself may call that of the base class.
+    members = [
+        member
+        for base in kind.__mro__
+        if not base.__module__.startswith(_PACKAGE)
+        for key, member in vars(base).items()
+        if key != name
+    ]
+    # Those of properties, class methods and static methods, and of decorated methods, which have the decorator's code.
+    members += [getattr(member, part, None) for member in members for part in ("fget", "fset", "__func__", "func")]
+    functions = [inspect.unwrap(member) for member in members if callable(member)]
+    codes = [each.__code__ for each in (*members, *functions) if inspect.isfunction(each)]
+    for code in codes:
+        # With getattr, messages of clients may select the method.
+        if not {name, "getattr"}.isdisjoint(code.co_names):
+            return False
+        codes += (nested for nested in code.co_consts if isinstance(nested, CodeType))
+    return True
+
+
+class UnusedMethods:
+    """The methods of a class that could be called with one argument, and that nothing seems to call.
+
+    They are looked up when a record with it is written.
+    """
+
+    def __init__(self, kind: type, base: type) -> None:
+        self._kind = kind
+        self._base = base
+
+    def __str__(self) -> str:
+        names = [
+            name
+            for name in dir(self._kind)
+            if not name.startswith("_")
+            and not hasattr(self._base, name)
+            and is_unused_method(self._kind, name)
+            and accepts(inspect.getattr_static(self._kind, name), 2)
+        ]
+        return f", or rename what nothing seems to call: {', '.join(names)}" if names else ""

@@ -2,16 +2,13 @@
 
 import difflib
 import inspect
-from types import CodeType
 from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
-from ..function_checks import accepts, parameters_of
+from ..function_checks import accepts, is_unused_method, parameters_of
 from ..protocol import JSONValue
 from ..validation import warn_application
-
-_PACKAGE = __name__.removesuffix("session.connection_checks")
 
 #: The callbacks of a connection, each with its parameters.
 _CALLBACKS = {
@@ -24,14 +21,42 @@ _CALLBACKS = {
 #: The same for a method whose result is used at once.
 _PLAIN = {"select_subprotocol": ("self", "subprotocols")}
 
-#: Names that other libraries have for the callbacks.
+#: Names of the callbacks in other libraries, such as asyncio, autobahn, Django Channels, Socket.IO and Twisted, and
+#: similar ones. Few applications have helper methods with such names.
 _OTHER_NAMES = {
-    "on_connect": "on_open",
-    "on_connection": "on_open",
-    "on_receive": "on_message",
-    "on_data": "on_message",
-    "on_disconnect": "on_close",
-    "on_connection_close": "on_close",
+    **dict.fromkeys(
+        (
+            *("on_client_connect", "on_client_connected", "on_connect", "on_connected", "on_connection", "on_join"),
+            *("on_connect_open", "on_connection_made", "on_connection_open", "on_joined", "on_start", "on_started"),
+            *("connection_made", "connection_open", "connection_opened", "websocket_connect"),
+        ),
+        "on_open",
+    ),
+    **dict.fromkeys(
+        (
+            *("on_data", "on_data_received", "on_json", "on_message_received", "on_msg", "on_receive", "on_received"),
+            *("on_receive_message", "on_recv", "on_text", "on_text_message", "data_received", "handle_message"),
+            *("message_received", "process_message", "received_message", "receive_json", "websocket_receive"),
+        ),
+        "on_message",
+    ),
+    **dict.fromkeys(
+        (
+            *("on_client_disconnect", "on_client_disconnected", "on_connection_close", "on_connection_closed"),
+            *("on_connection_lost", "on_disconnect", "on_disconnected", "on_disconnection", "on_end", "on_exit"),
+            *("on_leave", "on_left", "on_lost", "on_quit", "connection_closed", "connection_lost"),
+            "websocket_disconnect",
+        ),
+        "on_close",
+    ),
+    **dict.fromkeys(("on_drop", "on_drops", "on_message_dropped", "on_messages_dropped"), "on_dropped"),
+}
+
+#: The same, but if a class has one of the callbacks, these are probably its helper methods.
+_HELPER_NAMES = {
+    **dict.fromkeys(("connect", "connected", "opened"), "on_open"),
+    **dict.fromkeys(("message", "receive", "received", "recv"), "on_message"),
+    **dict.fromkeys(("closed", "disconnect", "disconnected"), "on_close"),
 }
 
 #: Names of other libraries for callbacks that this one does not have, each with what happens instead.
@@ -47,8 +72,11 @@ _NO_CALLBACKS = {
 #: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
 _SIMILARITY = 0.825
 
-#: The same for the names of other libraries: "on_dissconnect" has 0.96, "on_reconnect" 0.9.
-_OTHER_SIMILARITY = 0.92
+#: The same for the names of other libraries: "on_dissconnect" has 0.96, "on_reconnection" 0.92.
+_OTHER_SIMILARITY = 0.93
+
+#: Minimum length of these names, without underscores. Shorter ones are too similar to other words.
+_LONG = 9
 
 #: Types of a result of ``on_message`` that was meant to be sent.
 _MESSAGES = (str, bytes, dict, JSONValue)
@@ -94,7 +122,7 @@ def check_connection_class(kind: object) -> None:
         )
     if issubclass(kind, SockJSConnection):
         for name, instead in _NO_CALLBACKS.items():
-            if _is_never_called(kind, name):
+            if is_unused_method(kind, name):
                 warn_application(f"{kind.__name__}.{name} is never called by SockJS: {instead}")
         for name, meant in _misspelt_callbacks(kind):
             warn_application(
@@ -110,43 +138,32 @@ def _describe_other_class(kind: type) -> str:
     )
 
 
-def _is_never_called(kind: type, name: str) -> bool:
-    """Return whether a class has a method that none of the application's methods in it seems to use."""
-    if not inspect.isfunction(inspect.getattr_static(kind, name, None)):
-        return False
-    members = [
-        member for base in kind.__mro__ if not base.__module__.startswith(_PACKAGE) for member in vars(base).values()
-    ]
-    # Those of properties, class methods and static methods, and of decorated methods, which have the decorator's code.
-    members += [getattr(member, part, None) for member in members for part in ("fget", "fset", "__func__", "func")]
-    functions = [inspect.unwrap(member) for member in members if callable(member)]
-    codes = [each.__code__ for each in (*members, *functions) if inspect.isfunction(each)]
-    for code in codes:
-        # With getattr, messages of clients may select the method.
-        if not {name, "getattr"}.isdisjoint(code.co_names):
-            return False
-        codes += (nested for nested in code.co_consts if isinstance(nested, CodeType))
-    return True
-
-
 def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
     """Return the names of methods that nothing calls, each with the callback that was probably meant."""
     missing = [name for name in _CALLBACKS if getattr(kind, name) is getattr(SockJSConnection, name)]
-    plain = {name.replace("_", ""): name for name in missing}
-    others = {name.replace("_", ""): meant for name, meant in _OTHER_NAMES.items() if meant in missing}
+    plain = {_squeeze(name): name for name in missing}
+    others = {_squeeze(name): meant for name, meant in _OTHER_NAMES.items() if meant in missing}
+    if len(missing) == len(_CALLBACKS):
+        others |= {_squeeze(name): meant for name, meant in _HELPER_NAMES.items()}
     found = []
     for name in dir(kind):
-        if hasattr(SockJSConnection, name) or not callable(inspect.getattr_static(kind, name, None)):
+        if hasattr(SockJSConnection, name):
             continue
-        meant = _OTHER_NAMES.get(name)
-        if meant not in missing and name.lower().startswith("on"):
-            written = name.replace("_", "").lower()
+        written = _squeeze(name)
+        meant = others.get(written)
+        if meant is None and written.startswith("on"):
             near = difflib.get_close_matches(written, plain, n=1, cutoff=_SIMILARITY)
-            near = near or difflib.get_close_matches(written, others, n=1, cutoff=_OTHER_SIMILARITY)
+            long_names = [other for other in others if len(other) >= _LONG]
+            near = near or difflib.get_close_matches(written, long_names, n=1, cutoff=_OTHER_SIMILARITY)
             meant = {**others, **plain}[near[0]] if near else None
-        if meant in missing:
+        if meant is not None and is_unused_method(kind, name):
             found.append((name, meant))
     return found
+
+
+def _squeeze(name: str) -> str:
+    """Return a name without underscores, apart from those of a private name, and in lower case."""
+    return name if name.startswith("_") else name.replace("_", "").lower()
 
 
 def check_connection(connection: Any) -> None:

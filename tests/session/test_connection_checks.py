@@ -125,6 +125,27 @@ async def test_an_awaited_generator_closes_the_connection_too(serve: Serve, join
         ("on_conect", "on_open"),
         ("on_connection_close", "on_close"),
         ("on_droped", "on_dropped"),
+        # Of other libraries, and similar ones.
+        *(
+            (name, "on_message")
+            for name in ["on_msg", "on_recv", "on_received", "on_text", "on_data", "on_receive_message"]
+        ),
+        *((name, "on_message") for name in ["on_message_received", "onMessageReceived", "handle_message", "message"]),
+        *((name, "on_message") for name in ["process_message", "receive", "received", "recv", "data_received"]),
+        *((name, "on_open") for name in ["on_start", "on_join", "on_joined", "on_connected", "on_client_connect"]),
+        *(
+            (name, "on_open")
+            for name in ["on_connect_open", "connection_made", "connectionMade", "connect", "connected", "opened"]
+        ),
+        *(
+            (name, "on_close")
+            for name in ["on_leave", "on_left", "on_end", "on_exit", "on_lost", "on_disconnected", "on_disconnect"]
+        ),
+        *(
+            (name, "on_close")
+            for name in ["on_disconnection", "on_connection_lost", "connection_lost", "disconnect", "closed"]
+        ),
+        *((name, "on_dropped") for name in ["on_drop", "on_drops", "on_messages_dropped"]),
     ],
 )
 def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
@@ -166,8 +187,16 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         WebsocketHandler,
         MultiplexConnection.get(ann=SockJSConnection),
         with_methods(on_login=nothing, on_chat_message=nothing, on_stop=nothing, _on_message=nothing),
-        with_methods(message=nothing, messages=nothing, open=nothing, close_all=nothing, one=nothing),
+        with_methods(messages=nothing, open=nothing, close_all=nothing, one=nothing, _message=nothing),
+        # Other objects call these helper methods.
+        with_methods(message=nothing, receive=nothing, connect=nothing, on_close=nothing),
+        with_methods(disconnect=nothing, closed=nothing, on_message=nothing),
         with_methods(on_date=nothing, on_reconnect=nothing, on_connection_count=nothing),
+        with_methods(on_reconnection=nothing, on_reconnected=nothing, on_test=nothing, on_let=nothing, on_part=nothing),
+        with_methods(on_leave=nothing, on_message=lambda self, message: {"leave": self.on_leave}[message]()),
+        with_methods(on_start=nothing, on_message=lambda self, message: getattr(self, f"on_{message}")()),
+        with_methods(disconnect=nothing, stop=lambda self: self.disconnect()),
+        with_methods(closed=property(nothing), connected=False, message=str),
         with_methods(on_messages=["an attribute"], on_closed=False, on_error=[]),
         with_methods(on_error=nothing, on_message=lambda self, message: self.on_error(message)),
         with_methods(on_error=nothing, on_message=lambda self, message: [self.on_error(each) for each in message]),
@@ -209,7 +238,35 @@ async def test_messages_that_nobody_handles_are_reported_once(
     assert await peer.frame() == "o"
     await peer.send("1", "2")
     await until(lambda: logged.records)
-    assert logged.take("a client has sent a message, but Chat has no on_message").levelname == "WARNING"
+    record = logged.take("a client has sent a message, but Chat has no on_message")
+    assert record.levelname == "WARNING"
+    assert record.getMessage().endswith("Define on_message, even if it does nothing")
+
+
+def test_the_report_names_methods_that_nothing_calls(logged: LogWatch) -> None:
+    kind = with_methods(
+        on_open=lambda self, info: self.greet("hello"),
+        greet=reply,
+        handle=reply,
+        receive=reply,
+        _private=reply,
+        leave=lambda self: None,
+        send=SockJSConnection.send,
+    )
+    session = make_session(FakeContainer(), kind=kind)
+    Receiver(session).attach()
+    session._receive(["1"])
+    record = logged.take("a client has sent a message, but Chat has no on_message")
+    assert record.getMessage().endswith(", or rename what nothing seems to call: handle, receive")
+
+
+def test_a_method_that_only_calls_its_base_class_is_not_used() -> None:
+    def on_disconnect(self: Any) -> None:
+        super(type(self), self).on_disconnect()
+
+    base = with_methods(on_disconnect=nothing)
+    with pytest.warns(UserWarning, match=r"^Chat\.on_disconnect is never called by SockJS: rename it to on_close,"):
+        SockJSRouter(type("Chat", (base,), {"on_disconnect": on_disconnect}), "/chat")
 
 
 def test_a_call_of_the_inherited_method_is_not_reported() -> None:
