@@ -29,7 +29,9 @@ Protocol
 --------
 
 Both sides send JSON objects with a ``type``. A position is the offset (1, 2, 3, ...) of a message in its room, and an
-epoch, which changes if the offsets start again. The client sends::
+epoch, which changes if the offsets start again. The client sends:
+
+.. code-block:: text
 
     {"type": "follow", "room": "news", "id": 1}
 
@@ -38,24 +40,20 @@ epoch, which changes if the offsets start again. The client sends::
 
     {"type": "unfollow", "room": "news"}
 
-``id`` is the number of the request for the room on this connection. The server sends::
+``id`` is the number of the request for the room on this connection. The server sends:
+
+.. code-block:: text
 
     # The response: the missed messages, and whether some are lost
-    {
-        "type": "caught up",
-        "room": "news",
-        "id": 1,
-        "lost": false,
-        "messages": [[42, ...], [43, ...]],
-        "offset": 43,
-        "epoch": "9f0c",
-    }
+    {"type": "caught up", "room": "news", "id": 1, "lost": false,
+     "messages": [[42, ...], [43, ...]], "offset": 43, "epoch": "9f0c"}
 
     # From then on
     {"type": "message", "room": "news", "offset": 44, "epoch": "9f0c", "data": ...}
 
     # A new epoch; no message is missing between this epoch and the last one
-    {"type": "message", "room": "news", "offset": 45, "epoch": "a1b2", "continues": "9f0c", "data": ...}
+    {"type": "message", "room": "news", "offset": 45, "epoch": "a1b2",
+     "continues": "9f0c", "data": ...}
 
     # Messages may be lost: send "follow" again at a random time within so many seconds
     {"type": "gap", "room": "news", "within": 0.5}
