@@ -219,6 +219,24 @@ def test_a_forgotten_await_is_recognised() -> None:
         pass
 
 
+def test_a_connect_that_is_never_awaited_causes_a_warning() -> None:
+    with pytest.warns(RuntimeWarning, match=r"^connect\(\.\.\.\) was never awaited: use `async with connect"):
+        connect(Echo)
+
+
+def test_a_forgotten_await_of_the_fixture_is_recognised(sockjs_connect: Connect) -> None:
+    connector: Any = sockjs_connect(Echo)
+    with pytest.raises(AttributeError, match=r"has no attribute 'send': await connect\(\.\.\.\), or use `async with"):
+        connector.send("x")
+
+
+async def test_the_fixture_can_be_entered(sockjs_connect: Connect) -> None:
+    async with sockjs_connect(Echo) as client:
+        await client.send("x")
+        assert await client.recv() == "x"
+    assert client.is_closed
+
+
 def test_wrong_arguments_are_reported_at_once() -> None:
     url: Any = "http://localhost/echo"
     with pytest.raises(TypeError, match=r"got 'http://localhost/echo'; use sockjs_tornado\.client for a URL$"):

@@ -92,7 +92,7 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
             raise ConfigurationError(f"--header: expected NAME:VALUE, got {name!r}")
         headers.append((name.strip(), value.strip()))
     with options_named(_OPTIONS):
-        return connect(
+        connector = connect(
             service_url(arguments.url),
             headers=headers,
             origin=arguments.origin,
@@ -101,3 +101,6 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
             proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
             **more,
         )
+    # The commands also use its arguments only.
+    connector._warns = False
+    return connector

@@ -41,11 +41,11 @@ except ImportError as error:
     ) from error
 
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..connector import Connector
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import named_arguments
 from .advice import EXHAUSTED
@@ -74,7 +74,7 @@ __all__ = [
 ]
 
 
-class connect:  # noqa: N801 - used like a function
+class connect(Connector[SockJSClient]):  # noqa: N801 - used like a function
     """Connect to a SockJS service: ``async with connect(url) as client``, or ``client = await connect(url)``.
 
     The context manager closes the connection when it exits. Redirects are not followed.
@@ -131,6 +131,10 @@ class connect:  # noqa: N801 - used like a function
         ConnectError: No transport works (raised by ``await`` or ``async with``). The error has the reason for each.
     """
 
+    _client_class = SockJSClient
+    _call = "connect(url)"
+    _synchronous = "sockjs_tornado.client.sync without asyncio"
+
     @partial(named_arguments, hints={"on_message": "read messages with recv(), or iterate over the client"})
     def __init__(
         self,
@@ -182,23 +186,7 @@ class connect:  # noqa: N801 - used like a function
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"
             )
-
-    def __await__(self) -> Generator[Any, None, SockJSClient]:
-        return self._connect().__await__()
-
-    # Type checkers find these mistakes themselves.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            is_method = hasattr(SockJSClient, name)
-            hint = ": await connect(url), or use `async with connect(url) as client`" if is_method else ""
-            raise AttributeError(f"'connect' object has no attribute {name!r}{hint}", name=name, obj=self)
-
-        def __enter__(self) -> NoReturn:
-            raise TypeError("use `async with` instead of `with`, or sockjs_tornado.client.sync without asyncio")
-
-        def __exit__(self, *exception: object) -> None:
-            """Only for the error above: a ``with`` statement looks up both."""
+        self._warns = True
 
     async def _connect(self) -> SockJSClient:
         try:
@@ -212,10 +200,6 @@ class connect:  # noqa: N801 - used like a function
             raise
         # No await from here on: if this were cancelled, the session would stay open.
         return SockJSClient(self.service, self.options, multi, session)
-
-    async def __aenter__(self) -> SockJSClient:
-        self._client: SockJSClient = await self
-        return self._client
 
     async def __aexit__(self, *exception: object) -> None:
         await self._client.close()

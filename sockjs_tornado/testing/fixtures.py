@@ -6,8 +6,9 @@ It is not registered by the installation, since pytest would then import this pa
 and before coverage is measured.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest_asyncio
@@ -16,7 +17,20 @@ from .client import MemoryClient
 from .opening import connect
 
 #: Type of the fixture.
-Connect = Callable[..., Awaitable[MemoryClient]]
+Connect = Callable[..., connect]
+
+
+class _Connect(connect):
+    """Connects a client that a stack closes."""
+
+    def __init__(self, stack: AsyncExitStack, target: Any, **options: Any) -> None:
+        self._stack = stack
+        super().__init__(target, **options)
+
+    async def _connect(self) -> MemoryClient:
+        self._client = await super()._connect()
+        self._stack.push_async_exit(self)
+        return self._client
 
 
 @pytest_asyncio.fixture
@@ -28,8 +42,4 @@ async def sockjs_connect() -> AsyncIterator[Connect]:
     exception, that is an error of the test.
     """
     async with AsyncExitStack() as stack:
-
-        async def connect_client(target: Any, **options: Any) -> MemoryClient:
-            return await stack.enter_async_context(connect(target, **options))
-
-        yield connect_client
+        yield partial(_Connect, stack)

@@ -2,16 +2,17 @@
 
 import re
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import HTTPError
 
 from ..connection import SockJSConnection
+from ..connector import Connector
 from ..exceptions import ConnectionRejected
 from ..http.base_exchange import BaseExchange
 from ..router import SockJSRouter
@@ -92,7 +93,7 @@ class MemoryExchange(BaseExchange):
         self.receiver = protocol
 
 
-class connect:  # noqa: N801 - used like a function
+class connect(Connector[MemoryClient]):  # noqa: N801 - used like a function
     """Connect a client in memory: ``async with connect(Echo) as client``, or ``client = await connect(Echo)``.
 
     The client is accepted or rejected by the same code as a websocket: the origin policy, the limits on sessions,
@@ -123,6 +124,10 @@ class connect:  # noqa: N801 - used like a function
         TypeError: An argument is of another type.
         ValueError: An argument is unknown or not valid.
     """
+
+    _client_class = MemoryClient
+    _call = "connect(...)"
+    _synchronous = "connect_sync in a plain test method"
 
     @named_arguments
     def __init__(
@@ -186,23 +191,7 @@ class connect:  # noqa: N801 - used like a function
         self._timeout = timeout
         self._wait_for_open = wait_for_open
         self._raise_exceptions = raise_exceptions
-
-    def __await__(self) -> Generator[Any, None, MemoryClient]:
-        return self._connect().__await__()
-
-    # Type checkers find these mistakes themselves.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            is_method = hasattr(MemoryClient, name)
-            hint = ": await connect(...), or use `async with connect(...) as client`" if is_method else ""
-            raise AttributeError(f"'connect' object has no attribute {name!r}{hint}", name=name, obj=self)
-
-        def __enter__(self) -> NoReturn:
-            raise TypeError("use `async with` instead of `with`, or connect_sync in a plain test method")
-
-        def __exit__(self, *exception: object) -> None:
-            """Only for the error above: a ``with`` statement looks up both."""
+        self._warns = True
 
     async def _connect(self) -> MemoryClient:
         router = self._router
@@ -243,10 +232,6 @@ class connect:  # noqa: N801 - used like a function
         if exchange.receiver is None:
             raise ConnectionRejected(*exchange.rejection)
         return exchange.receiver
-
-    async def __aenter__(self) -> MemoryClient:
-        self._client: MemoryClient = await self
-        return self._client
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:

@@ -125,6 +125,10 @@ class SyncMemoryClient:
             self._run(self.client.leave(error))
 
 
+async def _await(connector: connect) -> MemoryClient:
+    return await connector
+
+
 async def _next(messages: Any, end: object) -> object:
     return await anext(messages, end)
 
@@ -149,4 +153,4 @@ def connect_sync(
     loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop if isinstance(io_loop, IOLoop) else io_loop  # type: ignore[attr-defined]
     if loop.is_running():
         raise RuntimeError("connect_sync: the event loop is running; in a coroutine, use `async with connect(...)`")
-    return SyncMemoryClient(loop.run_until_complete(connect(target, **options)._connect()), loop)
+    return SyncMemoryClient(loop.run_until_complete(_await(connect(target, **options))), loop)

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_a_forgotten_await_is_recognised() -> None:
         connector.sent("x")
     with pytest.raises(TypeError, match="use `async with` instead of `with`"), connector:
         pass
+
+
+def test_a_connect_that_is_never_awaited_causes_a_warning() -> None:
+    with pytest.warns(RuntimeWarning, match=r"^connect\(url\) was never awaited: use `async with connect"):
+        connect("http://host/echo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConfigurationError):
+            connect("")
 
 
 @pytest.mark.parametrize("kind", [SockJSClient, sync.SockJSClient])
