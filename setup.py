@@ -26,7 +26,31 @@ OPENTELEMETRY = ["opentelemetry-api>=1.30"]
 # The next major version is excluded: this package uses private members of Tornado.
 TORNADO = ["tornado>=6.5,<7"]
 CLUSTER = ["hiredis>=3.0", "redis>=5.0.8,<9"]
-BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
+MEASURING = ["hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
+# Without the packages that only the tests of fuzzing and of the benchmarks need, of which some have no wheels for the
+# newest versions of CPython.
+TEST_CORE = [
+    *FAST,
+    *CLIENT,
+    *CLUSTER,
+    *METRICS,
+    *OPENTELEMETRY,
+    "h11",
+    "hypothesis",
+    "mypy",
+    "opentelemetry-sdk>=1.30",
+    "pip-audit",
+    "pytest>=9.0",
+    "pytest-asyncio>=1.5",
+    "pytest-cov>=7.0",
+    "pytest-timeout>=2.4",
+    "pytest-xdist>=3.8",
+    "ruff",
+    "selenium",
+    "websockets",
+    "ws4py",
+    "wsproto",
+]
 
 # Built for CPython's stable ABI, which free-threaded builds do not have. Without the extension, Python code is used.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -85,32 +109,16 @@ setup(
     extras_require={
         "fast": FAST,
         "client": CLIENT,
-        "bench": BENCH,
+        "bench": [*FAST, *CLIENT, *MEASURING],
         "metrics": METRICS,
         "opentelemetry": OPENTELEMETRY,
         "cluster": CLUSTER,
+        "test-core": TEST_CORE,
         "test": [
-            *BENCH,
-            *CLUSTER,
-            *METRICS,
-            *OPENTELEMETRY,
+            *TEST_CORE,
+            *MEASURING,
             # There are no wheels for other platforms, and it does not build on all of them.
             'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
-            "h11",
-            "hypothesis",
-            "mypy",
-            "opentelemetry-sdk>=1.30",
-            "pip-audit",
-            "pytest>=9.0",
-            "pytest-asyncio>=1.5",
-            "pytest-cov>=7.0",
-            "pytest-timeout>=2.4",
-            "pytest-xdist>=3.8",
-            "ruff",
-            "selenium",
-            "websockets",
-            "ws4py",
-            "wsproto",
         ],
         "docs": [*CLIENT, *CLUSTER, *METRICS, *OPENTELEMETRY, "furo", "myst-parser", "sphinx", "sphinx-copybutton"],
     },

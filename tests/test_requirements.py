@@ -1,9 +1,12 @@
-"""The versions of Tornado and redis-py that the package allows, and the packages that each `make` target installs."""
+"""The versions of packages that this one allows, and what each `make` target installs on a fresh checkout."""
 
 import ast
 import configparser
 import importlib.metadata
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-ROOT = Path(__file__).resolve().parent.parent
+from programs import ROOT, TIMEOUT
 
 #: The oldest supported version and the first unsupported one of each package.
 BOUNDS = {"tornado": ("6.5.0", "7.0.0"), "redis": ("5.0.8", "9.0.0")}
@@ -99,11 +101,56 @@ def test_the_docs_have_every_package_that_the_documented_modules_import() -> Non
     assert [module for module in imported if not names[module] & pinned("docs")] == []
 
 
-def test_each_target_of_make_has_its_prerequisites() -> None:
-    """A target that runs a program of the virtual environment depends on the stamp file of what it needs."""
-    makefile = (ROOT / "Makefile").read_text()
-    recipes = re.findall(r"(?m)^([a-z-]+):(.*?)(?:##.*)?\n((?:\t.*\n)+)", makefile)
-    assert {"demo", "test", "docs", "lint", "types", "soak", "fuzz", "bench"} <= {name for name, _, _ in recipes}
-    for name, prerequisites, commands in recipes:
-        if re.search(r"\$\(PY\)|\$\(PYTEST\)", commands):
-            assert re.search(r"\$\(VENV\)/\.(demo|docs|release|test)\b", prerequisites), name
+#: The targets that `make help` lists.
+TARGETS = re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text())
+
+
+@pytest.fixture(scope="module")
+def fresh_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that `make` looks at, and none that it makes."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Makefile", "setup.py", "tox.ini", "package.json", "package-lock.json"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("requirements", "scripts", "sockjs_tornado/_c"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
+
+
+def needed(program: str) -> str:
+    """Return the package that a module or a script of the Makefile is from, or that a script of this checkout needs."""
+    local = program.endswith(".py") or "/" in program
+    local = local or any((folder / program / "__main__.py").exists() for folder in (ROOT, ROOT / "tests"))
+    return "sockjs-tornado" if local else canonicalize_name(program)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_of_make_alone_installs_before_what_its_programs_need(target: str, fresh_checkout: Path) -> None:
+    """Here, `make` only prints the commands; CI runs them."""
+    # Those of the `make` that runs this test.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    ended = subprocess.run(
+        ["make", "--dry-run", target],
+        cwd=fresh_checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    installed: set[str] = set()
+    for line in ended.stdout.splitlines():
+        if " -m venv " in line:
+            installed.add("pip")
+        for program in re.findall(r"(?<!--python )\.venv/bin/(?:python (?:-W \w+ )?(?:-m )?)?([\w./-]+)", line):
+            assert needed(program) in installed, line
+            if program == "pip" and "--target" not in line:
+                installed.update(*map(pinned, re.findall(r"-r requirements/(\w+)\.txt", line)))
+                installed.update(["sockjs-tornado"] if line.endswith(" -e .") else [])
+
+
+def test_ci_runs_each_target_of_make_alone_on_a_fresh_checkout() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    (matrix,) = re.findall(r"(?m)^        target:\n((?: {10}- .*\n)+)", workflow)
+    run = re.findall(r"(?m)^ +- ([a-z-]+)", matrix) + re.findall(r"(?m)^ +(?:- run: )?make ([a-z-]+)", workflow)
+    assert set(TARGETS) - set(run) == set()
