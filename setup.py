@@ -40,6 +40,7 @@ TEST_CORE = [
     "mypy",
     "opentelemetry-sdk>=1.30",
     "pip-audit",
+    "pyright",
     "pytest>=9.0",
     "pytest-asyncio>=1.5",
     "pytest-cov>=7.0",
