@@ -196,8 +196,10 @@ docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html 
 
 .PHONY: dist
 dist: dist-system $(VENV)/.release $(NODE_MODULES) ## build a source distribution and a wheel into dist/, and check them
-	rm -rf dist
+	rm -rf dist *.egg-info
 	SOCKJS_TORNADO_REQUIRE_C=1 SOCKJS_TORNADO_REQUIRE_BROWSER_FILES=1 $(PY) -m build --no-isolation --outdir dist .
+	@# Here, importlib.metadata would find this before what is installed, and the next build would read its list of files.
+	rm -rf *.egg-info
 	@$(MAKE) --no-print-directory check-dist
 
 .PHONY: check-dist
