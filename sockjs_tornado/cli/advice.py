@@ -22,6 +22,12 @@ NO_RESPONSE: Final = (
     "has a timeout (HAProxy: `timeout check`)."
 )
 
+#: If the same request gets different responses.
+OTHER_SERVER: Final = (
+    "Requests reach several servers, and not all of them are this service: check the address and the prefix of each "
+    "server in the configuration of the proxy."
+)
+
 #: Advice for the close codes of a session that is closed before it is of use.
 _CLOSE_CODES: Final[Mapping[int, str]] = {
     1002: (

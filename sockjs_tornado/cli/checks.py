@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..client.fallback import decode_info
-from .advice import NO_RESPONSE
+from .advice import NO_RESPONSE, OTHER_SERVER
 from .probe import ABORTED, Prober, Response
 
 #: An origin that no real site has. If it is allowed, all origins are.
@@ -85,13 +85,35 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     if is_rejected:
         advice = "Use --origin to test as one of your own pages."
         findings.append(Finding(Level.NOTE, "origins", "pages of unknown sites are rejected (403)", advice))
-    info = decode_info(first.body)
-    if first.status != 200 or info is None or not _INFO_FIELDS & info.keys():
+        responses = [first]
+    infos = [_decode_own_info(response) for response in responses]
+    info = infos[0] or infos[-1]
+    if info is None:
         return None, [*findings, _explain_bad_info(prober, first)]
+    if None in infos:
+        first, other = responses if infos[0] else reversed(responses)
+        findings.append(_describe_other_server(other, seconds))
     findings.append(_describe_info(info, first))
+    if len(responses) > 1 and None not in infos:
+        findings += _check_caching(responses)
     if not is_rejected:
-        findings += [*_check_caching(responses), _check_cors(first, own_origin or UNKNOWN_ORIGIN)]
+        findings.append(_check_cors(first, own_origin or UNKNOWN_ORIGIN))
     return info, findings
+
+
+def _decode_own_info(response: Response) -> dict[str, Any] | None:
+    """Return the object of a response to ``/info``, or None if it is not that of a service."""
+    info = decode_info(response.body) if response.status == 200 else None
+    return info if info is not None and _INFO_FIELDS & info.keys() else None
+
+
+def _describe_other_server(response: Response, seconds: float) -> Finding:
+    """Return a finding for the worse one of two requests for ``/info``."""
+    if response.status:
+        text, advice = response.describe(f"status {response.status}"), OTHER_SERVER
+    else:
+        text, advice = f"no response in {seconds:g} s", NO_RESPONSE
+    return Finding(Level.BAD, "servers", f"one of two requests for /info got {text}", advice)
 
 
 def _explain_bad_info(prober: Prober, response: Response) -> Finding:

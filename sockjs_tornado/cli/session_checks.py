@@ -30,9 +30,8 @@ async def check_session(prober: Prober, transports: list[Finding], seconds: floa
         return []
     try:
         session = await open_session(prober.url, prober.multi, dataclasses.replace(prober.options, transports=names))
-    except ConnectError:
-        # The other checks say why.
-        return []
+    except ConnectError as error:
+        return [Finding(Level.BAD, "session", error.summary)]
     opened = time.monotonic()
     closed = asyncio.Event()
     session.attach(lambda messages, size: None, closed.set)

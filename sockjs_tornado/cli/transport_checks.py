@@ -18,7 +18,7 @@ from ..client.responses import ONLY_INFO
 from ..client.tunnel import TunnelError
 from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
-from .advice import NO_RESPONSE, explain_close
+from .advice import NO_RESPONSE, OTHER_SERVER, explain_close
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response, describe_response
 
@@ -122,6 +122,11 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         durations.append(elapsed)
         return Finding(Level.GOOD, name, f"open after {milliseconds(elapsed)}")
     if response.status == 404:
+        again = _start_receiving(prober, name, create_session_path())
+        works = await again.wait_for(IS_OPEN[name], seconds)
+        again.abort()
+        if works:
+            return Finding(Level.BAD, name, response.describe("one of two requests got status 404"), OTHER_SERVER)
         return Finding(Level.NOTE, name, "disabled (404)")
     if response.status == 403:
         return Finding(Level.BAD, name, response.describe("rejected (403)"), prober.explain(response))

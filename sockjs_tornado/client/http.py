@@ -4,8 +4,8 @@ import asyncio
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import pycurl
 
@@ -13,7 +13,13 @@ from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
 from .service_url import ServiceURL
-from .session import INVALID_FRAME, ClientSession, frame_too_long
+from .session import INVALID_FRAME, SPLIT_SESSION, ClientSession, frame_too_long
+
+#: What the status of a response to xhr_send says more.
+_SENDING_REASONS: Final[Mapping[int, str]] = {
+    404: f"; {SPLIT_SESSION}",
+    413: ", too large for the server or a proxy",
+}
 
 
 class HttpSession(ClientSession):
@@ -122,8 +128,7 @@ class HttpSession(ClientSession):
         """Return whether a request succeeded; close the session if it failed."""
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if status and status not in expected:
-            is_too_large = status == 413 and request is self._sender
-            reason = f"status {status}" + (", too large for the server or a proxy" if is_too_large else "")
+            reason = f"status {status}" + (_SENDING_REASONS.get(status, "") if request is self._sender else "")
         if self._attempts[request] > 1:
             reason = "the connection was lost"  # libcurl's own message is about the aborted retry
         if reason:

@@ -14,6 +14,9 @@ from .options import Options
 #: Close reason if the server violates the protocol.
 INVALID_FRAME = "the server sent an invalid frame"
 
+#: A possible reason if the server does not know the session, or opens it again.
+SPLIT_SESSION = "perhaps a proxy sends requests of one session to different processes"
+
 
 def frame_too_long(limit: int) -> str:
     """Return the close reason if a frame of the server has more bytes than ``max_message_size``."""
@@ -135,7 +138,7 @@ class ClientSession:
             if self._opened.done():
                 why = "the server sent a second open frame"
                 if self.transport != "websocket":
-                    why += "; perhaps a proxy sends requests of one session to different processes"
+                    why += f"; {SPLIT_SESSION}"
                 self._set_closed(CloseCode.ABNORMAL, why)
             else:
                 self._opened.set_result(None)

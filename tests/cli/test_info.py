@@ -318,6 +318,41 @@ async def test_requests_that_miss_their_session_are_counted(
     assert finding.level is (Level.GOOD if count == 1 else Level.BAD)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_server_of_several_that_is_not_the_service_is_found(probing: Callable[..., Prober], first: int) -> None:
+    """Its status 404 does not say that a transport is disabled."""
+    router = SockJSRouter(Echo, "/echo")
+    applications = [Application(urls, log_function=lambda handler: None) for urls in (router.urls, [])]
+    server = tornado.httpserver.HTTPServer(Alternating(*applications[first:], *applications[:first]))
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    prober = probing(sockets[0].getsockname()[1])
+    info, findings = await check_info(prober, LONG)
+    assert info is not None
+    found = by_subject(findings)
+    transports = by_subject(await check_transports(prober, {"websocket": False}, LONG))
+    await close_router(router)
+    server.stop()
+    await server.close_all_connections()
+    assert found["servers"].level is Level.BAD
+    assert found["servers"].text.startswith("one of two requests for /info got status 404 (Server: TornadoServer/")
+    assert "not all of them are this service" in found["servers"].advice
+    assert found["CORS"].level is Level.GOOD
+    assert "caching" not in found
+    assert "one of two requests got status 404" in str({transports[name].text for name in (*STREAMS, *POLLS)})
+    assert not any("disabled" in transports[name].text for name in (*STREAMS, *POLLS))
+
+
+async def test_one_of_two_requests_for_info_without_a_response_is_found(scripted: Scripted) -> None:
+    for seconds in (0.1, 1, 20):
+        info, findings = await check_info(await scripted(info_reply(1), SILENCE, origin=PAGE), seconds)
+        if info is not None:
+            break
+    (finding,) = [finding for finding in findings if finding.subject == "servers"]
+    assert finding.text == f"one of two requests for /info got no response in {seconds:g} s"
+    assert "check whether a process is stopped" in finding.advice
+
+
 # URLs and proxies.
 
 
@@ -803,9 +838,12 @@ async def test_a_session_that_stays_open_is_well(serve: Serve, probing: Callable
     prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
     opened = [Finding(Level.GOOD, "xhr", "open after 1 ms")]
     assert await check_session(prober, opened, 0.05) == [Finding(Level.GOOD, "session", "open for 0.05 s")]
-    # Clients of this package have no such transport, or the server responds no more.
-    for name, port in ("jsonp", 1), ("xhr", 1):
-        assert await check_session(probing(port), [Finding(Level.GOOD, name, "open after 1 ms")]) == []
+    # Clients of this package have no such transport.
+    assert await check_session(prober, [Finding(Level.GOOD, "jsonp", "open after 1 ms")]) == []
+    # The server responds no more.
+    (finding,) = await check_session(probing(1), opened)
+    assert finding.level is Level.BAD
+    assert finding.text.startswith("cannot connect to http://127.0.0.1:1/echo: /info: ")
 
 
 async def test_the_server_says_why_it_rejects_messages(serve: Serve, probing: Callable[..., Prober]) -> None:
