@@ -93,6 +93,11 @@ class ReconnectingConnection(ABC):
         task, self._task = self._task, None
         await cancel(task)
 
+    def abort(self) -> None:
+        """Close the connection soon, without waiting for anything."""
+        if self._task is not None:
+            self._task.cancel()
+
     def _create_events(self) -> None:
         """Create the events: each belongs to the event loop that uses it first, and this may be another one."""
         self._connected = asyncio.Event()

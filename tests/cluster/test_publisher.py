@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .conftest import StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"
+UNCLOSED = r"^unclosed <sockjs_tornado\.cluster\.async_publisher\.AsyncPublisher "
 
 #: What is logged, once, if a publisher finds no node.
 NOBODY = "No node receives the messages of this publisher: none has subscribed to the namespace "
@@ -247,6 +248,53 @@ def test_the_async_publisher_works_in_one_event_loop_after_another(redis_server:
         position = asyncio.run(publish(number))
         assert position is not None
         assert position.offset == number
+
+
+def test_the_async_publisher_rejects_another_event_loop(redis_server: RedisServer) -> None:
+    publisher = AsyncPublisher(redis_server.url)
+
+    async def use_elsewhere() -> None:
+        def run(call: Callable[[], Awaitable[object]]) -> None:
+            async def wait() -> None:
+                await call()
+
+            with pytest.raises(RuntimeError, match="must be used in the event loop in which it was started; from ano"):
+                asyncio.run(wait())
+
+        await publisher.start()
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: publisher.publish(ROOM, "x"),
+            lambda: publisher.publish_many([ROOM], "x"),
+            lambda: publisher.presence(ROOM),
+            publisher.select(tag="x").disconnect,
+            publisher.close,
+        )
+        for call in calls:
+            await asyncio.to_thread(run, call)
+
+    asyncio.run(use_elsewhere())
+    # The other event loop may also have ended.
+    with pytest.raises(RuntimeError, match="must be used in the event loop in which it was started"):
+        asyncio.run(publisher.publish(ROOM, "x"))
+
+    async def start_again() -> None:
+        async with publisher:
+            assert await publisher.presence(ROOM) == {}
+
+    asyncio.run(start_again())
+
+
+async def test_an_async_publisher_that_is_dropped_closes_its_connection(redis_server: RedisServer) -> None:
+    publisher = AsyncPublisher(redis_server.url, client_name="dropped")
+    await publisher.start()
+
+    def is_connected() -> bool:
+        return b"name=dropped " in redis_server.command("CLIENT", "LIST")
+
+    assert is_connected()
+    with pytest.warns(ResourceWarning, match=UNCLOSED):
+        del publisher
+    await until(lambda: not is_connected())
 
 
 @without_nodes
