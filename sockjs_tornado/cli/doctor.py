@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     add_client_arguments(parser)
     parser.add_argument(
-        "--timeout", type=float, default=5, metavar="SECONDS", help="timeout for each response (default 5)"
+        "--timeout",
+        type=float,
+        default=5,
+        metavar="SECONDS",
+        help="timeout for each response (default 5); all transports are checked at the same time",
     )
     wait = "seconds to wait for a heartbeat, to check whether proxies close idle connections; 60 is usual (default 0)"
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help=wait)
@@ -55,7 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(end="", flush=True)
     except BrokenPipeError:
         discard_output()
-    return 1 if any(finding.level is Level.BAD for finding in findings) else 0
+    return 1 if _is_bad(findings) else 0
+
+
+def _is_bad(findings: list[Finding]) -> bool:
+    return any(finding.level is Level.BAD for finding in findings)
 
 
 async def _run_checks(service: ServiceURL, options: Options, arguments: argparse.Namespace) -> list[Finding]:
@@ -73,12 +81,17 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
             failures = check_any_works(transports)
             findings += [*failures, *transports]
             if not failures:
-                async with asyncio.TaskGroup() as group:
-                    watching = group.create_task(check_session(prober, transports))
-                    findings += await check_iframe(prober, arguments.timeout)
-                    findings += await check_stickiness(prober, arguments.timeout)
-                    findings += await check_message_size(prober, arguments.timeout)
-                findings += watching.result()
+                has_streams = any(finding[:2] == (Level.GOOD, "xhr_streaming") for finding in transports)
+                iframe, sending, session = await asyncio.gather(
+                    check_iframe(prober, arguments.timeout),
+                    check_stickiness(prober, arguments.timeout, has_streams=has_streams),
+                    check_session(prober, transports),
+                )
+                # Afterwards, since its requests may use the whole bandwidth.
+                size = (
+                    await check_message_size(prober, arguments.timeout) if has_streams and not _is_bad(sending) else []
+                )
+                findings += [*iframe, *sending, *size, *session]
             if arguments.wait:
                 findings += await check_idle_timeouts(prober, arguments.wait)
         return findings

@@ -42,10 +42,16 @@ class _NotOpenedError(Exception):
         self.response = response
 
 
-async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
-    """Open polling sessions, and send empty requests to them on one new connection after another."""
+async def check_stickiness(prober: Prober, seconds: float, *, has_streams: bool = True) -> list[Finding]:
+    """Open polling sessions, and send empty requests to them on one new connection after another.
+
+    Args:
+        prober: Sends the requests.
+        seconds: The timeout for each response.
+        has_streams: Whether xhr_streaming seems to work.
+    """
     try:
-        return await _check_sending(prober, seconds)
+        return await _check_sending(prober, seconds, has_streams)
     except _NotOpenedError as error:
         response = error.response
         if response.status == 404:
@@ -58,8 +64,8 @@ async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
         return [Finding(Level.BAD, "sending", f"no session could be opened to send messages: {text}", advice)]
 
 
-async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
-    responses = await _send_to_sessions(prober.without_cookies, seconds)
+async def _check_sending(prober: Prober, seconds: float, has_streams: bool) -> list[Finding]:
+    responses = await _send_to_sessions(prober.without_cookies, seconds, has_streams)
     statuses = [response.status for response in responses]
     failed = {response.status: response for response in responses if response.status not in (*_ACCEPTED, 404)}
     if failed:
@@ -73,13 +79,14 @@ async def _check_sending(prober: Prober, seconds: float) -> list[Finding]:
     if 404 not in statuses:
         return [Finding(Level.GOOD, "stickiness", text)]
     with_cookies = prober.without_cookies()
-    if all(response.status != 404 for response in await _send_to_sessions(lambda: with_cookies, seconds)):
+    responses = await _send_to_sessions(lambda: with_cookies, seconds, has_streams)
+    if all(response.status != 404 for response in responses):
         advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
         return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
     return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
 
 
-async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float) -> list[Response]:
+async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float, has_streams: bool) -> list[Response]:
     """Return the responses to requests to several sessions.
 
     No request but the first one may open a session: a poll that reached another process would open a second session
@@ -91,7 +98,6 @@ async def _send_to_sessions(create_prober: Callable[[], Prober], seconds: float)
         _NotOpenedError: A session cannot be opened.
     """
     responses = []
-    has_streams = True
     for _ in range(_SESSIONS):
         session = create_session_path()
         stream = create_prober().start(f"{session}/xhr_streaming", b"") if has_streams else None

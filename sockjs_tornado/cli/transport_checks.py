@@ -70,14 +70,13 @@ IS_OPEN: Final[dict[str, Callable[[bytes], bool]]] = {
 
 
 async def check_transports(prober: Prober, info: dict[str, Any], seconds: float) -> list[Finding]:
-    """Open a session over each transport, one after another."""
+    """Open a session over each transport, all at the same time: if none responds, that takes as long as one."""
     polls: list[float] = []
     streams: list[float] = []
-    findings = [await _check_websocket(prober, info, seconds)]
-    findings += [
-        await _check_http_transport(prober, name, seconds, streams if _HTTP[name].streaming else polls)
-        for name in IS_OPEN
-    ]
+    checks = (
+        _check_http_transport(prober, name, seconds, streams if _HTTP[name].streaming else polls) for name in IS_OPEN
+    )
+    findings = list(await asyncio.gather(_check_websocket(prober, info, seconds), *checks))
     if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
         delay = milliseconds(min(streams) - min(polls))
         text = f"streams open {delay} later than polls: small packets are delayed"

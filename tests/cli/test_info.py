@@ -1,5 +1,6 @@
 """``python -m sockjs_tornado info``: the findings about servers and proxies whose responses the test defines."""
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -82,18 +83,22 @@ async def probing() -> AsyncIterator[Callable[..., Prober]]:
 async def scripted(probing: Callable[..., Prober]) -> AsyncIterator[Scripted]:
     """Return a function that starts a server and returns a prober for it: ``prober = await scripted(reply(404))``.
 
-    If there are several replies, each is for one request; the last one is for all further requests, too.
+    If there are several replies, each is for one request; the last one is for all further requests, too. Keyword
+    ``websocket`` is the reply to requests for a websocket, instead of these.
     """
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*replies: Reply, **options: Any) -> Prober:
+        async def start(*replies: Reply, websocket: Reply | None = None, **options: Any) -> Prober:
             left = list(replies)
 
             async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 stack.callback(writer.transport.abort)
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    await reader.readuntil(b"\r\n\r\n")
-                    data, is_open = left.pop(0) if len(left) > 1 else left[0]
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    if websocket is not None and b"Upgrade: websocket" in head:
+                        data, is_open = websocket
+                    else:
+                        data, is_open = left.pop(0) if len(left) > 1 else left[0]
                     writer.write(data)
                     if not is_open:
                         writer.close()
@@ -587,6 +592,51 @@ async def test_no_response_of_a_transport_is_found(scripted: Scripted) -> None:
     assert "a process is stopped" in findings["xhr"].advice
 
 
+async def test_all_transports_are_checked_at_the_same_time(probing: Callable[..., Prober]) -> None:
+    """If none responds, that takes as long as one timeout: each of these requests waits for all the others."""
+    arrived: set[str] = set()
+    all_arrived = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        arrived.add(re.split(rb"[ ?]", head)[1].decode().rpartition("/")[2])
+        if len(arrived) == 1 + len(STREAMS) + len(POLLS):
+            all_arrived.set()
+        await all_arrived.wait()
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        prober = probing(server.sockets[0].getsockname()[1])
+        findings = by_subject(await within(check_transports(prober, {}, LONG)))
+    assert arrived == {"websocket", *STREAMS, *POLLS} == set(findings)
+    assert {finding.level for finding in findings.values()} == {Level.BAD}
+    assert findings["xhr"].text.startswith("failed after ")
+
+
+async def test_no_check_waits_for_a_stream_that_did_not_open_before() -> None:
+    asked: list[str] = []
+
+    class Silent(RequestHandler):
+        async def prepare(self) -> None:
+            asked.append(self.request.path.rpartition("/")[2])
+            await asyncio.get_running_loop().create_future()
+
+    router = SockJSRouter(Echo, "/echo")
+    application = Application(
+        [(f"/echo/.*/({'|'.join(STREAMS)})", Silent), *router.urls], log_function=lambda handler: None
+    )
+    http = tornado.httpserver.HTTPServer(application)
+    sockets = bind_sockets(0, "127.0.0.1")
+    http.add_sockets(sockets)
+    connector = connect(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/echo")
+    arguments = argparse.Namespace(timeout=1, wait=0)
+    findings = await doctor._run_checks(connector.service, connector.options, arguments)
+    http.stop()
+    await http.close_all_connections()
+    await close_router(router)
+    assert sorted(asked) == sorted(STREAMS), findings
+
+
 async def test_buffered_and_compressed_streams_are_found(scripted: Scripted) -> None:
     prober = await scripted(reply(200, body="h" * 2048 + "\n", is_open=True))
     # On a busy machine, the headers may take longer than a short time.
@@ -669,7 +719,7 @@ async def test_the_advice_of_all_transports_is_that_if_none_works(scripted: Scri
     rejected = reply(503, "Content-Length: 17", body="Try again later.\n")
     full = await check_transports(await scripted(rejected), {}, LONG)
     assert "its Redis is unavailable" in check_any_works(full)[0].advice
-    lost = await check_transports(await scripted(reply(404), reply(405)), {}, LONG)
+    lost = await check_transports(await scripted(reply(405), websocket=reply(404)), {}, LONG)
     assert "forwards all paths below the prefix" in check_any_works(lost)[0].advice
 
 

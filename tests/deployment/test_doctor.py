@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
         {"stickiness": "reach different processes"},
     ),
     "impatience": (
-        (("proxy_read_timeout 60s;", "proxy_read_timeout 1s;"),),
+        (("proxy_read_timeout 60s;", "proxy_read_timeout 3s;"),),
         {f"{name}, idle": "closes idle connections too early" for name in LASTING},
     ),
 }
@@ -151,7 +151,7 @@ async def test_errors_in_the_configuration_of_nginx_are_reported(
 
 
 async def test_haproxy_without_patience_is_seen_through(two_nodes: list[Node], tmp_path: Path) -> None:
-    changes = [("timeout server 60s", "timeout server 1s"), ("timeout tunnel 60s", "timeout tunnel 1s")]
+    changes = [("timeout server 60s", "timeout server 3s"), ("timeout tunnel 60s", "timeout tunnel 3s")]
     with proxy("haproxy", "path", two_nodes, tmp_path, changes=changes) as port:
         code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--wait", "20")
     assert code == 1
