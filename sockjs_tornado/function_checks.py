@@ -78,18 +78,24 @@ def check_json_encoder(name: str, encode: Callable[[Any], Any]) -> None:
         ) from None
 
 
+def is_of_package(kind: type) -> bool:
+    """Return whether a class is this package's, not the application's."""
+    return kind.__module__.startswith(_PACKAGE)
+
+
 def is_unused_method(kind: type, name: str) -> bool:
     """Return whether an application's class has a method that none of its other methods seems to use."""
+    return inspect.isfunction(inspect.getattr_static(kind, name, None)) and is_unused(kind, name)
+
+
+def is_unused(kind: type, name: str) -> bool:
+    """Return whether an application's class has an attribute that none of its methods of other names seems to use."""
     owner = next((base for base in kind.__mro__ if name in vars(base)), object)
-    if not inspect.isfunction(vars(owner).get(name)) or owner.__module__.startswith(_PACKAGE):
+    if owner is object or is_of_package(owner):
         return False
     # The method itself may call that of the base class.
     members = [
-        member
-        for base in kind.__mro__
-        if not base.__module__.startswith(_PACKAGE)
-        for key, member in vars(base).items()
-        if key != name
+        member for base in kind.__mro__ if not is_of_package(base) for key, member in vars(base).items() if key != name
     ]
     # Those of properties, class methods and static methods, and of decorated methods, which have the decorator's code.
     members += [getattr(member, part, None) for member in members for part in ("fget", "fset", "__func__", "func")]

@@ -48,7 +48,7 @@ class Messaging:
             )
         prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         if receivers:
-            receivers[0].session._check_thread("loop.call_soon_threadsafe(router.broadcast, clients, message)")
+            receivers[0].session._check_thread("router.io_loop.add_callback(router.broadcast, clients, message)")
         for client in receivers:
             client.session._send_prepared(prepared)
 

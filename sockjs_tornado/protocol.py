@@ -156,6 +156,7 @@ def quote(text: str) -> str:
 # A publisher has no settings.
 _ENCODE_HINT = "a router's setting json_encode can encode other types; JSONValue(text) is JSON that is encoded already"
 _AWAIT_HINT = "await it, and send the result"
+_BYTES_HINT = "encode them as text, for example as base64"
 
 
 def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | None = None) -> str | JSONValue:
@@ -182,9 +183,13 @@ def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | 
             raise TypeError(f"{error}; {hint}") from None
         except ValueError as error:
             raise ValueError(f"message: {error}") from None
+    hint = _AWAIT_HINT if iscoroutine(message) else _ENCODE_HINT
+    if isinstance(message, bytes | bytearray | memoryview):
+        # With json_encode, it would be the same.
+        hint = _BYTES_HINT
     raise TypeError(
         "a message must be str, dict, list, tuple or JSONValue (bytes only in send() on a raw websocket), "
-        f"not {type(message).__name__}; {_AWAIT_HINT if iscoroutine(message) else _ENCODE_HINT}"
+        f"not {type(message).__name__}; {hint}"
     )
 
 
@@ -201,7 +206,7 @@ def encode_outgoing(
     """
     if isinstance(message, bytes | bytearray | memoryview):
         if not accepts_bytes:
-            raise TypeError("bytes can be sent only on a raw websocket; encode them as text, for example as base64")
+            raise TypeError(f"bytes can be sent only on a raw websocket; {_BYTES_HINT}")
         return bytes(message)
     encoded = encode_message(message, json_encode)
     return str(encoded).encode() if binary and accepts_bytes else encoded

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop
 
 from .connection import SockJSConnection
@@ -21,7 +22,7 @@ from .observe.stats import Stats
 from .overridable import overridable
 from .protocol import CloseCode, check_session_close
 from .server.adoption import Adopters
-from .session.connection_checks import check_connection_class
+from .session.connection_checks import check_connection_class, warn_about_attributes
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
 from .session.lag_probe import LagProbe
@@ -53,7 +54,7 @@ class SockJSRouter(Messaging):
         application = tornado.web.Application(router.urls)
 
     A router belongs to the event loop that serves its first request, and must be used from that loop's thread. From
-    another thread, call ``loop.call_soon_threadsafe(router.publish, room, message)``, for example.
+    another thread, call ``router.io_loop.add_callback(router.publish, room, message)``, for example.
 
     Args:
         connection: A subclass of SockJSConnection, or any callable that returns a connection for a session.
@@ -98,7 +99,11 @@ class SockJSRouter(Messaging):
         **settings: Any,
     ) -> None:
         given: object = connection
-        if isinstance(given, SockJSRouter) or not callable(given):
+        if isinstance(given, HTTPServerRequest):
+            # Tornado calls what is neither a handler nor a router.
+            raise TypeError(f"{type(self).__name__} is not a request handler: create a router, and {_HINT}")
+        # An application is callable.
+        if isinstance(given, SockJSRouter | HTTPServerConnectionDelegate) or not callable(given):
             raise ConfigurationError(
                 "connection: expected a subclass of SockJSConnection, or a callable that returns a connection for a "
                 f"session, got {connection!r} ({type(connection).__name__})"
@@ -107,6 +112,7 @@ class SockJSRouter(Messaging):
         self.settings = merge_settings(user_settings, settings, ("io_loop", "session_kls", "cluster"))
         self._own_settings = own_settings(user_settings, settings)
         warn_about_values(self.settings)
+        warn_about_attributes(connection, self.settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):
@@ -297,7 +303,7 @@ class SockJSRouter(Messaging):
             ValueError: If the code is not within 0-65535, or ``seconds`` is not a number, 0 or more. Then nothing is
                 closed.
             RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
-                there, call ``asyncio.run_coroutine_threadsafe(router.drain(), loop)``.
+                there, call ``asyncio.run_coroutine_threadsafe(router.drain(), router.io_loop.asyncio_loop)``.
         """
         check_session_close(code, reason)
         check_seconds("seconds", seconds)
@@ -321,7 +327,7 @@ class SockJSRouter(Messaging):
             TypeError: If the code is not an ``int`` or the reason is not a ``str``. Then nothing is closed.
             ValueError: If the code is not within 0-65535. Then nothing is closed.
             RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
-                there, call ``asyncio.run_coroutine_threadsafe(router.close(), loop)``.
+                there, call ``asyncio.run_coroutine_threadsafe(router.close(), router.io_loop.asyncio_loop)``.
         """
         check_session_close(code, reason)
         await self._end(code, reason)

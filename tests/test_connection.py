@@ -219,6 +219,15 @@ def test_nothing_else_can_be_sent(message: Any) -> None:
             session.connection.send(message)
 
 
+@pytest.mark.parametrize("message", [b"x", bytearray(b"x"), memoryview(b"x")])
+def test_json_encode_is_no_advice_for_bytes(message: Any) -> None:
+    for json_encode in (None, str):
+        with pytest.raises(
+            TypeError, match=r", not (bytes|bytearray|memoryview); encode them as text, for example as b"
+        ):
+            encode_message(message, json_encode)
+
+
 def test_a_coroutine_must_be_awaited_before_its_result_is_sent() -> None:
     async def presence() -> dict[str, str]:
         return {}

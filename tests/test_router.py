@@ -496,16 +496,22 @@ async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, joi
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
     with pytest.raises(
-        RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.broadcast, clients, message\)$"
+        RuntimeError, match=r"a router .* router.io_loop.add_callback\(router.broadcast, clients, message\)$"
     ):
         await asyncio.to_thread(router.broadcast, router.connections, "x")
     router.connections[0].join("lobby")
     router.connections[0].tag("user:42")
-    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.select\(...\).send, ...\)$"):
+    with pytest.raises(
+        RuntimeError, match=r"a router .* router.io_loop.add_callback\(router.select\(...\).send, ...\)$"
+    ):
         await asyncio.to_thread(router.select(tag="user:42").send, "x")
-    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
+    with pytest.raises(
+        RuntimeError, match=r"a router .* router.io_loop.add_callback\(router.publish, room, message\)$"
+    ):
         await asyncio.to_thread(router.publish, "lobby", "x")
-    with pytest.raises(RuntimeError, match=r"a router .* loop.call_soon_threadsafe\(router.publish, room, message\)$"):
+    with pytest.raises(
+        RuntimeError, match=r"a router .* router.io_loop.add_callback\(router.publish, room, message\)$"
+    ):
         await asyncio.to_thread(router.publish, "a room without members", "x")
     router.broadcast(router.connections, "y")
     assert await peer.frame() == 'a["y"]'
@@ -516,7 +522,9 @@ async def test_a_router_is_not_ended_in_another_thread(serve: Serve, join: Join,
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
-    with pytest.raises(RuntimeError, match=rf"asyncio.run_coroutine_threadsafe\(router.{end.__name__}\(\), loop\)$"):
+    with pytest.raises(
+        RuntimeError, match=rf"asyncio.run_coroutine_threadsafe\(router.{end.__name__}\(\), router.io_loop.asyncio_l"
+    ):
         await asyncio.to_thread(lambda: asyncio.run(end(router)))
     assert not router.draining
     await peer.send("x")
@@ -885,13 +893,16 @@ def test_a_router_is_shown_with_its_prefix_and_connection() -> None:
 
 async def test_what_is_not_a_request_handler_says_so(logged: LogWatch) -> None:
     router: Any = SockJSRouter(Echo, "/echo")
-    application = Application([("/router", router), ("/class", Echo)], log_function=lambda handler: None)
+    application = Application(
+        [("/router", router), ("/class", Echo), ("/kind", SockJSRouter)], log_function=lambda handler: None
+    )
     server = HTTPServer(application)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     try:
         for path, message in (
             ("/router", "a SockJSRouter is not a request handler: pass its URLs"),
+            ("/kind", "SockJSRouter is not a request handler: create a router, and pass its URLs"),
             ("/class", 'Echo is not a request handler: create SockJSRouter(Echo, "/prefix"), and pass its URLs'),
         ):
             reader, writer = await asyncio.open_connection("127.0.0.1", sockets[0].getsockname()[1])

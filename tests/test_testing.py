@@ -243,8 +243,14 @@ def test_wrong_arguments_are_reported_at_once() -> None:
         connect(url)
     with pytest.raises(ValueError, match="transport: expected 'websocket' or 'rawwebsocket', got 'xhr'"):
         connect(Echo, transport="xhr")
-    with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, got '/b'"):
+    with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, and no more, got '/b'$"):
         connect(SockJSRouter(Echo, "/a+"), path="/b")
+    for path, hint in (("/a?b=c", r"pass the query as arguments=\{"), ("/a/", "the transport adds what follows it$")):
+        with pytest.raises(ValueError, match=f"got '{re.escape(path)}'; {hint}"):
+            connect(SockJSRouter(Echo, "/a"), path=path)
+    application: Any = tornado.web.Application()
+    with pytest.raises(ValueError, match=r"^connection: expected a subclass of SockJSConnection, .* got <torn"):
+        connect(application)
     wrong: Any
     for name, wrong, text in (
         ("path", 5, "path: expected a str, got 5 (int)"),

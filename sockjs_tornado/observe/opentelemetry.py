@@ -31,6 +31,7 @@ the exporter, or runs under ``opentelemetry-instrument``.
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from copy import copy
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -132,7 +133,7 @@ def _traced(base: type[Session], tracer: _Tracer) -> type[Session]:
                     context, kind = None, trace.SpanKind.INTERNAL
                     attributes["sockjs.channel"] = self.channel
                 else:
-                    context, kind = tracer.call(propagate.extract, info.headers), trace.SpanKind.SERVER
+                    context, kind = tracer.call(propagate.extract, copy(info.headers)), trace.SpanKind.SERVER
                 self._span = tracer.start(f"{name} session", context, kind=kind, attributes=attributes)
                 context = trace.set_span_in_context(self._span)
                 self._callbacks.connection = _TracedConnection(self.conn, tracer, context, name)

@@ -1,13 +1,16 @@
 """Checks for mistakes in the application's connection class that would otherwise do nothing, or fail much later."""
 
+import dataclasses
 import difflib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
-from ..function_checks import accepts, is_unused_method, parameters_of
+from ..function_checks import accepts, is_of_package, is_unused, is_unused_method, parameters_of
 from ..protocol import JSONValue
+from ..settings import Settings
 from ..validation import warn_application
 
 #: The callbacks of a connection, each with its parameters.
@@ -67,6 +70,10 @@ _NO_CALLBACKS = {
     "get_compression_options": "the setting websocket_compression enables compression",
     "on_ping": "pings are answered without it",
     "on_pong": "the settings websocket_ping_interval and websocket_ping_timeout close a connection without pongs",
+    "get_current_user": "on_open(self, info) gets the request, and rejects a client by returning False",
+    "initialize": "__init__(self, session) is called for each client",
+    "prepare": "on_open(self, info) gets the request, and rejects a client by returning False",
+    "open": "define on_open(self, info), or use sockjs_tornado.migrate.WebsocketHandler, which has open()",
 }
 
 #: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
@@ -121,8 +128,17 @@ def check_connection_class(kind: object) -> None:
             "returns"
         )
     if issubclass(kind, SockJSConnection):
+        for name in {**_CALLBACKS, **_PLAIN}:
+            first, *others = (base for base in kind.__mro__ if name in vars(base))
+            hidden = [base.__name__ for base in others if not is_of_package(base)]
+            if hidden and is_of_package(first):
+                warn_application(
+                    f"{hidden[0]}.{name} is never called, since {first.__name__}, which comes first, has {name}, too: "
+                    f"write class {kind.__name__}({hidden[0]}, {kind.__bases__[0].__name__})"
+                )
+        has_on_open = kind.on_open is not SockJSConnection.on_open
         for name, instead in _NO_CALLBACKS.items():
-            if is_unused_method(kind, name):
+            if is_unused_method(kind, name) and not (name == "open" and has_on_open):
                 warn_application(f"{kind.__name__}.{name} is never called by SockJS: {instead}")
         for name, meant in _misspelt_callbacks(kind):
             warn_application(
@@ -166,8 +182,30 @@ def _squeeze(name: str) -> str:
     return name if name.startswith("_") else name.replace("_", "").lower()
 
 
-def check_connection(connection: Any) -> None:
-    """Raise ConfigurationError if an object that was created for a session is no connection."""
+def warn_about_attributes(kind: object, settings: Settings) -> None:
+    """Warn of attributes of a connection class that were probably meant as settings of its router."""
+    if not isinstance(kind, type) or not issubclass(kind, SockJSConnection):
+        return
+    for field in dataclasses.fields(settings):
+        name = field.name
+        value = getattr(kind, name, None)
+        # It may be the application's own, or where it keeps what it gives to the router.
+        is_given = settings[name] != field.default
+        if value is not None and field.metadata["check"](value) and not is_given and is_unused(kind, name):
+            warn_application(
+                f"{kind.__name__}.{name} has no effect: settings are arguments of the router, "
+                f"SockJSRouter({kind.__name__}, prefix, {name}=...)"
+            )
+
+
+def create_connection(create: Callable[[Any], Any], session: object) -> Any:
+    """Return the connection for a session, or raise ConfigurationError if what an application creates is none."""
+    try:
+        connection = create(session)
+    except AttributeError as error:
+        if error.name == "session" and isinstance(error.obj, SockJSConnection):
+            error.add_note(f"{type(error.obj).__name__}.__init__ must call super().__init__(session) first")
+        raise
     if isinstance(connection, SockJSConnection):
         if not hasattr(connection, "session"):
             raise ConfigurationError(f"{type(connection).__name__}.__init__ must call super().__init__(session)")
@@ -175,6 +213,7 @@ def check_connection(connection: Any) -> None:
         raise ConfigurationError(
             f"connection: expected a SockJSConnection for the session, got {connection!r} ({type(connection).__name__})"
         )
+    return connection
 
 
 def is_generator(result: object) -> bool:

@@ -60,15 +60,32 @@ _LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
 
 
 class Headers(Mapping[str, str]):
-    """Header fields, looked up by case-insensitive name."""
+    """Header fields, looked up by case-insensitive name.
 
-    __slots__ = ("_fields",)
+    If a session never keeps a field that is looked up, that is logged once.
 
-    def __init__(self, fields: Mapping[str, str]) -> None:
+    Args:
+        fields: The fields.
+        router: The router that serves the request, if any. A copy does not have it.
+    """
+
+    __slots__ = ("_fields", "_router")
+
+    def __init__(self, fields: Mapping[str, str], router: Any = None) -> None:
         self._fields = {_LOWER.get(name) or name.lower(): value for name, value in fields.items()}
+        self._router = router
 
     def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower()]
+        lower = name.lower()
+        try:
+            return self._fields[lower]
+        except KeyError:
+            if self._router is not None:
+                _report_missing(self._router, lower)
+            raise
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -78,6 +95,32 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._fields!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._fields,)
+
+
+def _report_missing(router: Any, name: str) -> None:
+    """Log that a field is never kept, with the settings of a router."""
+    if name in _ALWAYS_KEPT or (name.startswith(_FORWARDED) and name not in _CREDENTIALS):
+        return
+    if name == "cookie":
+        reason = "use info.cookies"
+    elif name in _CREDENTIALS:
+        if router.settings.restricts_origins:
+            return
+        reason = (
+            "since a page of any site could open a session in the name of its visitor: set allowed_origins to the "
+            "origins of your pages, such as ['https://example.com']"
+        )
+    elif any(fnmatchcase(name, pattern) for pattern in router.settings.trusted_headers):
+        return
+    else:
+        reason = "since any client could send it: if your proxy sets or removes it, add it to trusted_headers"
+    # An application might look up any name: there must not be a kind for each.
+    kind = "missing_header", crc32(name.encode("utf-8", "replace")) % 256
+    message = "info.headers never has the field %s, %s"
+    router.container.log.write_once(logger, logging.WARNING, kind, message, f"{name!a:.100}", reason)
 
 
 class _Attributes:
@@ -152,7 +195,7 @@ class ConnectionInfo(_Attributes):
         self.transport = transport
         self.subprotocol: str | None = None
         # Most applications do not read them.
-        self._headers = headers if callable(headers) else Headers(headers)
+        self._headers = headers if callable(headers) else Headers(headers, router)
         # If they are None, the router withholds them, and warns of it once, if the application reads them.
         self._cookies = cookies
         # The router that serves the request, if any; not that of a copy.
@@ -167,7 +210,7 @@ class ConnectionInfo(_Attributes):
         """The selected header fields."""
         headers = self._headers
         if not isinstance(headers, Headers):
-            headers = self._headers = Headers(headers())
+            headers = self._headers = Headers(headers(), self._router)
         return headers
 
     @overridable
@@ -227,34 +270,7 @@ class ConnectionInfo(_Attributes):
 
         If a session never keeps this field, that is logged once.
         """
-        value = self.headers.get(name)
-        if value is None:
-            self._report_missing(name.lower())
-            return default
-        return value
-
-    def _report_missing(self, name: str) -> None:
-        """Log that a field is never kept, with these settings."""
-        router = self._router
-        if router is None or name in _ALWAYS_KEPT or (name.startswith(_FORWARDED) and name not in _CREDENTIALS):
-            return
-        if name == "cookie":
-            reason = "use info.cookies"
-        elif name in _CREDENTIALS:
-            if router.settings.restricts_origins:
-                return
-            reason = (
-                "since a page of any site could open a session in the name of its visitor: set allowed_origins to the "
-                "origins of your pages, such as ['https://example.com']"
-            )
-        elif any(fnmatchcase(name, pattern) for pattern in router.settings.trusted_headers):
-            return
-        else:
-            reason = "since any client could send it: if your proxy sets or removes it, add it to trusted_headers"
-        # An application might look up any name: there must not be a kind for each.
-        kind = "missing_header", crc32(name.encode("utf-8", "replace")) % 256
-        message = "info.get_header(%s) always returns the default, %s"
-        router.container.log.write_once(logger, logging.WARNING, kind, message, f"{name!a:.100}", reason)
+        return self.headers.get(name, default)
 
     def get_cookie(self, name: str, default: str | None = None) -> str | None:
         """Return the value of a cookie, or ``default``."""

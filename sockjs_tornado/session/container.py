@@ -284,7 +284,7 @@ class SessionContainer:
     def _check_thread(self, method: str) -> None:
         """Raise RuntimeError if there are sessions and this is not the thread of their event loop."""
         for session in self._all:
-            session._check_thread(f"asyncio.run_coroutine_threadsafe(router.{method}(), loop)")
+            session._check_thread(f"asyncio.run_coroutine_threadsafe(router.{method}(), router.io_loop.asyncio_loop)")
             return
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:

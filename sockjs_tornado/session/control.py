@@ -10,7 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from ..protocol import CloseCode, JSONValue, PreparedMessage, check_session_close, encode_message
 from ..validation import safe_repr
@@ -156,6 +156,15 @@ class Selection(Generic[_R]):
                 stacklevel=2,
             )
 
+    if not TYPE_CHECKING:
+
+        def __bool__(self) -> NoReturn:
+            self._is_used = True
+            raise TypeError(
+                f"{self!r} is neither true nor false, since it holds no connections: to find out who is connected, use "
+                "a room with a presence, and presence_count(room)"
+            )
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target.kind}={self._target.name!r}>"
 
@@ -287,7 +296,7 @@ def execute(rooms: Rooms, command: Command, exclude: "Iterable[Session]" = ()) -
     excluded = set(exclude)
     sessions = [session for session in find(rooms, command.target) if session not in excluded]
     for session in sessions:
-        session._check_thread(f"loop.call_soon_threadsafe(router.select(...).{command.action}, ...)")
+        session._check_thread(f"router.io_loop.add_callback(router.select(...).{command.action}, ...)")
         break
     match command.action:
         case "disconnect":

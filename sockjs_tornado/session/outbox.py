@@ -123,7 +123,7 @@ class Outbox(SessionCore):
             raise RuntimeError(
                 "a connection must be used from its event loop's thread; "
                 f"from another thread call {self._threadsafe_send()}, "
-                "and other methods with loop.call_soon_threadsafe(method)"
+                "and other methods with connection.router.io_loop.add_callback(method)"
             )
 
     def _threadsafe_send(self) -> str:

@@ -237,7 +237,7 @@ class Rooms:
         members = self.members(room)
         # A room without members does not hide the mistake.
         for session in members or self._names:
-            session._check_thread("loop.call_soon_threadsafe(router.publish, room, message)")
+            session._check_thread("router.io_loop.add_callback(router.publish, room, message)")
             break
         if members:
             excluded = set(exclude)

@@ -12,7 +12,7 @@ from ..exceptions import SessionStateError
 from ..observe import trace
 from ..protocol import HEARTBEAT, OPEN, CloseCode, check_session_close
 from .callbacks import Callbacks
-from .connection_checks import check_connection
+from .connection_checks import create_connection
 from .connection_info import ConnectionInfo
 from .inbox import Inbox
 from .legacy import LegacySession
@@ -117,10 +117,9 @@ class Session(Inbox, LegacySession):
         self.due = self._container.now() + self._settings.disconnect_delay
         self.opened_at = 0.0
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
+        # While it is created.
         self.conn = None
-        created = connection(self)
-        check_connection(created)
-        self.conn = self._callbacks.connection = created
+        self.conn = self._callbacks.connection = create_connection(connection, self)
         self._container.schedule(self)
 
     def __repr__(self) -> str:
@@ -202,7 +201,7 @@ class Session(Inbox, LegacySession):
         sends = getattr(type(self.conn), "send", None), type(self).send_message
         if sends == (SockJSConnection.send, Session.send_message):
             return super()._threadsafe_send()
-        return "loop.call_soon_threadsafe(connection.send, message)"
+        return "connection.router.io_loop.add_callback(connection.send, message)"
 
     def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from inspect import iscoroutinefunction
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,15 +39,21 @@ def report_slow_callback(session: "Session", name: str, seconds: float) -> None:
     stats.recent_slow.append((now - seconds / 2, own))
     stats.record_slow_callback(own)
     kind = type(session.conn)
+    advice = "use `async def`, and there `await asyncio.to_thread(...)` for blocking calls"
+    if iscoroutinefunction(getattr(kind, name, None)):
+        advice = (
+            "use `await asyncio.to_thread(...)` for blocking calls, and `await asyncio.sleep(0)` in a long loop, since "
+            "`await` of a message that can be sent at once does not wait"
+        )
     session._container.log.write(
         logger,
         logging.WARNING,
         ("slow", kind, name),
-        "%s.%s blocked the event loop for %.3f s, in which no client was served: use `async def`, and there "
-        "`await asyncio.to_thread(...)` for blocking calls (slow_callback_duration)",
+        "%s.%s blocked the event loop for %.3f s, in which no client was served: %s (slow_callback_duration)",
         kind.__qualname__,
         name,
         own,
+        advice,
         extra=session_fields(session.label, session.transport_name),
     )
 

@@ -162,7 +162,13 @@ class connect(Connector[MemoryClient]):  # noqa: N801 - used like a function
         self._router = target if isinstance(target, SockJSRouter) else SockJSRouter(target, "/sockjs")
         self._path = self._router.prefix if path is None else path
         if not re.fullmatch(self._router.prefix, self._path):
-            raise ValueError(f"path: expected one that the prefix {self._router.prefix!r} matches, got {self._path!r}")
+            hint = "; the transport adds what follows it" if re.match(self._router.prefix, self._path) else ""
+            if "?" in self._path:
+                hint = "; pass the query as arguments={'token': 'abc'}, for example"
+            raise ValueError(
+                f"path: expected one that the prefix {self._router.prefix!r} matches, and no more, got "
+                f"{self._path!r}{hint}"
+            )
         for name, value, wanted, example in (
             ("arguments", arguments, Mapping, {"token": "abc"}),
             ("headers", headers, Iterable, {"Origin": "https://example.com"}),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from application import Echo, close_router
+from application import Echo, LogWatch, close_router
 from client import Client
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
@@ -78,8 +78,10 @@ async def answers(server_class: Any, rules: list[Any]) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("server_class", ["native"], indirect=True)
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
-async def test_paths(server_class: Any, rules: list[Any]) -> None:
+async def test_paths(server_class: Any, rules: list[Any], logged: LogWatch) -> None:
     assert await answers(server_class, rules) == await answers(SERVERS["tornado"], rules)
+    if rules == RULES["everything"]:
+        logged.take("the rule '(.*)$' of the application, of Earlier, comes before the router with the prefix '/echo'")
 
 
 @pytest.mark.parametrize("kind", ["nested", "host", "before"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -163,14 +164,46 @@ def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
         ("check_origin", "the setting allowed_origins decides"),
         ("get_compression_options", "the setting websocket_compression "),
         ("on_pong", "the settings websocket_ping_interval and"),
+        ("get_current_user", "on_open(self, info) gets the request"),
+        ("initialize", "__init__(self, session) is called for each client"),
+        ("prepare", "on_open(self, info) gets the request"),
     ],
 )
 def test_a_callback_that_there_is_not_is_named(name: str, instead: str) -> None:
-    with pytest.warns(UserWarning, match=rf"^Chat\.{name} is never called by SockJS: {instead}"):
+    with pytest.warns(UserWarning, match=rf"^Chat\.{name} is never called by SockJS: {re.escape(instead)}"):
         SockJSRouter(with_methods(**{name: nothing, "on_message": nothing}), "/chat")
     # Those who know Tornado's handlers use this class.
-    with pytest.warns(UserWarning, match=rf"\.{name} is never called by SockJS: {instead}"):
+    with pytest.warns(UserWarning, match=rf"\.{name} is never called by SockJS: {re.escape(instead)}"):
         SockJSRouter(type("Handler", (WebsocketHandler,), {name: nothing}), "/chat")
+
+
+def test_the_callback_of_tornados_websockets_is_named() -> None:
+    with pytest.warns(
+        UserWarning, match=r"^Chat\.open is never called by SockJS: define on_open\(self, info\), or use "
+    ):
+        SockJSRouter(with_methods(open=nothing, on_message=nothing), "/chat")
+
+
+def test_a_callback_that_a_base_class_hides_is_named() -> None:
+    mixin = type("Mixin", (), {"on_message": nothing})
+    for base in (SockJSConnection, WebsocketHandler):
+        expected = (
+            f"Mixin.on_message is never called, since SockJSConnection, .* write class Chat\\(Mixin, {base.__name__}"
+        )
+        with pytest.warns(UserWarning, match=expected):
+            SockJSRouter(type("Chat", (base, mixin), {}), "/chat")
+
+
+def test_settings_as_attributes_of_the_class_are_named() -> None:
+    kind = with_methods(allowed_origins=["https://a.example"], heartbeat_delay=3)
+    with pytest.warns(UserWarning, match="has no effect") as caught:
+        SockJSRouter(kind, "/chat", heartbeat_delay=4)
+    assert [str(warning.message) for warning in caught] == [
+        "Chat.allowed_origins has no effect: settings are arguments of the router, SockJSRouter(Chat, prefix, "
+        "allowed_origins=...)"
+    ]
+    with warnings.catch_warnings(action="error"):
+        SockJSRouter(kind, "/chat", {"allowed_origins": ["https://a.example"], "heartbeat_delay": 4})
 
 
 def test_a_connection_that_carries_no_channels_is_rejected() -> None:
@@ -187,7 +220,14 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         WebsocketHandler,
         MultiplexConnection.get(ann=SockJSConnection),
         with_methods(on_login=nothing, on_chat_message=nothing, on_stop=nothing, _on_message=nothing),
-        with_methods(messages=nothing, open=nothing, close_all=nothing, one=nothing, _message=nothing),
+        with_methods(messages=nothing, close_all=nothing, one=nothing, _message=nothing),
+        with_methods(open=nothing, on_open=nothing),
+        with_methods(open=nothing, on_message=lambda self, message: self.open()),
+        type("Handler", (WebsocketHandler,), {"open": nothing, "on_message": nothing}),
+        type("Chat", (type("Mixin", (), {"on_message": nothing}), SockJSConnection), {}),
+        type("Chat", (SockJSConnection, type("Mixin", (), {"on_message": nothing})), {"on_message": nothing}),
+        with_methods(base_url="/x", on_message=lambda self, message: self.base_url),
+        with_methods(base_url=5, transports=["a"], allowed_origins=None),
         # Other objects call these helper methods.
         with_methods(message=nothing, receive=nothing, connect=nothing, on_close=nothing),
         with_methods(disconnect=nothing, closed=nothing, on_message=nothing),
@@ -377,6 +417,15 @@ def test_a_constructor_that_forgets_its_base_class_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"^Chat\.__init__ must call super\(\)\.__init__\(session\)$"):
         make_session(container, kind=with_methods(__init__=forget))
     assert container.due == float("inf")
+
+
+def test_a_constructor_that_calls_its_base_class_too_late_is_named() -> None:
+    def join(self: SockJSConnection, session: Any) -> None:
+        self.join("lobby")
+
+    with pytest.raises(AttributeError) as caught:
+        make_session(FakeContainer(), kind=with_methods(__init__=join))
+    assert caught.value.__notes__ == ["Chat.__init__ must call super().__init__(session) first"]
 
 
 @pytest.mark.parametrize("made", [None, "a connection"])

@@ -183,3 +183,5 @@ def test_a_copy_does_not_refer_to_the_router(way: Callable[[Any], Any]) -> None:
     info = ConnectionInfo(headers=headers, cookies=cookies, router=router)
     other = way(info)
     assert [other.get_header("host"), other.get_cookie("a")] == ["h", "b"]
+    for missing in (other.headers.get("cookie"), way(info.headers).get("cookie")):
+        assert missing is None

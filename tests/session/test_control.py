@@ -36,6 +36,10 @@ async def test_a_user_is_disconnected_on_all_devices_after_the_messages_sent_bef
         connection.send("bye")
     selection = house.router.select(tag="user:42", exclude=c)
     assert repr(selection) == "<Selection tag='user:42'>"
+    with pytest.raises(
+        TypeError, match=r"^<Selection tag='user:42'> is neither true nor false, since it holds no conn"
+    ):
+        bool(selection)
     await selection.disconnect(4001, "Logged out")
     for peer, connection in ((phone, a), (laptop, b)):
         assert await peer.message() == "bye"

@@ -425,3 +425,18 @@ def test_the_histogram_is_cumulative() -> None:
     counts = dict(zip(SLOW_BUCKETS, stats.slow_callback_buckets, strict=True))
     assert (counts[0.05], counts[0.1], counts[0.25], counts[0.5], counts[10.0], counts[math.inf]) == (0, 1, 1, 2, 2, 3)
     assert stats.slow_callback_seconds == 20.4
+
+
+def test_the_advice_for_a_coroutine_says_that_it_must_suspend(container: FakeContainer, logged: LogWatch) -> None:
+    class Slow(SockJSConnection):
+        async def on_message(self, message: str) -> None:
+            await block_later()
+
+    session = make_session(container, kind=Slow)
+    Receiver(session).attach()
+    session._receive(["1"])
+    while not container.is_idle:
+        container.turn()
+    advice = logged.take("Slow.on_message blocked the event loop for ").getMessage()
+    assert "use `async def`" not in advice
+    assert "`await asyncio.sleep(0)` in a long loop" in advice

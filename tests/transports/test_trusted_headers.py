@@ -43,7 +43,12 @@ async def test_the_fields_of_a_proxy_reach_the_application(
     # That is logged once.
     for _ in range(2):
         assert info.get_header("X-Other") is None
-    logged.take("info.get_header('x-other') always returns the default, since any client could send it: if your proxy ")
+    logged.take("info.headers never has the field 'x-other', since any client could send it: if your proxy ")
+    with pytest.raises(KeyError):
+        info.headers["X-Token"]
+    logged.take("info.headers never has the field 'x-token', ")
+    assert info.headers.get("Cookie") is None
+    logged.take("info.headers never has the field 'cookie', use info.cookies")
 
 
 async def test_without_the_setting_the_application_gets_none_of_them(serve: Serve, connect: Connect) -> None:
