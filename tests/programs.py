@@ -52,6 +52,27 @@ def create_certificate(directory: Path, name: str = "DNS:localhost") -> tuple[Pa
     return certificate, key
 
 
+def create_dated_certificate(directory: Path, first: int, last: int) -> tuple[Path, Path]:
+    """Create a certificate for localhost as its own authority, for the time between two years, and its key."""
+    request, certificate, key = (directory / name for name in ("request.pem", "dated.pem", "dated_key.pem"))
+    configuration, extensions = directory / "configuration", directory / "extensions"
+    configuration.write_text(
+        "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n"
+        "[any]\ncommonName=supplied\n"
+    )
+    extensions.write_text("subjectAltName=DNS:localhost")
+    (directory / "index").touch()
+    openssl = find_program("OpenSSL", "openssl")
+    create = [openssl, "req", "-newkey", "ec", "-nodes", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    create += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(request)]
+    sign = [openssl, "ca", "-batch", "-notext", "-selfsign", "-create_serial", "-config", str(configuration)]
+    sign += ["-startdate", f"{first}0101000000Z", "-enddate", f"{last}0101000000Z", "-extfile", str(extensions)]
+    sign += ["-keyfile", str(key), "-in", str(request), "-out", str(certificate)]
+    for command in (create, sign):
+        subprocess.run(command, check=True, capture_output=True, cwd=directory)
+    return certificate, key
+
+
 def sign_certificate(directory: Path, authority: tuple[Path, Path]) -> tuple[Path, Path]:
     """Create a certificate for localhost that an authority has issued, and its key; return the two files."""
     request, certificate, key = (directory / name for name in ("request.pem", "signed.pem", "signed_key.pem"))

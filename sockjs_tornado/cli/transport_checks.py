@@ -28,6 +28,8 @@ _MAX_STREAM_DELAY: Final = 0.15
 #: If streams take so many times as long as polls, a delay is a problem.
 _DELAY_RATIO: Final = 5
 
+_DISABLED: Final = "disabled (404)"
+
 #: A close frame.
 _CLOSE_FRAME: Final = re.compile(rb'c\[([0-9]{1,5}),"([^"]*)"\]')
 
@@ -77,6 +79,10 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
         _check_http_transport(prober, name, seconds, streams if _HTTP[name].streaming else polls) for name in IS_OPEN
     )
     findings = list(await asyncio.gather(_check_websocket(prober, info, seconds), *checks))
+    for index, finding in enumerate(findings):
+        if finding.text == _DISABLED and await _opens(prober, finding.subject, seconds):
+            text = "one request got status 404, another one opened a session"
+            findings[index] = Finding(Level.BAD, finding.subject, text, OTHER_SERVER)
     if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
         delay = milliseconds(min(streams) - min(polls))
         text = f"streams open {delay} later than polls: small packets are delayed"
@@ -121,12 +127,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         durations.append(elapsed)
         return Finding(Level.GOOD, name, f"open after {milliseconds(elapsed)}")
     if response.status == 404:
-        again = _start_receiving(prober, name, create_session_path())
-        works = await again.wait_for(IS_OPEN[name], seconds)
-        again.abort()
-        if works:
-            return Finding(Level.BAD, name, response.describe("one of two requests got status 404"), OTHER_SERVER)
-        return Finding(Level.NOTE, name, "disabled (404)")
+        return Finding(Level.NOTE, name, _DISABLED)
     if response.status == 403:
         return Finding(Level.BAD, name, response.describe("rejected (403)"), prober.explain(response))
     if response.status not in (0, 200):
@@ -141,6 +142,17 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
     return Finding(Level.BAD, name, f"no response in {seconds:g} s", NO_RESPONSE)
+
+
+async def _opens(prober: Prober, name: str, seconds: float) -> bool:
+    """Return whether one of two requests, one after the other, opens a session: a balancer may alternate."""
+    for _ in range(2):
+        response = _start_receiving(prober, name, create_session_path())
+        is_open = await response.wait_for(IS_OPEN[name], seconds)
+        response.abort()
+        if is_open:
+            return True
+    return False
 
 
 def explain_first_frame(prober: Prober, response: Response, text: str) -> tuple[str, str]:

@@ -92,7 +92,15 @@ _FAILURES: Final = (
         "alert.(certificate|bad.certificate|unknown.ca)",
         CLIENT_CERTIFICATE,
     ),
-    ("certificate has expired", "Renew the certificate. With {insecure}, clients connect all the same."),
+    (
+        "certificate has expired",
+        "Renew the certificate, if the clock of this machine is right. With {insecure}, clients connect all the same.",
+    ),
+    (
+        "not yet valid",
+        "The clock of this machine is wrong, or the certificate is for later. With {insecure}, clients connect all the "
+        "same.",
+    ),
     (
         "subject name|hostname mismatch|address mismatch|does not match target host",
         "The certificate is for another host name: use a name that it contains, or a certificate for this one.",
@@ -124,8 +132,16 @@ _FAILURES: Final = (
     ("response is (larger|not valid HTTP)", CHECK_URL),
 )
 
-#: How a request without TLS fails on a port that expects TLS: it gets an alert of TLS, or none at all.
-_NO_HTTP: Final = re.compile(r"HTTP/0\.9|Empty reply|reset by peer|Recv failure", re.IGNORECASE)
+#: How a request fails on a port that accepts connections, and expects something else or has no server behind it. On a
+#: port that expects TLS, a request without it gets an alert of TLS, or no response.
+_CLOSED: Final = re.compile(r"HTTP/0\.9|Empty reply|reset by peer|Recv failure", re.IGNORECASE)
+_CONTAINER: Final = (
+    "The server closed the connection without a response. If the port is that of a container, the server in it must "
+    "listen on 0.0.0.0 (`serve --host 0.0.0.0`): on 127.0.0.1, the default, it cannot be reached from outside."
+)
+_PLAIN_CLOSED: Final = (
+    f"{_CONTAINER} If the port expects TLS, use https://. Otherwise it is that of another protocol than HTTP."
+)
 
 #: How the failure of a transport begins if the response has another status, over HTTP and over a websocket.
 _STATUS: Final = re.compile(r"(?:status|HTTP) ([1-5][0-9]{2})")
@@ -162,10 +178,8 @@ class Advisor(NamedTuple):
             # Over TLS to the proxy, the message does not say to which of the two it belongs.
             known = "" if proxy.startswith("https:") else self.explain_known(failure)
             return known or self._fill(_PROXY_OR_SERVER)
-        if self.service.url.startswith("http:") and _NO_HTTP.search(failure):
-            return (
-                "The server closed the connection, or did not respond with HTTP. If the port expects TLS, use https://."
-            )
+        if _CLOSED.search(failure):
+            return _PLAIN_CLOSED if self.service.url.startswith("http:") else _CONTAINER
         return self.explain_known(failure) or (_HANGS if failure.startswith("no response") else _CHECK_URL)
 
     def explain_known(self, failure: str) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from application import Echo, LogWatch, Serve, close_router
 from client import SESSION_URLS, within
 from free_ports import free_port
 from http_proxies import HttpProxy
-from programs import create_certificate
+from programs import create_certificate, create_dated_certificate
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
@@ -231,7 +232,8 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
             "another host name",
         ),
         ("https://a/b", "TLS connect error: error:0A00010B:SSL routines::wrong version number", "use http://"),
-        ("https://a/b", "Empty reply from server", "whether the server is running"),
+        ("https://a/b", "Empty reply from server", "If the port is that of a container"),
+        ("https://a/b", "OpenSSL SSL_connect: Connection reset by peer in connection to a:1", "that of a container"),
         ("http://a/b", "Empty reply from server", "If the port expects TLS, use https://"),
         ("http://a/b", "Recv failure: Connection reset by peer", "If the port expects TLS, use https://"),
         ("http://a/b", "Received HTTP/0.9 when not allowed", "If the port expects TLS, use https://"),
@@ -253,6 +255,8 @@ def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
     [
         ("https", "localhost", True, "none", "self-signed certificate"),
         ("https", "localhost", True, "other", "certificate"),
+        ("https", "localhost", True, "expired", "certificate has expired"),
+        ("https", "localhost", True, "later", "certificate is not yet valid"),
         ("https", "127.0.0.1", True, "own", "subject name"),
         ("https", "localhost", False, "none", "wrong version number"),
         ("http", "localhost", True, "none", "Empty reply"),
@@ -261,7 +265,11 @@ def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
 async def test_libcurl_says_what_the_advice_is_found_by(
     certificate: tuple[Path, Path], tmp_path: Path, scheme: str, host: str, has_tls: bool, trusted: str, text: str
 ) -> None:
-    ca_file = create_certificate(tmp_path)[0] if trusted == "other" else certificate[0] if trusted == "own" else None
+    if trusted in ("expired", "later"):
+        certificate = create_dated_certificate(tmp_path, *{"expired": (1990, 1991), "later": (2090, 2091)}[trusted])
+    ca_file = {"none": None, "other": tmp_path / "certificate.pem"}.get(trusted, certificate[0])
+    if trusted == "other":
+        create_certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     urls = SockJSRouter(Echo, "/echo").urls
@@ -286,6 +294,28 @@ async def test_libcurl_says_what_the_advice_is_found_by(
     assert finding.advice == Advisor(COMMAND_LINE, *given).explain_failure(text)
     assert (f"No authority in {ca_file} has issued this certificate" in finding.advice) == (trusted == "other")
     assert "whether the server is running" not in finding.advice
+    assert "intermediate" not in finding.advice or trusted == "other"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_port_of_a_container_without_a_server_behind_it_is_explained(
+    probing: Callable[..., Prober], scheme: str
+) -> None:
+    """The connection is accepted, and then reset."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    prober = probing(server.sockets[0].getsockname()[1], scheme=scheme)
+    _, (finding,) = await check_info(prober, LONG)
+    server.close()
+    assert "reset by peer" in finding.text
+    assert "the server in it must listen on 0.0.0.0" in finding.advice
+    assert ("If the port expects TLS" in finding.advice) == (scheme == "http")
 
 
 class Alternating(HTTPServerConnectionDelegate):
@@ -344,7 +374,7 @@ async def test_a_server_of_several_that_is_not_the_service_is_found(probing: Cal
     assert "not all of them are this service" in found["servers"].advice
     assert found["CORS"].level is Level.GOOD
     assert "caching" not in found
-    assert "one of two requests got status 404" in str({transports[name].text for name in (*STREAMS, *POLLS)})
+    assert "one request got status 404, another one opened a session" in str(transports)
     assert not any("disabled" in transports[name].text for name in (*STREAMS, *POLLS))
 
 
