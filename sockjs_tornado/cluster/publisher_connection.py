@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from ..exceptions import ClusterError
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL
-from .redis_errors import scheme_hint, translate_error
+from .redis_errors import login_hint, scheme_hint, translate_error
 from .server_check import check_server
 
 
@@ -84,7 +84,8 @@ class _Translating:
                 closed_without_reply=type(error) is redis.ConnectionError and is_closed,
             )
             found = cause if isinstance(cause, ssl.SSLError) else error
-            raise translate_error(found, self._redis_url.address, hint) from error
+            login = login_hint(self._redis_url.parsed)
+            raise translate_error(found, self._redis_url.address, hint, login) from error
 
 
 class _Managed(_Translating):

@@ -34,6 +34,10 @@ _LONGEST_LOOKUP_DELAY: Final = 0.5
 _STABLE_AFTER: Final = 5.0
 
 
+#: Seconds of an outage after which its reason is logged again and again: a restart of Redis takes less.
+_LONG_OUTAGE: Final = 5.0
+
+
 class ReconnectingConnection(ABC):
     """A connection to Redis that is reopened whenever it is lost.
 
@@ -197,7 +201,12 @@ class ReconnectingConnection(ABC):
     def _log_disconnect(self, error: Exception, address: str) -> None:
         # The same key for both connections of a cluster, so that an outage is logged once.
         if isinstance(error, CONNECTION_ERRORS):
-            self._log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, address))
+            hint = ""
+            if isinstance(error, ConnectionError):
+                hint = ". If Redis was not restarted, its log has the reason, such as client-output-buffer-limit"
+            self._log.write(
+                logger, logging.WARNING, "lost", "%s; reconnecting%s", translate_error(error, address), hint
+            )
         else:
             # A bug here or in a callback: without this handler the node would never reconnect.
             self._log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
@@ -207,14 +216,16 @@ class ReconnectingConnection(ABC):
         shortest, longest = BACKOFF
         if self._url.finds_servers:
             longest = _LONGEST_LOOKUP_DELAY
+        began = time.monotonic()
         while True:
             delay = min(2 * delay, longest)
             await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
             try:
                 return await self._url.connect(protocol=self._protocol), delay
             except ClusterUnavailable as error:
-                if isinstance(error.__cause__, ssl.SSLError):
-                    # An operator must act here, too: a certificate has expired, or was replaced by another one.
+                # An operator must act if a certificate has expired or was replaced by another one, and if this takes
+                # longer than a restart of Redis.
+                if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() - began >= _LONG_OUTAGE:
                     self._log.write(logger, logging.WARNING, "refused", "Cannot reconnect to Redis: %s", error)
                 else:
                     logger.debug("Cannot reconnect: %s", error)

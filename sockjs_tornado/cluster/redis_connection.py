@@ -15,7 +15,7 @@ from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..session.grace import timeout
 from .credentials import Credentials, CredentialsFunction, request_credentials
 from .envelope import RedisKeys
-from .redis_errors import CONNECTION_ERRORS, mask_user, scheme_hint, translate_error
+from .redis_errors import CONNECTION_ERRORS, TOO_MANY_CLIENTS, login_hint, mask_user, scheme_hint, translate_error
 from .redis_url import CLIENT_NAME, Address, ParsedURL, describe
 from .sentinel import find_masters
 from .server_check import check_cluster_mode, check_server
@@ -34,7 +34,6 @@ _READ_SIZE: Final = 64 * 1024
 # The beginnings of error replies: a server that does not accept writes, or no longer does, and one that closes the
 # connection immediately.
 _NOT_WRITABLE_ERRORS: Final = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY")
-_REFUSED_ERROR: Final = "ERR max number of clients"
 
 # The beginning of the reply to a command that the server does not have, in lower case.
 _UNKNOWN_COMMAND: Final = "err unknown command"
@@ -185,7 +184,7 @@ class RedisURL:
                     connect_timed_out=isinstance(error, TimeoutError) and connection is None,
                     closed_without_reply=isinstance(error, ConnectionError) and is_silent,
                 )
-                translated = translate_error(error, describe(address), hint)
+                translated = translate_error(error, describe(address), hint, login_hint(self.parsed))
                 if translated is not error:
                     raise translated from error
             raise
@@ -336,7 +335,7 @@ class RedisConnection:
                 raise SlotMoved(str(reply))
             if str(reply).startswith(_NOT_WRITABLE_ERRORS):
                 raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
-            if str(reply).startswith(_REFUSED_ERROR):
+            if TOO_MANY_CLIENTS in str(reply):
                 raise ConnectionRefusedError(str(reply))
         return reply
 

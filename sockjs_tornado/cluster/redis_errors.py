@@ -20,6 +20,9 @@ _USER_IN_REPLY: Final = re.compile("^(NOPERM )?User .* has no", re.DOTALL)
 # The beginnings of error replies to wrong credentials.
 _CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "WRONGPASS")
 
+#: A part of the error reply to a connection that exceeds ``maxclients``; redis-py omits its code.
+TOO_MANY_CLIENTS: Final = "max number of clients"
+
 # A part of the reply to AUTH if the default user has no password.
 _UNNEEDED_LOGIN: Final = "called without any password configured"
 
@@ -35,13 +38,29 @@ def scheme_hint(parsed: ParsedURL, *, connect_timed_out: bool, closed_without_re
     return ""
 
 
+def login_hint(parsed: ParsedURL) -> str:
+    """Return what to check in the URL, if Redis rejects its credentials."""
+    if parsed.username and not parsed.password:
+        return (
+            ". The URL has a user without a password; a password without a user follows a colon: redis://:password@host"
+        )
+    return ""
+
+
 def mask_user(reply: str) -> str:
     """Return an error reply without the name of the user, which Redis repeats, and without the command."""
     return _USER_IN_REPLY.sub(r"\1User *** has no", _PIPELINE_PREFIX.sub("", reply))
 
 
-def translate_error(error: Exception, address: str, hint: str = "") -> ClusterError:
-    """Return the exception of this package for an error; ``hint`` is what to check if the server does not respond."""
+def translate_error(error: Exception, address: str, hint: str = "", login: str = "") -> ClusterError:
+    """Return the exception of this package for an error.
+
+    Args:
+        error: The error.
+        address: The server's address.
+        hint: What to check if the server does not respond.
+        login: What to check if it rejects the credentials.
+    """
     if isinstance(error, ClusterError):
         return error
     if _UNNEEDED_LOGIN in str(error):
@@ -55,7 +74,7 @@ def translate_error(error: Exception, address: str, hint: str = "") -> ClusterEr
             "permissions that docs/scaling.md lists (ACL SETUSER)"
         )
     if isinstance(error, redis.AuthenticationError) or str(error).startswith(_CREDENTIALS_ERRORS):
-        return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}")
+        return ClusterError(f"Redis at {address} requires another user or password: {mask_user(str(error))}{login}")
     if isinstance(error, redis.ResponseError):
         return ClusterError(f"Redis at {address} cannot be used: {error}")
     if isinstance(error, redis.InvalidResponse):
@@ -67,5 +86,10 @@ def translate_error(error: Exception, address: str, hint: str = "") -> ClusterEr
         return ClusterUnavailable(
             f"The TLS connection to Redis at {address} failed: {error}. Check that Redis uses TLS at this port, and "
             "check the certificates of both sides"
+        )
+    if TOO_MANY_CLIENTS in str(error):
+        return ClusterUnavailable(
+            f"Redis at {address} accepts no more connections: {error}. Raise maxclients in its configuration, or find "
+            "the clients that have too many (CLIENT LIST)"
         )
     return ClusterUnavailable(f"Redis at {address} does not respond: {str(error) or type(error).__name__}{hint}")

@@ -225,6 +225,11 @@ async def test_a_required_password(tmp_path: Path) -> None:
                 f"ClusterError: Redis at 127.0.0.1:{server.port} requires another user or password: "
             )
         await ping(server.url.replace("//", "//:secret@"))
+        # It is taken for the user.
+        url = server.url.replace("//", "//secret@")
+        for text in (await connecting(url), publishing(url)):
+            assert text.endswith("a password without a user follows a colon: redis://:password@host")
+            assert "secret" not in text
 
 
 async def test_a_password_that_redis_does_not_require(redis_server: RedisServer) -> None:
@@ -240,7 +245,8 @@ async def test_a_redis_with_too_many_clients_is_unavailable(redis_server: RedisS
     redis_server.command("CONFIG", "SET", "maxclients", 1)
     # Redis closes the connection at once, so that its reply may not be received.
     text = await connecting(redis_server.url)
-    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{redis_server.port} does not respond: ")
+    beginning = f"ClusterUnavailable: Redis at 127.0.0.1:{redis_server.port} "
+    assert text.startswith((f"{beginning}accepts no more connections: ERR max", f"{beginning}does not respond: "))
     connection.close()
 
 

@@ -1,6 +1,7 @@
 """Faults of Redis that last until an operator acts: changed credentials and permissions, and a full memory."""
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from sockjs_tornado.cluster.redis_errors import mask_user
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 
-from .conftest import Start, StartNode
+from .conftest import Start, StartCommands, StartNode
 from .node import SECRET, Node
 from .redis_server import RedisServer
 
@@ -67,6 +68,37 @@ async def test_refused_credentials_are_logged_as_long_as_they_are_refused(
     refused = [text for text in texts if "Cannot reconnect" in text]
     assert all("WRONGPASS" in text for text in refused)
     assert not any(USER in text for text in texts)
+
+
+async def test_the_reason_of_a_long_outage_is_logged(
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the connections of other programs are the reason, which Redis itself says."""
+    monkeypatch.setattr("sockjs_tornado.observe.logs.INTERVAL", 0)
+    monkeypatch.setattr("sockjs_tornado.cluster.reconnecting._LONG_OUTAGE", 0)
+    commands = await start_commands()
+    redis_server.command("CONFIG", "SET", "maxclients", 1)
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    address = f"127.0.0.1:{redis_server.port}"
+    expected = f"Cannot reconnect to Redis: Redis at {address} accepts no more connections: ERR max number of clients"
+    # Redis closes the connection at once, so that its reply is not always received.
+    await until(lambda: any(record.getMessage().startswith(expected) for record in logged.records))
+    redis_server.command("CONFIG", "SET", "maxclients", 100)
+    await within(commands.wait_available())
+    texts = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
+    logged.records.clear()
+    assert all(text.startswith(("Cannot reconnect", f"Redis at {address} does not respond")) for text in texts)
+
+
+async def test_a_connection_that_redis_closes_is_explained(
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    commands = await start_commands()
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await until(lambda: logged.records)
+    hint = "; reconnecting. If Redis was not restarted, its log has the reason, such as client-output-buffer-limit"
+    assert logged.take("does not respond").getMessage().endswith(hint)
+    await within(commands.wait_available())
 
 
 async def test_a_command_that_is_no_longer_permitted_is_logged_and_counted(
