@@ -60,7 +60,11 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         # If the module exists, one that it imports is missing.
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
-        hint = f"; without the file's suffix, it is {module}.Class" if name == "py" else ""
+        hint = ""
+        if name == "py":
+            hint = f"; without the file's suffix, it is {module}.Class"
+        elif isinstance(error, ModuleNotFoundError):
+            hint = f" in the current directory, {os.getcwd()}, or among the installed packages"
         raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}{hint}") from error
     if isinstance(found, ModuleType):
         raise ConfigurationError(

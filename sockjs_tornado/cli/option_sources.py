@@ -45,8 +45,9 @@ def read_file(path: str, names: Collection[str], source: str) -> dict[str, Any]:
         ConfigurationError: The file cannot be read, is not TOML, or has an unknown name.
     """
     try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
+        # "-sig": some editors write a byte order mark, which TOML does not allow.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            found = tomllib.loads(file.read())
     except OSError as error:
         raise ConfigurationError(f"{source}: cannot read {path}: {error.strerror}") from None
     except (RecursionError, ValueError) as error:  # of TOML, or UTF-8

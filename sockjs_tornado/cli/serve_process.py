@@ -25,7 +25,8 @@ from .option_sources import options_named
 from .serve_logs import application_settings
 from .serve_options import ServeOptions
 from .serve_sockets import CannotListen
-from .serve_tls import create_tls
+from .serve_tls import create_tls, warn_about_dates
+from .systemd import watchdog_notified
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,18 @@ def create_router(options: ServeOptions, cluster: Any = None) -> SockJSRouter:
     prefix = options.prefix
     if prefix is None:
         prefix = f"/{options.connection}" if options.connection in BUILT_IN else "/sockjs"
-    with options_named(names):
-        return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
+    try:
+        with options_named(names):
+            return SockJSRouter(load_connection(options.connection), prefix, settings, cluster=cluster)
+    except ConfigurationError as error:
+        name = str(error).partition(": ")[0]
+        source = options.source("set")
+        # In a file, the quotes show that it is text.
+        if not isinstance(options.set.get(name), str) or source not in ("--set", "SOCKJS_SET"):
+            raise
+        raise ConfigurationError(
+            f'{error}. A value of {source} is JSON, such as false, 10 or ["websocket"]; anything else is text'
+        ) from error.__cause__
 
 
 def warn_about_options(options: ServeOptions, router: SockJSRouter, environment: Mapping[str, str]) -> None:
@@ -223,7 +234,10 @@ def run_process(
     on_drain: Callable[[HTTPServer, int], object] | None = None,
 ) -> None:
     """Serve until a signal arrives, and drain."""
-    arguments: dict[str, Any] = {"xheaders": options.xheaders, "ssl_options": create_tls(options)}
+    tls = create_tls(options)
+    if tls is not None:
+        warn_about_dates(options, tls)
+    arguments: dict[str, Any] = {"xheaders": options.xheaders, "ssl_options": tls}
     if options.proxy_trust is not None:
         arguments["trusted_proxies"] = options.proxy_trust
     monitoring = monitoring_application(options, router)
@@ -239,6 +253,7 @@ def run_process(
 
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(watchdog_notified())
             if monitoring is not None:
                 # It also answers while the router is draining.
                 await stack.enter_async_context(http_server(monitoring, monitoring_sockets))

@@ -49,6 +49,11 @@ def listen_on(host: str, port: int, option: str = "--port") -> list[socket.socke
     except OSError as error:
         name = "" if option == "--port" else f" ({option})"
         hint = f"; give the port with {option}" if host.count(":") == 1 else ""
+        if error.errno == errno.EACCES:
+            hint = (
+                "; low ports need a privilege: use a port from 1024 on behind a proxy, --fd with a socket of systemd, "
+                "or AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit"
+            )
         raise CannotListen(f"Cannot listen on {host}, port {port}{name}: {error.strerror}{hint}") from None
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .systemd import notify
+from .systemd import notify, watchdog_notified
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._restart_requested.set)
         restarting = asyncio.ensure_future(self._restart_on_request())
         try:
-            await asyncio.gather(*(self._keep_running(number) for number in range(self._count)))
+            with watchdog_notified():
+                await asyncio.gather(*(self._keep_running(number) for number in range(self._count)))
         finally:
             # After an error, such as one of the operating system for a new process, no worker stays behind.
             self._stop()
@@ -242,4 +243,4 @@ class Supervisor:
             if not is_replaced:
                 logger.error("Worker %d could not start again; the workers after it were not restarted", number)
                 return
-        logger.info("Restarted the workers")
+        logger.info("Restarted the workers, with the options of the start: to change options, restart the service")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -12,18 +13,20 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client import POLLING, Client, Connect, Join, Peer, new_session
-from programs import Ended, ServerProgram, create_certificate, join_files, serve_commands
+from client import POLLING, TIMEOUT, Client, Connect, Join, Peer, new_session
+from programs import Ended, ServerProgram, create_certificate, find_program, join_files, serve_commands
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection
 from sockjs_tornado.cli import main
 from sockjs_tornado.cli.serve_process import GC_THRESHOLDS
+from sockjs_tornado.cli.systemd import watchdog_notified
 
 Run = Callable[..., ServerProgram]
 Visit = Callable[..., Awaitable[Peer]]
@@ -37,6 +40,13 @@ class Address(SockJSConnection):
 
     def on_message(self, message: Any) -> None:
         self.send([*gc.get_threshold(), gc.get_freeze_count() > 10_000])
+
+
+class Blocking(SockJSConnection):
+    """Blocks the event loop with the first message."""
+
+    def on_message(self, message: Any) -> None:
+        time.sleep(TIMEOUT)
 
 
 @pytest.fixture
@@ -87,6 +97,24 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return errors.removesuffix("\n")
 
     return attempt
+
+
+def create_dated_certificate(directory: Path, authority: tuple[Path, Path], first: int, last: int) -> Path:
+    """Return the file of a certificate that is valid between two days from today, followed by that of its authority."""
+    dated, request, config = (directory / name for name in ("dated.pem", "request.pem", "config"))
+    (directory / "issued").touch()
+    lines = [f"database = {directory}/issued", f"new_certs_dir = {directory}", "default_md = sha256"]
+    lines = ["[ca]", "default_ca = own", "[own]", *lines, "policy = any", "rand_serial = yes", "[any]", "CN = supplied"]
+    config.write_text("\n".join(lines))
+    start, end = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + 86400 * days)) for days in (first, last))
+    certificate, key = map(str, authority)
+    create = ["req", "-new", "-key", key, "-subj", "/CN=localhost", "-out", str(request)]
+    sign = ["ca", "-batch", "-notext", "-config", str(config), "-cert", certificate, "-keyfile", key]
+    sign += ["-startdate", start, "-enddate", end, "-in", str(request), "-out", str(dated)]
+    for command in (create, sign):
+        subprocess.run([find_program("OpenSSL", "openssl"), *command], check=True, capture_output=True)
+    dated.write_text(dated.read_text() + authority[0].read_text())
+    return dated
 
 
 def listed(folder: Path) -> list[str]:
@@ -154,7 +182,71 @@ def test_wrong_certificates_are_reported(
         assert refused(*options).startswith(f"Cannot serve: {why}")
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "why"),
+    [(-20, -10, "certificate has expired"), (10, 20, "certificate is not yet valid"), (-1, 1, "")],
+)
+async def test_a_certificate_with_wrong_dates_is_reported(
+    run: Run, certificate: tuple[Path, Path], tmp_path: Path, first: int, last: int, why: str
+) -> None:
+    dated = create_dated_certificate(tmp_path, certificate, first, last)
+    program = run("--port", "0", "--certfile", str(dated), "--keyfile", str(certificate[1]))
+    errors = (await stop(program)).errors
+    assert errors.count("WARNING sockjs_tornado.cli.serve_tls: ") == bool(why)
+    assert (f"Clients reject the certificate in {dated}: {why}. Renew it, or check the clock" in errors) == bool(why)
+
+
 # Sockets.
+
+
+def test_a_privileged_port_is_explained(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(port: int, host: str) -> list[socket.socket]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("sockjs_tornado.cli.serve_sockets.bind_sockets", bind)
+    expected = (
+        "Cannot listen on 127.0.0.1, port 80: Permission denied; low ports need a privilege: use a port from 1024"
+    )
+    assert refused("--port", "80").startswith(expected)
+
+
+async def test_systemds_watchdog_is_notified_while_the_event_loop_runs(
+    run: Run, visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Until a callback blocks the event loop."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(TIMEOUT)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        program = run("cli.test_serve.Blocking", "--port", "0")
+        received: list[bytes] = []
+        while received.count(b"WATCHDOG=1") < 5 or b"READY=1" not in received:
+            received.append(await asyncio.to_thread(systemd.recv, 100))
+        client = await visit(program.ports[0], prefix="/sockjs")
+        await client.send("block")
+        # What was sent before.
+        with contextlib.suppress(TimeoutError):
+            systemd.settimeout(1)
+            while True:
+                await asyncio.to_thread(systemd.recv, 100)
+        os.kill(program.pid, signal.SIGKILL)
+    program.wait()
+
+
+@pytest.mark.parametrize("variables", [{"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "0"}])
+async def test_without_systemds_watchdog_nothing_is_sent(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        for name, value in {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000", **variables}.items():
+            monkeypatch.setenv(name, value)
+        with watchdog_notified():
+            await asyncio.sleep(0.01)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
 
 
 async def test_it_listens_on_a_unix_socket(run: Run, visit: Visit, tmp_path: Path) -> None:

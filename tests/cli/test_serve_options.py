@@ -262,6 +262,12 @@ def test_a_file_that_is_not_toml_is_an_error(data: bytes, tmp_path: Path) -> Non
         read("--config", str(path))
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xef\xbb\xbfport = 80\r\n")
+    assert read("--config", str(path)).port == 80
+
+
 def test_a_setting_that_is_nested_too_deeply_is_text() -> None:
     value = 100_000 * "["
     assert read("--set", f"a={value}").set == {"a": value}

@@ -228,6 +228,27 @@ def test_an_error_names_the_option_as_it_was_given(
 
 
 @pytest.mark.parametrize(
+    ("source", "value", "is_explained"),
+    [("--set", "False", True), ("SOCKJS_SET", "no", True), ("--set", 2, False), ("a.toml: set", "False", False)],
+)
+def test_a_setting_that_is_text_by_mistake_is_explained(source: str, value: Any, is_explained: bool) -> None:
+    options = ServeOptions(set={"verify_ip": value}, sources={"set": source})
+    with pytest.raises(ConfigurationError, match=r"^verify_ip: expected True or False, got ") as caught:
+        create_router(options)
+    expected = f'). A value of {source} is JSON, such as false, 10 or ["websocket"]; anything else is text'
+    assert str(caught.value).endswith(expected) == is_explained
+
+
+def test_a_module_that_is_not_found_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    with pytest.raises(ConfigurationError) as caught:
+        create_router(ServeOptions(connection="nochat.Chat"))
+    where = f"in the current directory, {tmp_path}, or among the installed packages"
+    assert str(caught.value).endswith(f": No module named 'nochat' {where}")
+
+
+@pytest.mark.parametrize(
     ("given", "level", "text"),
     [
         ({}, logging.WARNING, "SOCKJS_SECRET has no effect without --redis"),

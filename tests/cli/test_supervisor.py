@@ -275,7 +275,7 @@ async def test_the_workers_are_restarted_one_after_another(running: Running, cap
         "Restarting the workers one after another",
         "Worker 0 (process P) has drained and is replaced",
         "Worker 1 (process P) has drained and is replaced",
-        "Restarted the workers",
+        "Restarted the workers, with the options of the start: to change options, restart the service",
     ]
 
 
