@@ -102,7 +102,9 @@ class ThrottledLog:
         if last < since:
             self._kinds[kind] = -INTERVAL, suppressed
 
-    def write_once(self, logger: logging.Logger, level: int, kind: object, message: str, *args: object) -> None:
-        """Write a record, unless there was one of the same kind before."""
-        if kind not in self._kinds:
+    def write_once(self, logger: logging.Logger, level: int, kind: object, message: str, *args: object) -> bool:
+        """Write a record, unless there was one of the same kind before; return whether it was written."""
+        is_new = kind not in self._kinds
+        if is_new:
             self.write(logger, level, kind, message, *args)
+        return is_new

@@ -163,8 +163,10 @@ class Endpoint:
             "Rejected %s at the prefix %r with status 403: the setting allowed_origins does not allow it; if the page "
             "is yours, add its origin"
         )
-        # At INFO, since any site may cause it.
-        server.container.log.write(logger, logging.INFO, "rejected origin", message, page, server.prefix)
+        log = server.container.log
+        if not log.write_once(logger, logging.WARNING, "rejected origin", message, page, server.prefix):
+            # At INFO, since any site may cause it.
+            log.write(logger, logging.INFO, "rejected origin", message, page, server.prefix)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Return whether the request is served although the router is closing."""

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ..browser_files import SOCKJS_CLIENT, find
+from ..wire.fields import has_token
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
 from .exchange import Exchange, Headers, Router
 
@@ -97,7 +98,21 @@ class Greeting(Page):
     """``GET`` of the prefix itself."""
 
     def serve(self, exchange: Exchange) -> None:
-        exchange.respond(200, [PLAIN_TEXT], b"Welcome to SockJS!\n")
+        if has_token(exchange.header("Upgrade"), "websocket"):
+            self._reject_websocket(exchange)
+        else:
+            exchange.respond(200, [PLAIN_TEXT], b"Welcome to SockJS!\n")
+
+    def _reject_websocket(self, exchange: Exchange) -> None:
+        """Respond to a client that does not speak SockJS, which would take a greeting for a failure of the server."""
+        server = self.server
+        if server.settings.is_enabled("rawwebsocket"):
+            advice = "Use a SockJS client, or, for a WebSocket without SockJS, the URL with /websocket after the prefix"
+        else:
+            advice = "Use a SockJS client; the transport rawwebsocket, for a WebSocket without SockJS, is disabled"
+        message = "Rejected a websocket at the prefix %r itself with status 404. %s"
+        server.container.log.write(logger, logging.INFO, "websocket at prefix", message, server.prefix, advice)
+        exchange.respond(404, [PLAIN_TEXT], f"This is the prefix of a SockJS service. {advice}.\n".encode())
 
 
 class Info(Page):

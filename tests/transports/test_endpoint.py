@@ -372,12 +372,15 @@ async def test_the_log_says_why_an_origin_was_rejected(
 ) -> None:
     caplog.set_level(logging.INFO, "sockjs_tornado.transports")
     server = await serve(SockJSRouter(Echo, "/echo", allowed_origins=["https://example.com"]))
-    # The second record is suppressed.
+    # The first one is a warning. The second record is suppressed, because it follows at once.
     for _ in range(2):
         path, body = "/echo/000/session/xhr_send", b"x" * size
         response = await (await connect(server)).ask("POST", path, field, body=body)
         assert response.status == 403
-    (text,) = [record.getMessage() for record in caplog.records if ORIGIN in record.getMessage()]
+    ((text, level),) = [
+        (record.getMessage(), record.levelname) for record in caplog.records if ORIGIN in record.getMessage()
+    ]
+    assert level == "WARNING"
     assert text.startswith(page)
     assert " at the prefix '/echo' with status 403" in text
     assert "if the page is yours, add its origin" in text

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 from application import Echo, LogWatch, Serve, close_router
-from client import Client, Connect, request, until, within
+from client import HANDSHAKE, Client, Connect, request, until, within
 from programs import ROOT
 from tornado.web import Application
 
@@ -52,6 +53,24 @@ async def test_the_greeting_says_welcome(serve: Serve, connect: Connect, path: s
     assert response["Content-Length"] == "19"
     assert response.body == b"Welcome to SockJS!\n"
     assert "Set-Cookie" not in response
+
+
+@pytest.mark.parametrize("settings", [{}, {"disabled_transports": ["rawwebsocket"]}])
+async def test_a_websocket_at_the_prefix_is_told_where_to_connect(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    caplog.set_level(logging.INFO, "sockjs_tornado.transports")
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    response = await client.ask("GET", "/echo", *HANDSHAKE)
+    advice = "the transport rawwebsocket" if settings else "the URL with /websocket after the prefix"
+    assert response.status == 404
+    assert advice in response.text
+    (text,) = [record.getMessage() for record in caplog.records if "at the prefix '/echo'" in record.getMessage()]
+    assert text.startswith("Rejected a websocket at the prefix '/echo' itself with status 404. ")
+    assert advice in text
+    # Another protocol, as of proxies for HTTP/2.
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    assert (await client.ask("GET", "/echo", "Upgrade: h2c")).text == "Welcome to SockJS!\n"
 
 
 @pytest.mark.parametrize("kind", ["native", "tornado"])
@@ -239,11 +258,11 @@ async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Conn
         ("/echo", "/echo/iframe.html", b"/echo/sockjs.min.js"),
         ("", "/iframe-1.2.html?t=a/b", b"/sockjs.min.js"),
         ("/a%20b", "/a%20b/iframe.html", b"/a%20b/sockjs.min.js"),
-        ("/.*", "/a&b;c/iframe.html", b"/a&amp;b;c/sockjs.min.js"),
+        ("/[^*]*", "/a&b;c/iframe.html", b"/a&amp;b;c/sockjs.min.js"),
         # The host of another site, and characters that no browser sends.
-        ("/.*", "//example.com/iframe.html", b"sockjs.min.js"),
-        ("/.*", "/\\example.com/iframe.html", b"/%5Cexample.com/sockjs.min.js"),
-        ("/.*", '/"><script>/iframe.html', b"/%22%3E%3Cscript%3E/sockjs.min.js"),
+        ("/[^*]*", "//example.com/iframe.html", b"sockjs.min.js"),
+        ("/[^*]*", "/\\example.com/iframe.html", b"/%5Cexample.com/sockjs.min.js"),
+        ("/[^*]*", '/"><script>/iframe.html', b"/%22%3E%3Cscript%3E/sockjs.min.js"),
     ],
 )
 async def test_the_iframe_page_loads_the_script_beside_it(
