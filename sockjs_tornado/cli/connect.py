@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
-from ..client.advice import Advisor
+from ..client.fallback import resolve_base_url
 from ..client.multi import Multi
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
 from . import discard_output, note, printable, silence_tornado
-from .advice import COMMAND_LINE
 from .checks import check_info
 from .options import add_client_arguments, create_connector, find_service
 from .probe import Prober
+from .transport_checks import check_any_works, check_transports
 
 #: Seconds after which the user is told that the client is still connecting.
 _SLOW: Final = 3
@@ -86,11 +86,8 @@ async def _run_client(connector: connect, linger: float) -> int:
     except ConnectError as error:
         # The error's own advice has the names of Python arguments.
         note(f"{error.summary[0].upper()}{error.summary[1:]}")
-        if "info" in error.failures:
-            note(await _find_advice(connector))
-        elif error.advice:
-            advisor = Advisor(COMMAND_LINE, connector.options, connector.service)
-            note(advisor.explain_transports(error.failures.values()))
+        if advice := await _find_advice(connector, error):
+            note(advice)
         return 1
     finally:
         timer.cancel()
@@ -127,15 +124,23 @@ async def _run_client(connector: connect, linger: float) -> int:
     return 0
 
 
-async def _find_advice(connector: connect) -> str:
-    """Return what the command ``info`` advises if ``/info`` does not work."""
+async def _find_advice(connector: connect, error: ConnectError) -> str:
+    """Return what the command ``info`` advises if ``/info`` or all transports do not work, or ``""``."""
     multi = Multi()
     try:
         prober = Prober(connector.service, connector.service, connector.options, multi)
         info, findings = await check_info(prober, _PROBE_TIMEOUT)
+        if info is None:
+            return findings[-1].advice
+        if "info" in error.failures:
+            return "The command info checks the service in detail."
+        prober.service = resolve_base_url(connector.service, info.get("base_url"))
+        # The responses say more than the error.
+        for finding in check_any_works(await check_transports(prober, info, _PROBE_TIMEOUT)):
+            return finding.advice
     finally:
         multi.close()
-    return findings[-1].advice if info is None else "The command info checks the service in detail."
+    return prober.advisor.explain_transports(error.failures.values())
 
 
 def _report_disconnect(client: SockJSClient, code: int, reason: str) -> None:

@@ -859,6 +859,20 @@ async def test_connect_advises_on_transports_if_info_works(serve: Serve, capsys:
     assert second.startswith("A proxy sends this path to something else, or the transport is disabled.")
 
 
+async def test_connect_advises_what_info_does_if_no_transport_works(
+    serve: Serve, capsys: pytest.CaptureFixture[str], logged: LogWatch
+) -> None:
+    """The error has the status alone, which a proxy may have sent; the body is the server's."""
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_sessions": 1}))
+    url = f"http://127.0.0.1:{server.port}/echo"
+    async with connect(url):
+        assert await within(_run_client(connect(url, transports=["xhr"]), 1)) == 1
+    logged.take("max_sessions is reached")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"Cannot connect to {url}: xhr: status 503"
+    assert second.startswith("The server rejects requests at the moment: it is draining, a limit is reached")
+
+
 async def test_connect_advises_a_user_whose_server_does_not_respond(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
