@@ -13,26 +13,27 @@ from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.queues import QueueEmpty
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.tcpclient import TCPClient
+from tornado.websocket import WebSocketError
 
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
-from ..wire.tornado_internals import notify_too_big, open_websocket
+from ..wire.tornado_internals import WebSocketClient, open_websocket
 from .curl import CurlFactory
 from .service_url import ServiceURL
 from .session import ClientSession, OpenFailed, frame_too_long
 from .tunnel import TunnelClient
 
 
-def _get_stream(socket: WebSocketClientConnection) -> IOStream:
+def _get_stream(socket: WebSocketClient) -> IOStream:
     # Both are set until the connection is closed.
     assert socket.protocol is not None
     assert socket.protocol.stream is not None
     return socket.protocol.stream
 
 
-def _abort(socket: WebSocketClientConnection, stream: IOStream) -> None:
+def _abort(socket: WebSocketClient, stream: IOStream) -> None:
     """Close a connection immediately."""
     stream.close()
     socket.close()
@@ -42,14 +43,12 @@ def _abort(socket: WebSocketClientConnection, stream: IOStream) -> None:
             socket.read_queue.get_nowait()
 
 
-def _abort_when_connected(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+def _abort_when_connected(connecting: asyncio.Future[WebSocketClient]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         _abort(connecting.result(), _get_stream(connecting.result()))
 
 
-async def connect_websocket(
-    factory: CurlFactory, service: ServiceURL, path: str, seconds: float
-) -> WebSocketClientConnection:
+async def connect_websocket(factory: CurlFactory, service: ServiceURL, path: str, seconds: float) -> WebSocketClient:
     """Open the websocket of a session, with the options of a factory. The caller cancels this after ``seconds``."""
     options = factory.options
     headers = HTTPHeaders()
@@ -76,11 +75,7 @@ async def connect_websocket(
     )
     proxy = options.find_proxy(service)
     tunnel = None if proxy is None else TunnelClient(proxy)
-    connecting: asyncio.Future[WebSocketClientConnection]
-    if tunnel is None:
-        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=options.max_message_size))
-    else:
-        connecting = open_websocket(tunnel, request, options.max_message_size)
+    connecting = open_websocket(tunnel or TCPClient(), request, options.max_message_size)
     try:
         await asyncio.wait((connecting,))
     except asyncio.CancelledError:
@@ -100,7 +95,7 @@ class WebSocketSession(ClientSession):
     def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str) -> None:
         super().__init__(transport, factory.options)
         self._connect = functools.partial(connect_websocket, factory, service, path)
-        self._socket: WebSocketClientConnection | None = None
+        self._socket: WebSocketClient | None = None
         self._stream: IOStream | None = None
         self._reader: asyncio.Task[None] | None = None
         self._not_paused = asyncio.Event()
@@ -109,18 +104,16 @@ class WebSocketSession(ClientSession):
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._ping_numbers = itertools.count()
         self._limit = factory.options.max_message_size
-        self._has_exceeded_limit = False
 
     async def open(self, seconds: float) -> None:
         try:
             self._socket = await self._connect(seconds)
-        except Exception as error:  # any, not only Tornado's own: it uses assert to check the response
+        except Exception as error:  # of TLS, of the host name, of Tornado and others
             raise OpenFailed(str(error) or type(error).__name__) from error
         self._stream = _get_stream(self._socket)
         # sockjs-node sends pings instead of heartbeat frames.
         self._socket.on_ping = self._record_activity  # type: ignore[method-assign]
         self._socket.on_pong = self._pong_received  # type: ignore[method-assign]
-        notify_too_big(self._socket, self._limit_exceeded)
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._opened
 
@@ -191,17 +184,13 @@ class WebSocketSession(ClientSession):
     def _record_activity(self, data: object) -> None:
         self._last_activity = self._loop.time()
 
-    def _limit_exceeded(self) -> None:
-        # The messages before are read first.
-        self._has_exceeded_limit = True
-
     def _pong_received(self, data: bytes) -> None:
         self._record_activity(data)
         pong = self._pings.get(data)
         if pong is not None and not pong.done():
             pong.set_result(time.perf_counter())
 
-    async def _read(self, socket: WebSocketClientConnection) -> None:
+    async def _read(self, socket: WebSocketClient) -> None:
         # Keep reading after the session has closed, until the server closes the connection.
         while (message := await socket.read_message()) is not None:
             if self.close_status is not None:
@@ -215,7 +204,7 @@ class WebSocketSession(ClientSession):
         code, reason = socket.close_code, socket.close_reason
         if code is not None and is_close_code(code):
             self._set_closed(code, reason or "")
-        elif self._has_exceeded_limit:
+        elif socket.has_exceeded_limit:
             self._set_closed(CloseCode.TOO_BIG, frame_too_long(self._limit))
         else:
             self._set_closed(CloseCode.ABNORMAL, "the connection was lost")

@@ -7,7 +7,6 @@ import inspect
 import socket
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -15,13 +14,19 @@ from tornado.concurrent import Future
 from tornado.http1connection import HTTP1ServerConnection, _GzipMessageDelegate
 from tornado.httpclient import HTTPRequest, _RequestProxy
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.iostream import IOStream
 from tornado.routing import Rule
 from tornado.tcpclient import TCPClient
 from tornado.util import ObjectDict
 from tornado.web import Application, RequestHandler
-from tornado.websocket import WebSocketClientConnection
+from tornado.websocket import WebSocketClientConnection, WebSocketError, WebSocketProtocol
 
 
 class LoggedHandler(RequestHandler):
@@ -149,8 +154,14 @@ def accepting_server() -> Any:
     return server
 
 
-class _WebSocketClient(WebSocketClientConnection):
-    """A websocket whose connection is opened by the TCPClient of ``connect``."""
+class WebSocketClient(WebSocketClientConnection):
+    """A websocket that :func:`open_websocket` returns.
+
+    Attributes:
+        has_exceeded_limit: Whether Tornado has closed it because a message exceeds ``max_message_size``.
+    """
+
+    has_exceeded_limit = False
 
     def __init__(self, tcp_client: TCPClient, request: Any, max_message_size: int) -> None:
         self._given_client = tcp_client
@@ -166,28 +177,35 @@ class _WebSocketClient(WebSocketClientConnection):
         if client is not self._given_client:
             client.close()
 
+    def get_websocket_protocol(self) -> WebSocketProtocol:
+        protocol = super().get_websocket_protocol()
+        close = protocol.close
 
-def open_websocket(
-    tcp_client: TCPClient, request: HTTPRequest, max_message_size: int
-) -> "Future[WebSocketClientConnection]":
+        def close_and_note(code: int | None = None, reason: str | None = None) -> None:
+            self.has_exceeded_limit |= code == 1009
+            close(code, reason)
+
+        protocol.close = close_and_note  # type: ignore[method-assign]
+        return protocol
+
+    async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        if isinstance(start_line, ResponseStartLine) and start_line.code == 101:
+            try:
+                self.get_websocket_protocol()._process_server_headers(self.key, headers)
+            except (AssertionError, KeyError, ValueError):
+                # Tornado would log an error with a traceback, and close the connection without a reason.
+                if not self.connect_future.done():
+                    self.connect_future.set_exception(WebSocketError("the response to the handshake is not valid"))
+                self.stream.close()
+                return
+        await super().headers_received(start_line, headers)
+
+
+def open_websocket(tcp_client: TCPClient, request: HTTPRequest, max_message_size: int) -> "Future[WebSocketClient]":
     """Do the same as Tornado's ``websocket_connect``, over a connection that a TCPClient opens."""
     request.headers = HTTPHeaders(request.headers)
     with_defaults = _RequestProxy(request, HTTPRequest._DEFAULTS)
-    return _WebSocketClient(tcp_client, with_defaults, max_message_size).connect_future
-
-
-def notify_too_big(socket: WebSocketClientConnection, callback: Callable[[], None]) -> None:
-    """Call a function if a message exceeds ``max_message_size``: Tornado closes the websocket, but does not say why."""
-    protocol = socket.protocol
-    assert protocol is not None
-    close = protocol.close
-
-    def close_and_notify(code: int | None = None, reason: str | None = None) -> None:
-        if code == 1009:
-            callback()
-        close(code, reason)
-
-    protocol.close = close_and_notify  # type: ignore[method-assign]
+    return WebSocketClient(tcp_client, with_defaults, max_message_size).connect_future  # type: ignore[return-value]
 
 
 def open_connections(server: HTTPServer) -> set[Any]:
