@@ -29,7 +29,7 @@ class SockJSClient(NoCallbacks):
     thread, call ``asyncio.run_coroutine_threadsafe(client.send(message), loop)``.
 
     If the application drops a client without :meth:`close`, there is a ``ResourceWarning``. The queued messages are
-    sent, and the connection is closed.
+    sent, and the connection is closed. If the event loop has ended before, the connection is closed already.
     """
 
     #: Whether a client that is garbage warns that it was not closed. False if its owner does.

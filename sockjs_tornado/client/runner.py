@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConnectError, ConnectionClosed
+from ..observe.logs import ThrottledLog
 from ..protocol import CloseCode
 from .fallback import open_session
 from .hooks import call_hook, is_in_hook
@@ -64,6 +65,7 @@ class SessionRunner:
         self.close_status: tuple[int, str] | None = None
         self._cause: BaseException | None = None
         self._details = ""
+        self._log = ThrottledLog()
         self._start_session(session)
         self.task = asyncio.create_task(self._run())
 
@@ -152,7 +154,7 @@ class SessionRunner:
                     await session.close(*status, self._options.close_timeout)
                     return
                 session.abort()
-                logger.info("Lost the connection to %s: %d %s", self._service.url, *status)
+                self._log_disconnect(*status)
                 if loop.time() - started > delay:
                     delays = backoff.delays()
                 self.reconnecting = True
@@ -180,17 +182,29 @@ class SessionRunner:
             self._set_closed(status)
             self._multi.close()
 
+    def _log_disconnect(self, code: int, reason: str) -> None:
+        text, values = "Lost the connection to %s: %d %s", (self._service.url, code, reason)
+        if code == CloseCode.TOO_BIG or "(heartbeat_timeout)" in reason:
+            # A limit has ended the session, and may end each of the next ones.
+            self._log.write(logger, logging.WARNING, "limit", text, *values)
+        else:
+            logger.info(text, *values)
+
     async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
         """Return a new session and the delay before it, or None as the session if all attempts failed."""
         delay = 0.0
+        level = logging.WARNING
         for delay in delays:
             await asyncio.sleep(delay)
             try:
                 session = await open_session(self._service, self._multi, self._options)
             except ConnectError as error:
-                logger.info("Failed to reconnect: %s", error)
+                logger.log(level, "Failed to reconnect: %s", error)
+                # An operator need not read the same once for each attempt.
+                level = logging.INFO
                 self._cause = error
             else:
+                logger.info("Reconnected to %s", self._service.url)
                 self.reconnecting = False
                 self._cause = None
                 return session, delay

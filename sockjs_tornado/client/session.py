@@ -177,7 +177,9 @@ class ClientSession:
             self._grace_started = now
             self._heartbeat_timer = self._loop.call_later(min(self._heartbeat_timeout / 10, 1), self._check_heartbeat)
         elif deadline <= now:
-            self._set_closed(CloseCode.ABNORMAL, f"no data received for {self._heartbeat_timeout:g} seconds")
+            self._set_closed(
+                CloseCode.ABNORMAL, f"no data received for {self._heartbeat_timeout:g} seconds (heartbeat_timeout)"
+            )
             self._close_connections()
         else:
             self._heartbeat_timer = self._loop.call_at(deadline, self._check_heartbeat)

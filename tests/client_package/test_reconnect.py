@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tornado.httpserver
 import tornado.web
-from application import Echo, Journal, RunningServer, Serve
+from application import Echo, Journal, LogWatch, RunningServer, Serve
 from client import until, within
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
@@ -268,7 +268,7 @@ async def test_final_codes_can_be_configured(serve: Serve, dial: Dial) -> None:
     assert client.close_code == 4001
 
 
-async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
+async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink, logged: LogWatch) -> None:
     between = await link(await serve(SockJSRouter(Echo, "/echo")))
     client = await dial(between, "websocket", reconnect=Backoff(initial=0.01, attempts=3))
     waiting = asyncio.create_task(client.recv())
@@ -284,6 +284,30 @@ async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) ->
     )
     with pytest.raises(ConnectionClosed):
         await client.send("x")
+    # Once for all attempts.
+    logged.take("Failed to reconnect: cannot connect to http://")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"heartbeat_timeout": 0.05}, "1006 no data received for 0.05 seconds (heartbeat_timeout)"),
+        ({"max_message_size": 1000}, "1009 the server sent a frame of more than 1000 bytes (max_message_size)"),
+    ],
+)
+async def test_a_limit_that_ends_each_session_is_logged(
+    serve: Serve, dial: Dial, logged: LogWatch, options: Any, why: str
+) -> None:
+    class Sender(SockJSConnection):
+        def on_open(self, info: Any) -> None:
+            if "max_message_size" in options:
+                self.send("x" * 2000)
+
+    server = await serve(SockJSRouter(Sender, "/echo"))
+    calls: list[int] = []
+    await dial(server, reconnect=SOON, on_disconnect=lambda client, code, reason: calls.append(code), **options)
+    await until(lambda: len(calls) > 1)
+    logged.take(f"Lost the connection to http://127.0.0.1:{server.port}/echo: {why}")
 
 
 async def test_delays_grow_if_sessions_end_at_once(stub: MakeStub, dial: Dial) -> None:

@@ -543,7 +543,7 @@ async def test_a_missing_heartbeat_closes_the_connection(
     between.hold()
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
-    assert caught.value.args == ("connection closed: 1006 no data received for 0.8 seconds",)
+    assert caught.value.args == ("connection closed: 1006 no data received for 0.8 seconds (heartbeat_timeout)",)
 
 
 @each_transport
