@@ -48,6 +48,7 @@ TEST_CORE = [
     "pytest-xdist>=3.8",
     "ruff",
     "selenium",
+    "setuptools>=77",
     "websockets",
     "ws4py",
     "wsproto",
