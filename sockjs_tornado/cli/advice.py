@@ -18,8 +18,8 @@ COMMAND_LINE: Final = OptionNames(
 #: If requests get no response.
 NO_RESPONSE: Final = (
     "The server does not respond, or one of several behind the proxy: check whether a process is stopped, a callback "
-    "blocks it, or it has no file descriptors left, as its log says. A proxy avoids such a process if its health check "
-    "has a timeout (HAProxy: `timeout check`)."
+    "blocks it, or it, or the proxy, has no file descriptors or connections left. The logs say which. A proxy avoids "
+    "such a process if its health check has a timeout (HAProxy: `timeout check`)."
 )
 
 #: If the same request gets different responses.

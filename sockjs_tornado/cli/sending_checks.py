@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..client.fallback import create_session_path
-from ..transports.endpoint import TOO_LARGE
+from ..transports.endpoint import TOO_LARGE, TRY_AGAIN
 from .advice import NO_RESPONSE
 from .checks import Finding, Level
 from .probe import Prober, Response
@@ -27,6 +27,11 @@ _STICKINESS_ADVICE = (
     "nodes of a cluster that relays requests, check that all have the same Redis server, database and namespace, and "
     "each an advertise address of its own that the others reach: each node logs its own at the start, and what it "
     "cannot reach."
+)
+_RELAY_ADVICE = (
+    "The nodes of a cluster cannot relay requests to each other: check that all have the same secret, that their "
+    "clocks agree, and that each can be reached at its advertise address. Or Redis is unavailable. Their logs say "
+    "which."
 )
 _SIZE_ADVICE = (
     "A proxy limits the size of requests to less than the server's max_message_size (10 MiB by default). nginx: "
@@ -73,7 +78,11 @@ async def _check_sending(prober: Prober, seconds: float, has_streams: bool) -> l
             response.describe(f"status {status}") if status else f"no response in {seconds:g} s"
             for status, response in sorted(failed.items())
         ]
-        advice = NO_RESPONSE if 0 in failed else prober.explain(next(iter(failed.values()))) or _SENDING_ADVICE
+        response = next(iter(failed.values()))
+        advice = NO_RESPONSE if 0 in failed else prober.explain(response) or _SENDING_ADVICE
+        if response.body == TRY_AGAIN:
+            # It has just accepted the session, so that no limit of sessions is reached.
+            advice = _RELAY_ADVICE
         return [Finding(Level.BAD, "sending", f"xhr_send: {', '.join(texts)}", advice)]
     text = f"{len(statuses) - statuses.count(404)} of {len(statuses)} requests reached their session"
     if 404 not in statuses:

@@ -31,7 +31,7 @@ async def check_session(prober: Prober, transports: list[Finding], seconds: floa
     try:
         session = await open_session(prober.url, prober.multi, dataclasses.replace(prober.options, transports=names))
     except ConnectError as error:
-        return [Finding(Level.BAD, "session", error.summary)]
+        return [Finding(Level.BAD, "session", error.summary, error.advice)]
     opened = time.monotonic()
     closed = asyncio.Event()
     session.attach(lambda messages, size: None, closed.set)

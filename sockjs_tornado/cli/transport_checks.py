@@ -45,6 +45,10 @@ _UPGRADE_ADVICE = (
     "A proxy does not forward the upgrade. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
 )
+_FAILED_ADVICE = (
+    "The connection was closed before the end of the response, although /info works: a firewall or a proxy rejects the "
+    "request, or has no connections left (nginx: worker_connections). The proxy's log says which."
+)
 _CLOSED_ADVICE = (
     "The upgrade worked, and then the connection was closed: by a firewall that inspects messages, or by a proxy, "
     "whose log says why. Clients fall back to HTTP."
@@ -134,7 +138,8 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         text = f"status {response.status} after {milliseconds(response.headers_after)}"
         return Finding(Level.BAD, name, response.describe(text), prober.explain(response))
     if failure:
-        return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
+        text = f"failed after {milliseconds(response.ended_after)}: {failure}"
+        return Finding(Level.BAD, name, text, prober.advisor.explain_known(failure) or _FAILED_ADVICE)
     if failure == "":
         text = f"ended after {milliseconds(response.ended_after)} without an open frame"
         return Finding(Level.BAD, name, *explain_first_frame(prober, response, text))

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import io
 import itertools
 import os
@@ -609,6 +610,7 @@ async def test_a_rejected_or_failed_transport_is_found(
     for finding in findings.values():
         assert finding.level == level
         assert re.fullmatch(text, finding.text)
+        assert ("has no connections left" in finding.advice) == ("failed" in text)
 
 
 async def test_no_response_of_a_transport_is_found(scripted: Scripted) -> None:
@@ -926,12 +928,26 @@ async def test_a_session_that_stays_open_is_well(serve: Serve, probing: Callable
     assert finding.text.startswith("cannot connect to http://127.0.0.1:1/echo: /info: ")
 
 
-async def test_the_server_says_why_it_rejects_messages(serve: Serve, probing: Callable[..., Prober]) -> None:
-    """As a limit of its own, or because a proxy removes the body."""
+async def test_the_server_says_why_it_rejects_messages(
+    serve: Serve, scripted: Scripted, probing: Callable[..., Prober]
+) -> None:
+    """As a limit of its own, or because a proxy removes the body, or the node of the session does not accept them."""
     limited = SockJSRouter(Echo, "/echo", {"max_inbound_rate": 1})
     (finding,) = await check_stickiness(probing((await serve(limited)).port), LONG)
     assert finding.text == 'xhr_send: status 429 (text/plain: "Too many messages a second.")'
     assert "(max_inbound_rate)" in finding.advice
+
+    class Unreachable(Prober):
+        def start(self, path: str, *more: Any, **named: Any) -> Response:
+            other = dataclasses.replace(self, service=rejecting.service) if path.endswith("/xhr_send") else self
+            return Prober.start(other, path, *more, **named)
+
+    prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
+    rejecting = await scripted(reply(503, "Content-Length: 17", body="Try again later.\n"))
+    unreachable = Unreachable(prober.url, prober.service, prober.options, prober.multi)
+    (finding,) = await check_stickiness(unreachable, LONG)
+    assert finding.text == 'xhr_send: status 503 (body: "Try again later.")'
+    assert "the same secret, that their clocks agree" in finding.advice
 
     class Emptied(Prober):
         def start(self, path: str, body: bytes | None = None, *more: Any, **named: Any) -> Response:

@@ -105,12 +105,12 @@ class Node:
 
 
 @contextlib.contextmanager
-def node(name: str, *arguments: str, unix: Path | None = None) -> Iterator[Node]:
+def node(name: str, *arguments: str, unix: Path | None = None, complaints: Sequence[str] = ()) -> Iterator[Node]:
     """Run a server that stands behind a proxy."""
     arguments = ("--node", name, "--cookie", "--xheaders", *arguments)
     if unix is not None:
         arguments += ("--unix", str(unix))
-    with server(*arguments) as program:
+    with server(*arguments, complaints=complaints) as program:
         (port,) = program.ports
         yield Node(name, port, f"unix:{unix}" if unix else f"127.0.0.1:{port}")
 

@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
     ),
     "not sticky": (
         (("hash $sockjs_session consistent;", ""),),
-        {"stickiness": "reach different processes"},
+        {"stickiness": "check that all have the same Redis server, database and namespace, and each an advertise"},
     ),
     "impatience": (
         (("proxy_read_timeout 60s;", "proxy_read_timeout 3s;"),),
@@ -292,7 +292,7 @@ async def test_the_page_s_own_origin_is_what_cors_is_about(
 @pytest.fixture(scope="module")
 def one_node() -> Iterator[Node]:
     """A server without a proxy."""
-    with node("alone") as running:
+    with node("alone", complaints=["Rejected a page of 'https://doctor.invalid'"]) as running:
         yield running
 
 
