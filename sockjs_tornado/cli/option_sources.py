@@ -44,19 +44,24 @@ def read_file(path: str, names: Collection[str], source: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: The file cannot be read, is not TOML, or has an unknown name.
     """
-    try:
-        # "-sig": some editors write a byte order mark, which TOML does not allow.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            found = tomllib.loads(file.read())
-    except OSError as error:
-        raise ConfigurationError(f"{source}: cannot read {path}: {error.strerror}") from None
-    except (RecursionError, ValueError) as error:  # of TOML, or UTF-8
-        raise ConfigurationError(f"{source}: {path} is not valid TOML: {error}") from None
+    found = read_toml(path, source)
     for name in found:
         if name not in names:
             hint = suggest_option(name, "", names, "a line in [set]")
             raise ConfigurationError(f"{path}: {name}: unknown option{hint}")
     return found
+
+
+def read_toml(path: str, source: str) -> dict[str, Any]:
+    """Return what is in a TOML file, or raise ConfigurationError; see :func:`read_file`."""
+    try:
+        # "-sig": some editors write a byte order mark, which TOML does not allow.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return tomllib.loads(file.read())
+    except OSError as error:
+        raise ConfigurationError(f"{source}: cannot read {path}: {error.strerror}") from None
+    except (RecursionError, ValueError) as error:  # of TOML, or UTF-8
+        raise ConfigurationError(f"{source}: {path} is not valid TOML: {error}") from None
 
 
 def suggest_option(name: str, prefix: str, names: Collection[str], setting: str, command: str = "serve") -> str:

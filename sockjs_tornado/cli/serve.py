@@ -5,9 +5,8 @@ import contextlib
 import os
 
 from ..server import HTTPServer
-from . import note
-from .serve_logs import configure_logging
-from .serve_options import add_arguments, resolve
+from .serve_logs import announce, configure_logging, report_error
+from .serve_options import add_arguments, find_log_format, resolve
 from .serve_process import (
     STARTUP_ERRORS,
     create_cluster,
@@ -31,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     try:
         return _run(given)
     except STARTUP_ERRORS as error:
-        note(describe_error(error))
+        report_error(describe_error(error), find_log_format(given, os.environ))
         return 1
 
 
@@ -60,7 +59,7 @@ def _run(given: argparse.Namespace) -> int:
 
         def on_start(http: HTTPServer) -> None:
             # Not before it listens for signals: one would end the process without draining.
-            print(greeting, flush=True)
+            announce(greeting, options.log_format)
             notify("READY=1")
 
         def on_drain(http: HTTPServer, number: int) -> None:

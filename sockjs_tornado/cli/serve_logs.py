@@ -1,13 +1,18 @@
-"""The logs of the command ``serve``, on standard error."""
+"""The logs of the command ``serve``, on standard error, and what it prints besides, in the same format."""
 
 import logging
+import sys
+import threading
 from typing import Any, Final
 
 from tornado.log import access_log
 
 from ..observe.json_logs import JSONFormatter, mask_session_urls
 from ..server.access_log import AccessLogEntry
+from . import printable
 from .serve_options import ServeOptions
+
+logger = logging.getLogger(__name__)
 
 _TEXT: Final = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
@@ -19,11 +24,41 @@ def configure_logging(options: ServeOptions) -> None:
         handler.setFormatter(JSONFormatter())
         # Otherwise they would be lines that are not JSON.
         logging.captureWarnings(True)
+        sys.excepthook = lambda *error: logger.critical("Ended by an exception", exc_info=error)
+        threading.excepthook = _log_exception_of_thread
+        sys.unraisablehook = _log_ignored_exception
     else:
         handler.setFormatter(logging.Formatter(_TEXT))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
     # Without the access log, the server need not call a function for each request.
     access_log.setLevel(logging.INFO if options.access_log else logging.CRITICAL + 1)
+
+
+def _log_exception_of_thread(arguments: "threading.ExceptHookArgs") -> None:
+    name = "a thread" if arguments.thread is None else f"the thread {arguments.thread.name}"
+    error = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
+    logger.error("Exception in %s", name, exc_info=error)  # type: ignore[arg-type]
+
+
+def _log_ignored_exception(arguments: "sys.UnraisableHookArgs") -> None:
+    error = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
+    logger.error("%s: %r", arguments.err_msg or "Exception ignored in", arguments.object, exc_info=error)  # type: ignore[arg-type]
+
+
+def announce(text: str, log_format: str) -> None:
+    """Print a line on standard output, in the format of the log."""
+    print(_as_json(logging.INFO, text) if log_format == "json" else text, flush=True)
+
+
+def report_error(text: str, log_format: str) -> None:
+    """Print an error on standard error, in the format of the log, which may not be configured yet."""
+    line = _as_json(logging.CRITICAL, text) if log_format == "json" else printable(text)
+    print(line, file=sys.stderr, flush=True)
+
+
+def _as_json(level: int, text: str) -> str:
+    values = {"name": __name__, "levelno": level, "levelname": logging.getLevelName(level), "msg": text}
+    return JSONFormatter().format(logging.makeLogRecord(values))
 
 
 def application_settings(options: ServeOptions) -> dict[str, Any]:

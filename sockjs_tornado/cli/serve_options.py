@@ -5,6 +5,7 @@ Each option is a field of :class:`ServeOptions`. ``drain_time``, say, is ``--dra
 """
 
 import argparse
+import contextlib
 import dataclasses
 import ipaddress
 import json
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
-from .option_sources import PREFIX, read_environment, read_file
+from .option_sources import PREFIX, read_environment, read_file, read_toml
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -239,6 +240,15 @@ def resolve(given: argparse.Namespace, environment: Mapping[str, str]) -> ServeO
     options = ServeOptions(**values, sources=found_in)
     _check_combinations(options)
     return options
+
+
+def find_log_format(given: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Return the option ``log_format``, also if others are not valid."""
+    sources: list[Mapping[str, Any]] = [vars(given), {"log_format": environment.get(f"{PREFIX}LOG_FORMAT")}]
+    config = getattr(given, "config", environment.get(f"{PREFIX}CONFIG", ""))
+    with contextlib.suppress(ConfigurationError):
+        sources.append(read_toml(config, "--config"))
+    return next((str(source["log_format"]) for source in sources if source.get("log_format")), "text")
 
 
 def _parse(source: str, kind: Kind, value: Any) -> Any:

@@ -15,8 +15,7 @@ from typing import Final
 
 from ..router import SockJSRouter
 from ..server import HTTPServer
-from . import note
-from .serve_logs import configure_logging
+from .serve_logs import announce, configure_logging, report_error
 from .serve_options import ServeOptions
 from .serve_process import (
     STARTUP_ERRORS,
@@ -38,7 +37,8 @@ def run_workers(options: ServeOptions, router: SockJSRouter, sockets: Sequence[s
     """Run the workers until a signal arrives; return the exit code."""
 
     def on_start(ports: list[list[int]]) -> None:
-        print(greet(options, router, sockets, [port for worker_ports in ports for port in worker_ports]), flush=True)
+        all_ports = [port for worker_ports in ports for port in worker_ports]
+        announce(greet(options, router, sockets, all_ports), options.log_format)
 
     async def run(directory: str) -> int:
         stop_time = drain_deadline(options, router) + _EXIT_MARGIN
@@ -77,7 +77,11 @@ def _run_worker(
         ports = ports_of(monitoring)
         run_process(options, router, sockets, monitoring, on_start=lambda http: started.send(ports), on_drain=on_drain)
     except STARTUP_ERRORS as error:
-        note(describe_error(error))
+        report_error(describe_error(error), options.log_format)
+        sys.exit(1)
+    except Exception as error:
+        # Otherwise multiprocessing prints it.
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
 
 

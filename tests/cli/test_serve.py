@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import programs
 import pytest
 from client import POLLING, TIMEOUT, Client, Connect, Join, Peer, new_session
 from programs import Ended, ServerProgram, create_certificate, find_program, join_files, serve_commands
@@ -472,6 +473,79 @@ async def test_without_the_access_log_no_request_is_logged(run: Run, connect: Co
     await client.leave()
     logged = {entry["logger"] for entry in entries((await stop(program)).errors)}
     assert logged == {"asyncio", "sockjs_tornado.serving"}
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "2")])
+async def test_all_output_is_json_if_the_log_is(run: Run, visit: Visit, more: tuple[str, ...]) -> None:
+    program = run("--port", "0", "--log-format", "json", *more)
+    (greeting,) = entries(program.greeting)
+    assert (greeting["level"], greeting["process"]) == ("INFO", program.pid)
+    assert greeting["message"].startswith(f"Serving echo on http://127.0.0.1:{program.ports[0]}/echo (")
+    (await visit(program.ports[0])).vanish()
+    ended = await stop(program)
+    assert ended.output == ""
+    assert "Serving on" in entries(ended.errors)[0]["message"]
+
+
+FAULTS = {
+    "raises": "raise RuntimeError('no database')",
+    "syntax": "def",
+    "warns": "import warnings; warnings.warn('old'); raise LookupError",
+    "thread": "import threading\nthread = threading.Thread(target=lambda: {}['x'])\nthread.start(); thread.join()",
+    "ignored": "class Fault:\n    def __del__(self):\n        raise KeyError('x')\nFault()",
+    "worker": "import multiprocessing\nif multiprocessing.parent_process():\n    raise RuntimeError('no database')\n"
+    "from sockjs_tornado.cli.built_in import Echo as Class",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (("nothing.Class",), [r"Cannot serve: connection: expected echo, .*No module named 'nothing'"]),
+        (("--port", "x"), [r"Cannot serve: --port: expected "]),
+        (("--host", "192.0.2.1"), ["Cannot listen on 192.0.2.1, port 8080: "]),
+        (("raises.Class",), ["Ended by an exception.*no database"]),
+        (("syntax.Class",), ["Ended by an exception.*SyntaxError"]),
+        (("warns.Class",), ["UserWarning: old", "Ended by an exception.*LookupError"]),
+        (("thread.Class",), ["Exception in the thread Thread-1.*KeyError", "Cannot serve"]),
+        (("ignored.Class",), ["Exception ignored in.*Fault.*KeyError", "Cannot serve"]),
+        (
+            ("worker.Class", "--workers", "2", "--port", "0"),
+            ["Ended by an exception.*no database", "Worker . .process .*. exited with status 1 before it served"],
+        ),
+    ],
+    ids=lambda value: value[0],
+)
+def test_errors_are_json_if_the_log_is(tmp_path: Path, arguments: tuple[str, ...], messages: list[str]) -> None:
+    for name, code in FAULTS.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    ended = subprocess.run(
+        [sys.executable, "-m", "sockjs_tornado", "serve", "--log-format", "json", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=programs.TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    texts = [f"{entry['message']} {entry.get('exception')}" for entry in entries(ended.stderr)]
+    for message in messages:
+        assert any(re.search(message, text, re.DOTALL) for text in texts), texts
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_errors_of_other_options_are_json_if_the_log_is(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text('log_format = "json"\nunknown = 1\n' if where == "file" else "")
+    if where == "environment":
+        monkeypatch.setenv("SOCKJS_LOG_FORMAT", "json")
+    for arguments in (("--port", "x", "--config", str(file)), ("json.dumps", "--config", str(file))):
+        (entry,) = entries(refused(*arguments))
+        assert entry["level"] == "CRITICAL"
+        assert entry["message"].startswith("Cannot serve: ")
+    assert refused("json.dumps", "--config", str(file), "--log-format", "text").startswith("Cannot serve: ")
 
 
 async def test_metrics_and_health_have_a_port_of_their_own(run: Run, visit: Visit, connect: Connect) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def without_handlers() -> Iterator[logging.Logger]:
     """Yield the root logger without handlers, and set all loggers back at the end."""
     root = logging.getLogger()
     before = root.handlers, root.level, access_log.level
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     root.handlers = []
     try:
         yield root
@@ -51,6 +53,7 @@ def without_handlers() -> Iterator[logging.Logger]:
         logging.captureWarnings(False)
         root.handlers, root.level = before[:2]
         access_log.setLevel(before[2])
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
 @pytest.mark.parametrize("change", [gc.disable, lambda: gc.set_threshold(1000, 10, 10)])
@@ -80,7 +83,7 @@ def test_the_log_is_text_on_standard_error() -> None:
     assert application_settings(ServeOptions()) == {}
 
 
-def test_the_log_is_json_with_the_warnings_of_python() -> None:
+def test_the_log_is_json_with_the_warnings_and_exceptions_of_python(capsys: pytest.CaptureFixture[str]) -> None:
     show = warnings.showwarning
     with without_handlers() as root:
         configure_logging(ServeOptions(log_level="error", log_format="json", access_log=True))
@@ -88,6 +91,17 @@ def test_the_log_is_json_with_the_warnings_of_python() -> None:
         assert isinstance(handler.formatter, JSONFormatter)
         assert (root.level, access_log.isEnabledFor(logging.INFO)) == (logging.ERROR, True)
         assert warnings.showwarning is not show
+        # What Python would print.
+        error = KeyError("x")
+        for thread in (None, threading.current_thread()):
+            threading.excepthook(threading.ExceptHookArgs((KeyError, error, None, thread)))
+        unraisable: Any = SimpleNamespace(
+            exc_type=KeyError, exc_value=error, exc_traceback=None, err_msg=None, object=show
+        )
+        sys.unraisablehook(unraisable)
+        sys.excepthook(KeyError, error, None)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["exception"] for line in lines] == ["KeyError: 'x'"] * 4
     assert warnings.showwarning is show
     assert application_settings(ServeOptions(access_log=True)) == {"log_function": log_access}
 
