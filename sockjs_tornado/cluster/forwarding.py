@@ -108,6 +108,7 @@ class Forwarder:
         Raises:
             OSError: The connection to the owner failed.
             NodeUnresponsive: The owner does not respond.
+            NotANode: Another program answers at the owner's address.
             UpstreamDisconnected: The connection was closed before the response; the owner may have processed the
                 request.
         """

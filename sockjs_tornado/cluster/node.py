@@ -277,9 +277,9 @@ class _RPCHandler(RequestHandler):
             self.finish()
 
     def post(self, name: str) -> None:
+        self.set_header(RELAY_HEADER, self._node.owner.node)
         function = self._node.rpcs.get(name)
         if function is None:
             self.set_status(404)
         else:
-            self.set_header(RELAY_HEADER, self._node.owner.node)
             self.finish(function(self.request.body))

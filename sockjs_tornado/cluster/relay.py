@@ -16,6 +16,7 @@ from .forwarding import Forwarder, RelayedRequest
 from .health import NodeUnresponsive
 from .node_tls import tls_reason
 from .ownership import Location, Owner
+from .response_head import NotANode
 from .upstream import UpstreamDisconnected, is_local, is_refused
 
 if TYPE_CHECKING:
@@ -170,6 +171,14 @@ class SessionRelay:
         except NodeUnresponsive as error:
             # If the process hangs, it loses the claim, and closes the session as soon as it continues.
             await self._owner_lost(request, write_tombstone=error.accepts_connections)
+        except NotANode:
+            message = (
+                "Another program than node %s answers at its address. Check the address that this node advertises "
+                "(--advertise), also as other hosts resolve it, and that no proxy is between the nodes."
+            )
+            self._container.log.write(logger, logging.WARNING, "not a node", message, request.owner.address)
+            if not exchange.responded:
+                endpoint.respond_unavailable(exchange, "relay")
         except OSError as error:
             await self._connect_failed(request, error)
         else:
@@ -202,7 +211,15 @@ class SessionRelay:
             address = request.owner.address
             self._container.log.write(logger, logging.WARNING, "tls", message, address, tls_reason(error))
         else:
-            logger.info("Cannot connect to node %s: %s", request.owner.address, error)
+            address = request.owner.address
+            # During a restart, it is refused as well.
+            level = logging.INFO if is_refused(error) else logging.WARNING
+            message = (
+                "Cannot connect to node %s: %s. Unless it was stopped, check that this host can reach the address that "
+                "it advertises (--advertise), and that no other host has the same one."
+            )
+            reason = str(error) or type(error).__name__
+            self._container.log.write(logger, level, ("connect", level), message, address, reason)
             # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
             await self._owner_lost(request, write_tombstone=is_refused(error))
             return

@@ -4,7 +4,9 @@ import functools
 import re
 from typing import Final, NamedTuple
 
+from ..exceptions import ClusterError
 from ..wire.fields import TOKEN, has_token
+from .signing import RELAY_HEADER
 
 #: The largest size of a head in bytes.
 MAX_HEAD_SIZE: Final = 64 * 1024
@@ -14,8 +16,16 @@ _STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
 _FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
-# Those that `response_head` sets (`_common_fields`).
+# Those that `response_head` sets (`_common_fields`). Together they show that a node has sent the response: other
+# programs send only some of them.
 _COMMON_FIELDS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+
+
+class NotANode(ClusterError):
+    """The response is not one that a node sends: another program, or a proxy, answers at the node's address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the response of {address} is not one of a node")
 
 
 class ResponseHead(NamedTuple):
@@ -38,7 +48,7 @@ class ResponseHead(NamedTuple):
 # Cached because many responses of a node within a second have the same head.
 @functools.lru_cache(maxsize=32)
 def parse_response_head(head: bytes) -> ResponseHead:
-    """Parse a head without its empty line, or raise ValueError."""
+    """Parse a head without its empty line; raise ValueError if it is not one that a node sends."""
     first, *lines = head.decode("latin-1").split("\r\n")
     start = _STATUS_LINE.fullmatch(first)
     if start is None:
@@ -47,6 +57,7 @@ def parse_response_head(head: bytes) -> ResponseHead:
     fields: list[tuple[str, str]] = []
     length: int | None = None
     keep_alive = True
+    common: set[str] = set()
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
@@ -59,6 +70,11 @@ def parse_response_head(head: bytes) -> ResponseHead:
             length = int(value)
         elif lower == "connection":
             keep_alive = keep_alive and not has_token(value, "close")
-        elif lower not in _COMMON_FIELDS:
+        elif lower in _COMMON_FIELDS:
+            common.add(lower)
+        else:
             fields.append((name, value))
+    # The results of calls have other fields, and the header field of the relay.
+    if common != _COMMON_FIELDS and RELAY_HEADER not in dict(fields):
+        raise ValueError(head)
     return ResponseHead(status, tuple(fields), 0 if status in (204, 304) else length, keep_alive)

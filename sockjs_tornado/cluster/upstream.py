@@ -18,7 +18,7 @@ from ..wire.connection import READ_SIZE, Connection
 from ..wire.sockets import EXHAUSTED_ERRNOS, peer_disconnected, set_user_timeout
 from ..wire.tls import TLSTransport
 from .node_tls import NodeTLS
-from .response_head import MAX_HEAD_SIZE, ResponseHead, parse_response_head
+from .response_head import MAX_HEAD_SIZE, NotANode, ResponseHead, parse_response_head
 
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
@@ -91,7 +91,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.handshake: asyncio.Future[None] | None = None
 
     def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
-        """Send a request, and return the future of the response, which may raise UpstreamDisconnected."""
+        """Send a request; return the future of the response, which may raise UpstreamDisconnected or NotANode."""
         response = self._response = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
             self._complete(None)
@@ -186,9 +186,8 @@ class Upstream(asyncio.BufferedProtocol):
             try:
                 self._parse_response(max(seen - 3, 0))
             except ValueError:
-                # Not a response that a node sends.
                 self.abort()
-                self._complete(None)
+                self._complete(NotANode(self.address))
 
     def _parse_response(self, start: int) -> None:
         received = self._received
@@ -217,14 +216,14 @@ class Upstream(asyncio.BufferedProtocol):
             else:
                 self.abort()
 
-    def _complete(self, result: Response | Stream | ssl.SSLError | None) -> None:
+    def _complete(self, result: Response | Stream | NotANode | ssl.SSLError | None) -> None:
         """Complete the pending request, if any. None and an error mean that there is no response."""
         response, self._response = self._response, None
         if response is None or response.done():
             return
         if result is None:
             response.set_exception(UpstreamDisconnected())
-        elif isinstance(result, ssl.SSLError):
+        elif isinstance(result, NotANode | ssl.SSLError):
             response.set_exception(result)
         else:
             response.set_result(result)

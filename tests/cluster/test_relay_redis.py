@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from application import LogWatch, Noted, Serve
 from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, until, within
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.session.ended import ENDED_TIME
@@ -328,6 +332,31 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
 
 
+async def test_another_program_at_the_address_of_a_node(
+    start: Start, logged: LogWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its response is none of the session."""
+    caplog.set_level(logging.INFO, "sockjs_tornado.cluster.relay")
+    a, b = await start(2)
+    sessions = [new_session() for _ in range(3)]
+    for session in sessions:
+        assert await a.poll(session) == "o"
+        # So that the owner is known, and there is an idle connection.
+        assert await b.send(session, "x") == 204
+    address = a.router.relay._node.owner.address  # type: ignore[union-attr]
+    await within(a.cluster.vanish())
+    other = HTTPServer(Application([], log_function=lambda handler: None))
+    other.listen(urlsplit(address).port or 0, "127.0.0.1")
+    for session in sessions[:2]:
+        assert (await b.ask(asking("xhr", f"/echo/000/{session}"))).status == 503
+    assert logged.take("Another program than node").getMessage().startswith(f"Another program than node {address} ")
+    other.stop()
+    await other.close_all_connections()
+    assert await b.poll(sessions[2]) == LOST
+    assert f"Cannot connect to node {address}: [Errno 111]" in caplog.text
+    assert b.stats["relayed"] == 3
+
+
 async def test_a_draining_node_opens_no_session(start: Start, redis_server: RedisServer) -> None:
     a, b, c = await start(3, {"disconnect_delay": 30})
     session, mine = new_session(), [new_session() for _ in range(2)]
@@ -568,3 +597,5 @@ async def test_a_tombstone_is_written_if_the_owner_is_certainly_gone(
         assert await b.send(session, "y") == 204
     if status == 503:
         logged.take("Cannot connect to other nodes")
+    elif not buried:
+        logged.take("Unless it was stopped, check that this host can reach the address that it advertises")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
 from sockjs_tornado.cluster.forwarding import Pipe, RelayedRequest
 from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.response_head import parse_response_head
+from sockjs_tornado.cluster.response_head import NotANode, parse_response_head
 from sockjs_tornado.cluster.upstream import (
     MAX_IDLE,
     Response,
@@ -31,7 +32,9 @@ from sockjs_tornado.cluster.upstream import (
 from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi"
+# The fields that all responses of nodes have.
+COMMON = b"Date: x\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+OK = b"HTTP/1.1 200 OK\r\n%sX-A: 1\r\nContent-Length: 2\r\n\r\nhi" % COMMON
 ANSWER = Response(200, (("X-A", "1"),), b"hi")
 
 
@@ -130,11 +133,15 @@ async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asy
     ("data", "answer"),
     [
         (OK, ANSWER),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, (), b"")),
-        (b"HTTP/1.1 304 Not Modified\r\n\r\n", Response(304, (), b"")),
-        (b"HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\ncontent-length:0\r\n\r\n", Response(404, (), b"")),
+        (b"HTTP/1.1 204 No Content\r\n%s\r\n" % COMMON, Response(204, (), b"")),
+        (b"HTTP/1.1 304 Not Modified\r\n%s\r\n" % COMMON, Response(304, (), b"")),
         (
-            b"HTTP/1.1 200 OK\r\nA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+            b"HTTP/1.1 404 Not Found\r\n%sConnection: keep-alive\r\ncontent-length:0\r\n\r\n" % COMMON,
+            Response(404, (), b""),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n%sContent-Length: 4\r\n\r\n\r\n\r\n"
+            % COMMON,
             Response(200, (("A", "é x"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")), b"\r\n\r\n"),
         ),
     ],
@@ -160,7 +167,7 @@ async def test_a_response_in_any_pieces(node: Node, upstreams: Upstreams, data: 
 async def test_a_large_body(node: Node, upstreams: Upstreams) -> None:
     _, side, asked = await opened(upstreams, node)
     body = bytes(range(256)) * 40_000
-    side.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    side.writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (COMMON, len(body)) + body)
     answer = await within(asked)
     assert isinstance(answer, Response)
     assert answer.body == body
@@ -253,6 +260,8 @@ RUBBISH = [
     b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nA: x\ny\r\n\r\n",
     b"x" * 100_000,
+    b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nDate: x\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
 ]
 
 
@@ -260,7 +269,7 @@ RUBBISH = [
 async def test_a_malformed_response(node: Node, upstreams: Upstreams, data: bytes) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(data)
-    with pytest.raises(UpstreamDisconnected):
+    with pytest.raises(NotANode, match=f"^the response of {re.escape(node.address)} is not one of a node$"):
         await within(asked)
     await side.gone()
 
@@ -389,7 +398,7 @@ async def test_a_pool_that_closes_when_a_connection_has_just_been_made(
 
 # Streams.
 
-HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n%sConnection: close\r\n\r\n" % COMMON
 
 
 class Router:
