@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -164,8 +165,10 @@ Read = Callable[[str], Awaitable[Reader]]
 
 
 @pytest.fixture
-async def read(nodes: Nodes) -> AsyncIterator[Read]:
+async def read(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Read]:
     """Return a function that starts a client: `reader = await read("websocket")`."""
+    # The clients warn of the outages of the tests.
+    monkeypatch.setattr(logging.getLogger("sockjs_tornado.client.connection"), "disabled", True)
     async with contextlib.AsyncExitStack() as life:
 
         async def begin(transport: str) -> Reader:
