@@ -90,9 +90,10 @@ async def test_a_raw_websocket_has_bytes() -> None:
 
 async def test_a_client_sends_only_what_a_real_one_sends() -> None:
     async with connect(Echo) as client:
-        for message in (b"x", {"a": 1}):
-            with pytest.raises(TypeError, match=r"a client sends str, not \w+: use send_json\(\) for JSON values"):
-                await client.send(message)
+        with pytest.raises(TypeError, match=r"a client sends str, not dict: use send_json\(\) for JSON values"):
+            await client.send({"a": 1})
+        with pytest.raises(TypeError, match=r'a client sends str, not bytes: only connect\(\.\.\., transport="rawwebs'):
+            await client.send(b"x")
     async with connect(Echo, transport="rawwebsocket") as client:
         with pytest.raises(TypeError, match="a client sends str or bytes, not list"):
             await client.send([])
@@ -219,6 +220,12 @@ def test_a_forgotten_await_is_recognised() -> None:
         pass
 
 
+async def test_a_client_that_is_dropped_causes_a_warning() -> None:
+    client = await connect(Echo)
+    with pytest.warns(ResourceWarning, match="^unclosed <MemoryClient of "):
+        del client
+
+
 def test_a_connect_that_is_never_awaited_causes_a_warning() -> None:
     with pytest.warns(RuntimeWarning, match=r"^connect\(\.\.\.\) was never awaited: use `async with connect"):
         connect(Echo)
@@ -241,6 +248,8 @@ def test_wrong_arguments_are_reported_at_once() -> None:
     url: Any = "http://localhost/echo"
     with pytest.raises(TypeError, match=r"got 'http://localhost/echo'; use sockjs_tornado\.client for a URL$"):
         connect(url)
+    with pytest.raises(ValueError, match=r"^ip: expected an IP address such as '192\.0\.2\.7', got 'localhost'$"):
+        connect(Echo, ip="localhost")
     with pytest.raises(ValueError, match="transport: expected 'websocket' or 'rawwebsocket', got 'xhr'"):
         connect(Echo, transport="xhr")
     with pytest.raises(ValueError, match=r"path: expected one that the prefix '/a\+' matches, and no more, got '/b'$"):
@@ -329,7 +338,7 @@ async def test_a_client_that_gets_no_session_is_rejected(logged: LogWatch) -> No
     with pytest.raises(ConnectionRejected, match="414"):
         await connect(router, arguments={"long": "x" * 10_000})
     await router.close()
-    with pytest.raises(ConnectionRejected, match=r"^rejected with status 404$"):
+    with pytest.raises(ConnectionRejected, match=r"^rejected with status 404: the router was closed$"):
         await connect(router)
     with pytest.raises(ConnectionRejected, match="404: the settings disable the transport rawwebsocket"):
         await connect(SockJSRouter(Echo, "/y", disabled_transports=["rawwebsocket"]), transport="rawwebsocket")

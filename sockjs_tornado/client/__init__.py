@@ -55,6 +55,7 @@ from .fallback import open_session
 from .multi import Multi
 from .options import (
     FINAL_CODES,
+    MISPLACED,
     TRANSPORTS,
     Backoff,
     Options,
@@ -136,7 +137,7 @@ class connect(Connector[SockJSClient]):  # noqa: N801 - used like a function
     _call = "connect(url)"
     _synchronous = "sockjs_tornado.client.sync without asyncio"
 
-    @partial(named_arguments, hints={"on_message": "read messages with recv(), or iterate over the client"})
+    @partial(named_arguments, hints=MISPLACED)
     def __init__(
         self,
         url: str,

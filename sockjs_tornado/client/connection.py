@@ -143,9 +143,7 @@ class SockJSClient(NoCallbacks):
         """
         self._check_loop()
         if not isinstance(message, str):
-            raise TypeError(
-                f"message: expected str, got {type(message).__name__}; send_json() sends values as JSON text"
-            )
+            raise TypeError(f"message: expected str, got {type(message).__name__}; {_hint_at_text(message)}")
         if self._runner.is_in_hook():
             # The next session opens after on_disconnect has returned.
             self._runner.raise_if_closed(self._runner.session.close_status)
@@ -248,6 +246,11 @@ class SockJSClient(NoCallbacks):
                 "a SockJSClient must be used in the event loop in which it was created; from another thread, call "
                 "asyncio.run_coroutine_threadsafe(client.send(message), loop)"
             )
+
+
+def _hint_at_text(message: object) -> str:
+    is_bytes = isinstance(message, bytes | bytearray | memoryview)
+    return "encode bytes as text, such as base64" if is_bytes else "send_json() sends values as JSON text"
 
 
 def is_normal_end(client: SockJSClient, error: ConnectionClosed) -> bool:

@@ -36,6 +36,24 @@ TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
 #: Default close codes after which a client does not reconnect.
 FINAL_CODES = (1000, 1008, 3000)
 
+_CLOSE_HINT = "when the connection has ended, recv() and iteration raise ConnectionClosed; see also on_disconnect"
+_OPEN_HINT = "connect returns when the connection is open; on_reconnect is called in each later session"
+_QUERY_HINT = "append it to the URL: http://host/echo?name=value"
+
+#: Arguments that other libraries have, each with what to do instead.
+MISPLACED = {
+    "auth": "use a URL with credentials, or headers={'Authorization': '...'}",
+    "cookies": "use headers={'Cookie': 'name=value'}",
+    "on_close": _CLOSE_HINT,
+    "on_connect": _OPEN_HINT,
+    "on_error": _CLOSE_HINT,
+    "on_message": "read messages with recv(), or iterate over the client",
+    "on_open": _OPEN_HINT,
+    "params": _QUERY_HINT,
+    "query": _QUERY_HINT,
+    "token": "use headers={'Authorization': '...'}",
+}
+
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # Header fields that the transports set.
 _RESERVED = re.compile(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -54,6 +55,10 @@ class MemoryClient:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._session!r}>"
 
+    def __del__(self) -> None:
+        if not self._has_left and not self.is_closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
     @property
     def is_closed(self) -> bool:
         """Whether the connection is closed. Messages that were received before can still be read."""
@@ -82,7 +87,12 @@ class MemoryClient:
         accepted = (str, bytes) if self._receiver.binary else (str,)
         if not isinstance(message, accepted):
             names = " or ".join(kind.__name__ for kind in accepted)
-            raise TypeError(f"a client sends {names}, not {type(message).__name__}: use send_json() for JSON values")
+            hint = (
+                'only connect(..., transport="rawwebsocket") sends bytes'
+                if isinstance(message, bytes | bytearray | memoryview)
+                else "use send_json() for JSON values"
+            )
+            raise TypeError(f"a client sends {names}, not {type(message).__name__}: {hint}")
         await self._wait_until(
             lambda: self._receiver.is_reading or self.is_closed, "the application did not accept a message", None
         )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.netutil import is_valid_ip
 from tornado.web import HTTPError
 
 from ..connection import SockJSConnection
@@ -157,6 +158,8 @@ class connect(Connector[MemoryClient]):  # noqa: N801 - used like a function
         for name, value in given:
             if not isinstance(value, str):
                 raise TypeError(f"{name}: expected a str, got {value!r} ({type(value).__name__})")
+        if not is_valid_ip(ip):
+            raise ValueError(f"ip: expected an IP address such as '192.0.2.7', got {ip!r}")
         self._is_own = not isinstance(target, SockJSRouter)
         # The settings of a router of its own are the defaults.
         self._router = target if isinstance(target, SockJSRouter) else SockJSRouter(target, "/sockjs")
@@ -221,6 +224,8 @@ class connect(Connector[MemoryClient]):  # noqa: N801 - used like a function
         return client
 
     def _open(self) -> MemoryReceiver:
+        if self._router.closed:
+            raise ConnectionRejected(404, "the router was closed")
         if not self._router.settings.is_enabled(self._transport):
             raise ConnectionRejected(404, f"the settings disable the transport {self._transport}")
         kind, suffix = _ENDPOINTS[self._transport]

@@ -264,8 +264,10 @@ async def test_an_invalid_close_is_rejected(serve: Serve, dial: Dial, code: Any,
 
 async def test_a_message_must_be_text(serve: Serve, dial: Dial) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^message: expected str, got bytes; encode bytes as text, such as base64$"):
         await client.send(b"bytes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^message: expected str, got dict; send_json\(\) sends values as JSON text$"):
+        await client.send({})  # type: ignore[arg-type]
 
 
 # Backpressure.
