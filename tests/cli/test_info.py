@@ -94,7 +94,8 @@ async def scripted(probing: Callable[..., Prober]) -> AsyncIterator[Scripted]:
             left = list(replies)
 
             async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                stack.callback(writer.transport.abort)
+                # It keeps the writer, whose end would close the connection on Python 3.13 and newer.
+                stack.callback(lambda: writer.transport.abort())
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     head = await reader.readuntil(b"\r\n\r\n")
                     if websocket is not None and b"Upgrade: websocket" in head:
