@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop
+from tornado.process import task_id
 
 from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
@@ -35,6 +36,7 @@ from .settings import Settings, merge_settings, warn_about_values
 from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
+from .transports.http_transports import HTTP_TRANSPORTS
 from .transports.origins import OriginPolicy
 from .transports.pages import Script
 from .url_prefix import check_prefix
@@ -248,6 +250,17 @@ class SockJSRouter(Messaging):
             if self.cluster is not None and self.cluster.unusable_reason:
                 message = "the router with the prefix %r has clients, but its cluster %s"
                 logger.warning(message, self.prefix, self.cluster.unusable_reason)
+            if (
+                self.cluster is None
+                and task_id() is not None
+                and any(self.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
+            ):
+                logger.warning(
+                    "the router with the prefix %r has no cluster, but its process is one of several that Tornado has "
+                    "forked: requests that reach another one than opened the session get 404. Use a UnixCluster, or "
+                    "transports=['websocket', 'rawwebsocket'], unless each process has a port of its own",
+                    self.prefix,
+                )
             if misplaced := misplaced_settings(self._own_settings, application):
                 logger.warning(
                     "the router with the prefix %r does not use the application's settings %s: pass them to "

@@ -191,6 +191,8 @@ async def serve(
 
     A signal stops every call that waits for it, such as those of a public and a private server in one process.
 
+    If a callback blocks the event loop for 4 s, a WARNING in the log shows where it is.
+
     If a callback blocks the event loop for 2 s after a second signal, or after the deadline, the process ends with
     status 1, without closing the sessions. An ERROR in the log shows where the callback is.
 

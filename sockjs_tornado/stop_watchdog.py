@@ -1,4 +1,4 @@
-"""A thread that ends the process after a signal, if a callback blocks the event loop so that nothing else can."""
+"""A thread that reports what blocks the event loop, and ends the process after a signal if it still does."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,8 @@ _LOGGED_FRAMES: Final = 8
 
 class StopWatchdog:
     """Ends the process if the event loop is blocked after a second signal, or a time after the first one.
+
+    Until the first signal, it logs a callback that never returns, which could not be reported afterwards.
 
     Python calls signal handlers in the main thread, between two of its instructions. A function in C, such as a query
     of a database, may run for minutes without one. So the numbers of the signals are read from the file descriptor for
@@ -92,17 +94,18 @@ class StopWatchdog:
 
     def _run(self) -> None:
         """Wait for signals, and then for the event loop."""
-        end, next_check = inf, inf
+        end, next_check = inf, time.monotonic() + BLOCKED_AFTER
         is_reported = False
+        # Checks in a row without a response. Two, because after the process was suspended, the first one may be early.
+        missed = 0
         while True:
-            self._reader.settimeout(None if next_check == inf else max(next_check - time.monotonic(), 0.001))
+            self._reader.settimeout(max(next_check - time.monotonic(), 0.001))
             with contextlib.suppress(TimeoutError):
                 self._read_numbers()
             if self._is_closed:
                 return
             now, count = time.monotonic(), max(self._handled, self._announced)
             if count and end == inf:
-                # From now on, the event loop is checked again and again.
                 end, next_check = now + self._limit, now + BLOCKED_AFTER
                 self._request_response()
             if count > 1 and end > now:
@@ -113,9 +116,20 @@ class StopWatchdog:
                 continue
             next_check = now + BLOCKED_AFTER
             if self._has_responded:
+                missed = 0
                 self._request_response()
             elif now >= end:
                 self._end_process()
+            elif end == inf:
+                missed += 1
+                if missed == 2:
+                    self._log(
+                        logging.WARNING,
+                        "The event loop has been blocked for at least %.0f s, in which no client was served. Use "
+                        "`async def`, and there `await asyncio.to_thread(...)` for blocking calls, and `await "
+                        "asyncio.sleep(0)` in a long loop. The callback is here:\n%s",
+                        2 * BLOCKED_AFTER,
+                    )
             elif not is_reported:
                 is_reported = True
                 self._log(

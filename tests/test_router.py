@@ -873,6 +873,18 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
     assert await (await journal.connection()).closed() == (3001, "the end")
 
 
+@pytest.mark.parametrize("settings", [{}, {"transports": ["websocket", "rawwebsocket"]}])
+async def test_forked_processes_without_a_cluster_are_reported(
+    serve: Serve, connect: Connect, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.router.task_id", lambda: 1)
+    client = await connect(await serve(SockJSRouter(Echo, "/a", settings)))
+    for _ in range(2):
+        assert (await client.ask("GET", "/a/info")).status == 200
+    if not settings:
+        logged.take("the router with the prefix '/a' has no cluster, but its process is one of several")
+
+
 async def test_a_router_that_another_one_hides_is_reported_once(
     serve: Serve, connect: Connect, logged: LogWatch
 ) -> None:

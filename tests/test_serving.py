@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -230,6 +231,25 @@ async def test_signals_are_counted_with_and_without_the_descriptor_for_wakeups(
         signal.signal(signal.SIGUSR2, before)
     assert "ended.wait(TIMEOUT)" in logged.take("Ending the process without closing the sessions").getMessage()
     logged.records.clear()
+
+
+async def test_a_blocked_event_loop_is_reported_while_it_serves(
+    monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setattr(stop_watchdog, "BLOCKED_AFTER", 0.05)
+    written = threading.Event()
+
+    def note(record: logging.LogRecord) -> bool:
+        written.set()
+        return True
+
+    stop_watchdog.logger.addFilter(note)
+    try:
+        with StopWatchdog([signal.SIGUSR2], 1000):
+            assert written.wait(TIMEOUT)
+    finally:
+        stop_watchdog.logger.removeFilter(note)
+    assert "written.wait(TIMEOUT)" in logged.take("The event loop has been blocked for at least").getMessage()
 
 
 async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) -> None:

@@ -1,10 +1,13 @@
 """The connection classes that ``serve`` knows by a short name, and the import of others."""
 
+import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
@@ -12,6 +15,11 @@ from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..protocol import Message
 from ..session.connection_info import ConnectionInfo
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which an import is logged.
+SLOW_IMPORT: Final = 3.0
 
 
 class Echo(SockJSConnection):
@@ -52,9 +60,10 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         hint = f", which is a module: append the name of the class, {name}.Class" if is_module else ""
         raise ConfigurationError(f"connection: {expected}, got {path!r}{hint}")
     try:
-        parent = importlib.import_module(module)
-        if not hasattr(parent, name) and hasattr(parent, "__path__") and _is_module(f"{module}.{name}"):
-            importlib.import_module(f"{module}.{name}")
+        with _slow_import_logged(module):
+            parent = importlib.import_module(module)
+            if not hasattr(parent, name) and hasattr(parent, "__path__") and _is_module(f"{module}.{name}"):
+                importlib.import_module(f"{module}.{name}")
         found = getattr(parent, name)
     except (ImportError, AttributeError, ValueError) as error:
         # If the module exists, one that it imports is missing.
@@ -73,6 +82,29 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
         raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")
     return found
+
+
+@contextlib.contextmanager
+def _slow_import_logged(module: str) -> Iterator[None]:
+    """Log if an import does not end, which it never does if the module serves."""
+    timer = threading.Timer(
+        SLOW_IMPORT,
+        logger.warning,
+        (
+            "The import of %s has taken %g s. If the module itself starts a server or an event loop, let it do so only "
+            'under `if __name__ == "__main__":`',
+            module,
+            SLOW_IMPORT,
+        ),
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        # Before the process may fork.
+        timer.join()
 
 
 def _is_module(name: str) -> bool:

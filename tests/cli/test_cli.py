@@ -35,7 +35,7 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
-from sockjs_tornado.cli import main, serve_process, silence_tornado
+from sockjs_tornado.cli import built_in, main, serve_process, silence_tornado
 from sockjs_tornado.cli.built_in import BUILT_IN, Chat, load_connection
 from sockjs_tornado.cli.connect import _report_disconnect, _run_client
 from sockjs_tornado.cli.exit_limit import limit_exit
@@ -160,6 +160,28 @@ def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert load_connection("module_in_the_current_directory.Chat") is SockJSConnection
+
+
+def test_a_module_that_serves_when_it_is_imported_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    written = threading.Event()
+    handler = logging.Handler(logging.WARNING)
+    monkeypatch.setattr(handler, "emit", lambda record: written.set())
+    (tmp_path / "module_that_serves.py").write_text(
+        "import logging\nfrom sockjs_tornado import SockJSConnection as Chat\n"
+        "next(each for each in logging.getLogger().handlers if each.name == 'waiting').written.wait(60)\n"
+    )
+    handler.name = "waiting"
+    handler.written = written  # type: ignore[attr-defined]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(built_in, "SLOW_IMPORT", 0.01)
+    logging.getLogger().addHandler(handler)
+    try:
+        assert load_connection("module_that_serves.Chat") is SockJSConnection
+    finally:
+        logging.getLogger().removeHandler(handler)
+    logged.take("The import of module_that_serves has taken 0.01 s. If the module itself starts a server")
 
 
 async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
