@@ -4,9 +4,9 @@ The client and the command ``info`` give the same advice, with the names of the 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from ..transports.endpoint import ORIGIN_REFUSED
 from .options import Options
@@ -21,8 +21,8 @@ _HANGS: Final = (
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
 
 _PROXY_OR_SERVER: Final = (
-    "The proxy {used_proxy} does not respond as expected, or it cannot reach the server: check {proxy}, or the "
-    "variables http_proxy and https_proxy, and whether both are running."
+    "The proxy {used_proxy} does not respond as expected, or it cannot reach the server: check {proxy}, and whether "
+    "both are running."
 )
 
 #: Advice if the process has no more file descriptors.
@@ -113,17 +113,20 @@ _FAILURES: Final = (
     ("(response|status) 407", _PROXY_CREDENTIALS),
     (
         "resolve proxy|over proxy|connect to the proxy",
-        "The proxy cannot be reached: check {proxy}, or the variables http_proxy and https_proxy, and whether the "
-        "proxy is running.",
+        "The proxy cannot be reached: check {proxy}, and whether the proxy is running.",
+    ),
+    (
+        "not supported through a proxy",
+        "Use a proxy with http://, or the other transports.",
     ),
     (
         "SOCKS",
         "The proxy does not respond with SOCKS, or does not let the request through: check the scheme and the port of "
-        "{proxy}, or of the variables http_proxy and https_proxy.",
+        "{proxy}.",
     ),
     (
         "proxy connect|from proxy|CONNECT tunnel|refuses a tunnel|through the (proxy|tunnel)",
-        "The proxy does not let the request through: check {proxy}, or the variables http_proxy and https_proxy.",
+        "The proxy does not let the request through: check {proxy}.",
     ),
     (
         "resolve host|name or service not known|name resolution|nodename nor servname",
@@ -146,8 +149,16 @@ _PLAIN_CLOSED: Final = (
 #: How the failure of a transport begins if the response has another status, over HTTP and over a websocket.
 _STATUS: Final = re.compile(r"(?:status|HTTP) ([1-5][0-9]{2})")
 
-#: The end of a transport's URL, with the ids of the server and of the session.
-_BELOW_SERVICE: Final = re.compile(r"/[0-9]+/[^/.]+/[a-z_]+$")
+#: How the failure of a transport begins if the response is not its own, or does not arrive.
+_NO_UPGRADE: Final = re.compile("not open within|Non-websocket response|the response to the handshake")
+_NOT_OPEN: Final = (
+    "A proxy does not forward websockets, or holds back responses, or another program responds: the command "
+    "`sockjs-tornado info` finds out which."
+)
+
+#: The end of the URLs of requests: /info, the ids of the server and of the session with the transport, or that of a
+#: raw websocket.
+_BELOW_SERVICE: Final = re.compile(r"/info$|/[0-9]+/[^/.]+/[a-z_]+$|/websocket$")
 
 #: Parts of the target of a redirect to a login page.
 _LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
@@ -203,6 +214,9 @@ class Advisor(NamedTuple):
         if 300 <= status < 400:
             return self._explain_redirect(location)
         if status == 401:
+            names = {name.lower() for name, _ in self.options.headers}
+            if self.service.authorization or "authorization" in names:
+                return "The server, or a proxy, does not accept the credentials of this client."
             return (
                 "Credentials are required: use a URL with them (https://user:password@host/...), or "
                 f"{self.names.authorization}. A page of another site cannot send them."
@@ -218,12 +232,9 @@ class Advisor(NamedTuple):
                 )
             # The body of a proxy may have replaced the server's.
             return advice if body == ORIGIN_REFUSED else f"{explain_info(status, body)} Otherwise: {advice}"
-        end = url.rpartition("/")[2]
         below = _BELOW_SERVICE.search(urlsplit(url).path)
         if status == 404 and below:
             return f"Give the URL of the service, without {below[0]}."
-        if status == 404 and end in ("info", "websocket"):
-            return f"Give the URL of the service, without /{end}."
         return explain_info(status, body)
 
     def _explain_redirect(self, location: str) -> str:
@@ -231,18 +242,19 @@ class Advisor(NamedTuple):
             target, requested = urlsplit(location), urlsplit(self.service.url)
         except ValueError:  # for example, an IPv6 address without a closing bracket
             return _REDIRECT
-        if not location:
-            return _REDIRECT
-        # With the same path, it is the service under another name, such as www.example.com.
-        leaves = target.hostname not in (None, requested.hostname) and not target.path.startswith(f"{requested.path}/")
         # Its query may be the client's, or have a token.
         shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        if leaves or _LOGIN.search(target.path.removeprefix(requested.path)):
+        # The target may be the service under another URL.
+        moved = _BELOW_SERVICE.sub("", shown)
+        is_elsewhere = target.hostname not in (None, requested.hostname) and moved == shown
+        if is_elsewhere or _LOGIN.search(target.path.removeprefix(requested.path)):
             return (
                 f"A login page ({shown}) is in front of the service, and clients do not follow redirects. Connect as "
                 f"somebody who is logged in with {self.names.cookie}, or exempt the service's URLs from the login."
             )
-        return f"Clients do not follow redirects. Use the target URL ({shown.removesuffix('/info')})."
+        if moved == shown or urljoin(self.service.url, moved) == self.service.url:
+            return _REDIRECT
+        return f"Clients do not follow redirects. Use the target URL ({moved})."
 
     def explain_transport(self, status: int, location: str, body: bytes) -> str:
         """Return the advice for a response to a transport's request with another status than 200, after ``/info``.
@@ -256,7 +268,7 @@ class Advisor(NamedTuple):
             return self.explain_status(status, location, body)
         return explain_transport(status, body)
 
-    def explain_transports(self, failures: Iterable[str]) -> str:
+    def explain_transports(self, failures: Collection[str]) -> str:
         """Return the advice for the failures of all transports, or ``""`` if no cause is known."""
         of_statuses: set[str] = set()
         for failure in failures:
@@ -267,7 +279,13 @@ class Advisor(NamedTuple):
                 of_statuses.add(advice)
         if len(of_statuses) > 1:
             return ONLY_INFO
-        return of_statuses.pop() if of_statuses else ""
+        if of_statuses:
+            return of_statuses.pop()
+        return _NOT_OPEN if any(map(_NO_UPGRADE.match, failures)) else ""
 
     def _fill(self, advice: str) -> str:
-        return advice.format(**self.names._asdict(), trusted=self.options.ca_file, used_proxy=self.used_proxy)
+        names = self.names
+        proxy = self.options.find_proxy(self.service)
+        if proxy is not None and proxy.variable:
+            names = names._replace(proxy=f"the variable {proxy.variable}")
+        return advice.format(**names._asdict(), trusted=self.options.ca_file, used_proxy=self.used_proxy)

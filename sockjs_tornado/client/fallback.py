@@ -75,7 +75,10 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         else:
             session.failures = failures
             return session
-    raise ConnectError(service.url, failures, advisor.explain_transports(failures.values()))
+    advice = advisor.explain_transports(failures.values())
+    if target.url != service.url:
+        advice = f"The server names {target.url} as its base_url: check that setting. {advice}".rstrip()
+    raise ConnectError(service.url, failures, advice)
 
 
 def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:

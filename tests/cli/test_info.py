@@ -136,7 +136,15 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
             "If it is, another program responds",
         ),
         (reply(404), {}, "status 404", "including its prefix"),
-        (reply(302, "Location: /elsewhere"), {}, "status 302", "Use the target URL (/elsewhere)"),
+        (reply(302, "Location: /elsewhere"), {}, "status 302", "exempt the service's URLs from those of the"),
+        (reply(302, "Location: /echo/info"), {}, "status 302", "exempt the service's URLs from those of the"),
+        (reply(302, "Location: /echo/info/"), {}, "status 302", "exempt the service's URLs from those of the"),
+        (
+            reply(302, "Location: https://other.example/new/info?x=1"),
+            {},
+            "status 302",
+            "Use the target URL (https://other.example/new)",
+        ),
         (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login) is in front of"),
         (reply(303, "Location: https://id.example/x"), {}, "status 303", "A login page (https://id.example/x) is in"),
         (
@@ -153,6 +161,12 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         ),
         (reply(302, "Location: https://id.example/login/echo/info"), {}, "status 302", "A login page (https://id.ex"),
         (reply(401), {}, "status 401", "Credentials are required"),
+        (
+            reply(401),
+            {"headers": {"Authorization": "x"}},
+            "status 401",
+            "does not accept the credentials of this client",
+        ),
         (reply(400), {}, "status 400", "send the PROXY protocol"),
         (
             reply(400, body="Client sent an HTTP request to an HTTPS server."),
@@ -244,6 +258,7 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
         ("https://a/b", "Failed to connect to a:1 over proxy p after 0 ms", "proxy cannot be reached"),
         ("https://a/b", "CONNECT tunnel failed, response 403", "check --proxy"),
         ("https://a/b", "CONNECT tunnel failed, response 407", "requires other credentials"),
+        ("http://a/b", "not supported through a proxy with socks5://, only through one with http://", "Use a proxy with"),
         ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
     ],
 )

@@ -151,6 +151,25 @@ async def test_the_error_says_what_to_do(stub: MakeStub, dial: Dial) -> None:
         assert str(caught.value) == f"{caught.value.summary}{f'. {advice}' if (advice := caught.value.advice) else ''}"
 
 
+async def test_the_error_names_the_server_s_base_url(stub: MakeStub, dial: Dial) -> None:
+    server = await stub({"base_url": "/elsewhere"})
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, "websocket")
+    url = f"http://127.0.0.1:{server.port}/elsewhere"
+    assert caught.value.advice.startswith(f"The server names {url} as its base_url: check that setting. ")
+
+
+async def test_a_server_without_websockets_is_explained(stub: MakeStub, dial: Dial) -> None:
+    for responder, failure in ((write("x"), "Non-websocket response"), (hang, "not open within ")):
+        server = await stub(websocket=responder)
+        with pytest.raises(ConnectError) as caught:
+            await dial(server, "websocket", transport_timeout=2)
+        assert caught.value.failures["websocket"].startswith(failure)
+        assert caught.value.advice.startswith(
+            "A proxy does not forward websockets, or holds back responses, or another"
+        )
+
+
 async def test_connecting_takes_no_longer_than_told(stub: MakeStub, dial: Dial) -> None:
     with pytest.raises(ConnectError) as caught:
         await dial(await stub(hang), open_timeout=0.1)

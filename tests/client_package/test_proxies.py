@@ -162,6 +162,15 @@ async def test_a_proxy_that_is_not_there(serve: Serve, dial: Dial, scheme: str) 
         await dial(server, "websocket", proxy=f"{scheme}://user:hidden@127.0.0.1:{free_port()}")
 
 
+async def test_the_variable_of_the_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ConnectError) as caught:
+        await connect("http://127.0.0.1:1/echo")
+    assert "check the variable all_proxy, and whether" in caught.value.advice
+
+
 @pytest.mark.parametrize(
     ("scheme", "response", "advice"),
     [
