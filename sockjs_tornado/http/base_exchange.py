@@ -82,9 +82,18 @@ class BaseExchange(Port):
 
     def ignored_proxy_fields(self) -> tuple[str, list[str]]:
         fields = [name for name in _PROXY_FIELDS if self.header(name)]
-        if not fields or _is_public(self.remote_ip):
+        reason = self.ignores_proxies()
+        real, forwarded = self.header("X-Real-Ip"), self.header("X-Forwarded-For")
+        # A proxy that sets both appends the address to those that are there.
+        if not reason and forwarded and is_valid_ip(real) and real not in map(str.strip, forwarded.split(",")):
+            return "contradictory", ["X-Forwarded-For"]
+        if _is_public(self.remote_ip):
             return "", []
-        if reason := self.ignores_proxies():
+        if not fields:
+            # Other programs may be health checks, or run by an operator beside the server.
+            is_browser = self.header("User-Agent").startswith("Mozilla/")
+            return ("missing" if is_browser and self.is_from_trusted_proxy() else ""), []
+        if reason:
             return reason, fields
         # X-Real-Ip takes precedence.
         for name in ("X-Real-Ip", "X-Forwarded-For"):
@@ -95,6 +104,10 @@ class BaseExchange(Port):
     def ignores_proxies(self) -> str:
         """Return which option makes the HTTP server ignore the header fields of proxies, as a reason."""
         return ""
+
+    def is_from_trusted_proxy(self) -> bool:
+        """Return whether the address of the connection is one of ``trusted_proxies``."""
+        return False
 
     def jsessionid_setting(self) -> str | bool:
         setting = self.endpoint.server.settings.jsessionid

@@ -194,6 +194,10 @@ class NativeExchange(BaseExchange):
         is_trusted = not ip or server.trusted_peers is None or ip in server.trusted_peers
         return "" if is_trusted else "trusted_proxies"
 
+    def is_from_trusted_proxy(self) -> bool:
+        """Return whether the address of the connection is one of ``trusted_proxies``."""
+        return self._connection.server.trusted_peers is not None and not self.ignores_proxies()
+
     def content_type(self) -> str:
         """Return the media type of the body in lower case."""
         return self._head.header("Content-Type").partition(";")[0].strip().lower()

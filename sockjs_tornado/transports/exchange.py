@@ -137,11 +137,13 @@ class Exchange(Protocol):
         """Return the first value of a query argument, or None if it is missing."""
 
     def ignored_proxy_fields(self) -> tuple[str, list[str]]:
-        """Return why the HTTP server ignores header fields in which a proxy reports the client, and their names.
+        """Return why header fields in which a proxy reports the client may not have its address, and their names.
 
-        The reason is ``"xheaders"`` or ``"trusted_proxies"``, the option that would be needed; ``"invalid"`` if the
-        field is not an address; or empty if none is ignored. Only if the connection is from the same computer or a
-        private network, as those of proxies are: other clients may send any field themselves.
+        The reason is ``"xheaders"`` or ``"trusted_proxies"``, the option without which they are ignored; ``"invalid"``
+        if the field is not an address; ``"missing"`` if a trusted proxy sends none; ``"contradictory"`` if it has
+        perhaps not overwritten that of the client; or empty if nothing is wrong. Fields that are ignored count only if
+        the connection is from the same computer or a private network, as those of proxies are: other clients may send
+        any field themselves.
         """
 
     def content_type(self) -> str:

@@ -44,6 +44,8 @@ _PROXY_ADVICE: Final = {
     "xheaders=True to the HTTP server, or trusted_proxies to serve() (--xheaders or --proxy-trust of the command)",
     "trusted_proxies": "If the proxy is yours and overwrites X-Real-IP, add its address to trusted_proxies "
     "(--proxy-trust)",
+    "missing": "Let the proxy set X-Real-IP to the address of its client",
+    "contradictory": "Let the proxy set X-Real-IP to the address of its client",
     "invalid": "The field is not an IP address: let the proxy set X-Real-IP to the address alone, without a port",
 }
 
@@ -149,12 +151,20 @@ class Info(Page):
     def _warn_about_proxy(self, reason: str, ip: str, fields: list[str]) -> None:
         """Warn once that all clients seem to have the address of a proxy."""
         self._looks_for_proxy = False
+        if reason == "contradictory":
+            problem = (
+                "names %s in X-Real-Ip, but another address in %s: unless the proxy overwrites X-Real-Ip, clients "
+                "choose the address that info.ip, verify_ip and max_sessions_per_ip use"
+            )
+        else:
+            problem = (
+                "came through a proxy at %s (it has %s), which the server takes for the client: info.ip, verify_ip and "
+                "max_sessions_per_ip use the address of the proxy"
+            )
         message = (
-            "A request at the prefix %r came through a proxy at %s (it has %s), which the server takes for the client: "
-            f"info.ip, verify_ip and max_sessions_per_ip use the address of the proxy. {_PROXY_ADVICE[reason]}; "
-            "otherwise set warn_without_xheaders=False"
+            f"A request at the prefix %r {problem}. {_PROXY_ADVICE[reason]}; otherwise set warn_without_xheaders=False"
         )
-        arguments = self.server.prefix, ip or "a Unix socket", ", ".join(fields)
+        arguments = self.server.prefix, ip or "a Unix socket", ", ".join(fields) or "neither X-Real-Ip nor other fields"
         self.server.container.log.write(logger, logging.WARNING, "no xheaders", message, *arguments)
 
 

@@ -110,6 +110,27 @@ async def test_a_proxy_whose_fields_are_ignored_is_reported_once(
         await close_router(router)
 
 
+@pytest.mark.parametrize("server", ["native", "tornado"])
+async def test_an_address_that_clients_may_have_chosen_is_reported(
+    server: Literal["native", "tornado"], logged: LogWatch
+) -> None:
+    router = SockJSRouter(Echo, "/a")
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, server=server, xheaders=True):
+        client = await within(Client.connect(port))
+        # Those of one or two proxies, and of one that passes on what the client has sent.
+        for forwarded in ("9.9.9.9", "9.9.9.9,10.0.0.2", "10.0.0.2, 9.9.9.9", "192.0.2.7"):
+            assert logged.records == []
+            fields = ("X-Real-IP: 9.9.9.9", f"X-Forwarded-For: {forwarded}")
+            assert (await client.ask("GET", "/a/info", *fields)).status == 200
+        await client.leave()
+    text = logged.take("A request at the prefix '/a' names 9.9.9.9 in X-Real-Ip").getMessage()
+    assert "but another address in X-Forwarded-For: unless the proxy overwrites X-Real-Ip" in text
+    await close_router(router)
+
+
 @pytest.mark.parametrize(
     ("options", "field", "advice"),
     [
@@ -122,6 +143,13 @@ async def test_a_proxy_whose_fields_are_ignored_is_reported_once(
         ),
         ({"xheaders": True, "server": "tornado"}, "X-Real-IP: unknown", "(it has X-Real-Ip), .* without a port"),
         ({"trusted_proxies": ["127.0.0.1"]}, "X-Real-IP: 192.0.2.7", None),
+        (
+            {"trusted_proxies": ["127.0.0.1"]},
+            "User-Agent: Mozilla/5.0",
+            "it has neither .* Let the proxy set X-Real-IP",
+        ),
+        ({"trusted_proxies": ["127.0.0.1"]}, "User-Agent: curl/8", None),
+        ({"xheaders": True}, "User-Agent: Mozilla/5.0", None),
         ({"xheaders": True}, "X-Forwarded-For: 192.0.2.7:5555, 192.0.2.8", None),
         ({"xheaders": True}, "Forwarded: for=192.0.2.7", None),
     ],
