@@ -258,7 +258,11 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
         ("https://a/b", "Failed to connect to a:1 over proxy p after 0 ms", "proxy cannot be reached"),
         ("https://a/b", "CONNECT tunnel failed, response 403", "check --proxy"),
         ("https://a/b", "CONNECT tunnel failed, response 407", "requires other credentials"),
-        ("http://a/b", "not supported through a proxy with socks5://, only through one with http://", "Use a proxy with"),
+        (
+            "http://a/b",
+            "not supported through a proxy with socks5://, only through one with http://",
+            "Use a proxy with",
+        ),
         ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
     ],
 )

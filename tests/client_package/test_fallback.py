@@ -370,6 +370,15 @@ async def test_statuses_of_transports_are_explained(stub: MakeStub, dial: Dial, 
     assert bool(caught.value.advice) == bool(advice)
 
 
+async def test_if_transports_get_different_statuses_only_info_is_forwarded(stub: MakeStub, dial: Dial) -> None:
+    server = await stub({"websocket": False}, eventsource=status(404), xhr=status(405))
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, "websocket", "eventsource", "xhr")
+    assert caught.value.advice.startswith(
+        "Only /info works: check whether the proxy forwards all paths below the prefix"
+    )
+
+
 async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "xhr")
