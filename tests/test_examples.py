@@ -271,7 +271,7 @@ class TestRawClient:
         ("path", "complaint"),
         [
             ("/close/websocket", "Closed by the server: 3000 Go away!"),
-            ("/echo", "Cannot connect to {}: Non-websocket response"),
+            ("/echo/info", "Cannot connect to {}: Non-websocket response"),
         ],
     )
     def test_python_s_says_what_went_wrong(self, test_server: Example, path: str, complaint: str) -> None:
