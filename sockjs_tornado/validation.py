@@ -166,12 +166,14 @@ def or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
-    """Raise ConfigurationError if a value is not a number of seconds: above 0 if ``positive``, otherwise 0 or more."""
+def check_seconds(name: str, value: Any, *, positive: bool = False, otherwise: str = "") -> None:
+    """Raise ConfigurationError if a value is not a number of seconds: above 0 if ``positive``, otherwise 0 or more.
+
+    The error also says what else its caller accepts.
+    """
     if not (is_positive if positive else is_zero_or_more)(value):
-        raise ConfigurationError(
-            f"{name}: expected {SECONDS if positive else 'a number of seconds, 0 or more'}, got {safe_repr(value)}"
-        )
+        expected = SECONDS if positive else "a number of seconds, 0 or more"
+        raise ConfigurationError(f"{name}: expected {expected}{otherwise}, got {safe_repr(value)}")
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 #: The task that runs the callback in which the current task was started, if any. It loses its meaning when that task
 #: has finished.
@@ -26,6 +26,9 @@ _CALLBACKS: Final = frozenset(
 
 class NoCallbacks:
     """Base class of clients, which rejects callbacks as attributes: nothing would call them."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client cannot be copied or pickled: connect another one, in the process that uses it")
 
     # Type checkers find these mistakes themselves.
     if not TYPE_CHECKING:

@@ -296,7 +296,7 @@ class SockJSClient(NoCallbacks):
         """Run a method of the asynchronous client within a time, or raise TimeoutError with an explanation."""
         if timeout is None:
             return self._thread.run(function, *arguments)
-        check_seconds("timeout", timeout)
+        check_seconds("timeout", timeout, otherwise=", or None for no limit")
         try:
             return self._thread.run(_run_within, timeout, function, *arguments)
         except TimeoutError:

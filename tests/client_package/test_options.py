@@ -1,9 +1,12 @@
 """Validation of the client's options."""
 
+import copy
+import pickle
 import ssl
 import subprocess
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,13 @@ def test_a_connect_that_is_never_awaited_causes_a_warning() -> None:
 def test_callbacks_are_no_attributes(kind: Any, name: str) -> None:
     with pytest.raises(AttributeError, match=rf"^{name}: a client has no such attribute; read messages with recv\(\)"):
         setattr(kind.__new__(kind), name, print)
+
+
+@pytest.mark.parametrize("kind", [SockJSClient, sync.SockJSClient])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_cannot_be_copied_or_pickled(kind: Any, duplicate: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"^a client cannot be copied or pickled: connect another one, in the process"):
+        duplicate(kind.__new__(kind))
 
 
 def test_a_loop_without_async_is_recognised() -> None:
