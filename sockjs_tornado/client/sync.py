@@ -12,7 +12,8 @@ It is the client of :mod:`sockjs_tornado.client`, on an event loop in a thread o
 same exceptions and the same guarantees. Several threads may use a client at once. In a coroutine, use
 :mod:`sockjs_tornado.client`: a synchronous client blocks the event loop.
 
-When the interpreter exits, open clients are closed as by ``close()``, within the longest of their ``close_timeout``.
+When the interpreter exits, open clients are closed as by ``close()``, within the longest of their ``close_timeout``,
+after all threads that are not daemons have ended.
 """
 
 import asyncio
