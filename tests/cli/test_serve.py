@@ -491,7 +491,7 @@ FAULTS = {
     "raises": "raise RuntimeError('no database')",
     "syntax": "def",
     "warns": "import warnings; warnings.warn('old'); raise LookupError",
-    "thread": "import threading\nthread = threading.Thread(target=lambda: {}['x'])\nthread.start(); thread.join()",
+    "thread": "import threading\nthread = threading.Thread(target=lambda: {}['x'], name='mine')\nthread.start(); thread.join()",
     "ignored": "class Fault:\n    def __del__(self):\n        raise KeyError('x')\nFault()",
     "worker": "import multiprocessing\nif multiprocessing.parent_process():\n    raise RuntimeError('no database')\n"
     "from sockjs_tornado.cli.built_in import Echo as Class",
@@ -507,7 +507,7 @@ FAULTS = {
         (("raises.Class",), ["Ended by an exception.*no database"]),
         (("syntax.Class",), ["Ended by an exception.*SyntaxError"]),
         (("warns.Class",), ["UserWarning: old", "Ended by an exception.*LookupError"]),
-        (("thread.Class",), ["Exception in the thread Thread-1.*KeyError", "Cannot serve"]),
+        (("thread.Class",), ["Exception in the thread mine.*KeyError", "Cannot serve"]),
         (("ignored.Class",), ["Exception ignored in.*Fault.*KeyError", "Cannot serve"]),
         (
             ("worker.Class", "--workers", "2", "--port", "0"),
