@@ -491,7 +491,8 @@ FAULTS = {
     "raises": "raise RuntimeError('no database')",
     "syntax": "def",
     "warns": "import warnings; warnings.warn('old'); raise LookupError",
-    "thread": "import threading\nthread = threading.Thread(target=lambda: {}['x'], name='mine')\nthread.start(); thread.join()",
+    "thread": "import threading\nthread = threading.Thread(target=lambda: {}['x'], name='mine')\n"
+    "thread.start(); thread.join()",
     "ignored": "class Fault:\n    def __del__(self):\n        raise KeyError('x')\nFault()",
     "worker": "import multiprocessing\nif multiprocessing.parent_process():\n    raise RuntimeError('no database')\n"
     "from sockjs_tornado.cli.built_in import Echo as Class",
