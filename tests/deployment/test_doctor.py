@@ -206,6 +206,20 @@ async def test_sending_that_fails_otherwise_is_not_called_sticky() -> None:
     assert text.startswith("xhr_send: status 502 (Server: TornadoServer/")
 
 
+async def test_an_application_that_lets_no_client_in_is_a_problem() -> None:
+    class Strict(Echo):
+        def on_open(self, info: Any) -> bool:
+            return False
+
+    router = SockJSRouter(Strict, "/echo")
+    site = Site({}, router)
+    code, findings = await examine(site.url)
+    await site.close()
+    await close_router(router)
+    assert code == 1
+    assert list(bad(findings)) == ["session"]
+
+
 async def test_the_base_url_of_info_is_examined() -> None:
     site = Site({"/info": Elsewhere})
     code, findings = await examine(site.url)
