@@ -33,7 +33,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([openssl, *arguments], cwd=directory, check=True, capture_output=True)
 
     for ca in ("ca", "other-ca"):
-        run("req", "-x509", *new_key, "-days", "2", "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
+        files = ["-keyout", f"{ca}.key", "-out", f"{ca}.pem"]
+        # Python 3.13 and newer require the key usage.
+        extension = ["-addext", "keyUsage=critical,keyCertSign"]
+        run("req", "-x509", *new_key, "-days", "2", "-subj", f"/CN={ca}", *extension, *files)
     for name, ca, address, days in (
         ("node", "ca", "IP:127.0.0.1", "2"),
         ("other", "other-ca", "IP:127.0.0.1", "2"),
