@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 #: The task that runs the callback in which the current task was started, if any. It loses its meaning when that task
 #: has finished.
@@ -32,6 +32,11 @@ class NoCallbacks:
 
     # Type checkers find these mistakes themselves.
     if not TYPE_CHECKING:
+
+        def __new__(cls, *arguments: object, **options: object) -> Self:
+            if len(arguments) == 1:  # connect() gives all
+                raise TypeError(f"{cls.__name__}: use connect(url), which returns one")
+            return object.__new__(cls)
 
         def __setattr__(self, name: str, value: object) -> None:
             if name in _CALLBACKS:

@@ -120,10 +120,6 @@ def _reject_encrypted_key() -> NoReturn:
     raise OSError("the key is encrypted; decrypt it, or load it with its password into an ssl_context")
 
 
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
 def _are_close_codes(value: Any) -> bool:
     return isinstance(value, Collection) and all(isinstance(code, int) and 0 <= code <= 65535 for code in value)
 

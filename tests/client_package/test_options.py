@@ -89,6 +89,13 @@ def test_callbacks_are_no_attributes(kind: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [SockJSClient, sync.SockJSClient])
+@pytest.mark.parametrize("options", [{}, {"reconnect": True}])
+def test_the_class_of_a_client_is_not_connect(kind: Any, options: Any) -> None:
+    with pytest.raises(TypeError, match=r"^SockJSClient: use connect\(url\), which returns one$"):
+        kind("http://host/echo", **options)
+
+
+@pytest.mark.parametrize("kind", [SockJSClient, sync.SockJSClient])
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_client_cannot_be_copied_or_pickled(kind: Any, duplicate: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match=r"^a client cannot be copied or pickled: connect another one, in the process"):
