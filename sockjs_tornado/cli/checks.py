@@ -78,11 +78,15 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     responses = [first, await prober.fetch("/info", seconds, headers=headers)]
     findings = []
     is_rejected = False
-    if first.status == 403 and not own_origin:
-        first = await prober.fetch("/info", seconds)
-        # Otherwise it is not about origins.
-        is_rejected = first.status != 403
+    if first.status == 403:
+        without_origin = prober.without_origin()
+        plain = await without_origin.fetch("/info", seconds)
+        if plain.status == 403:
+            # So it is not about origins.
+            return None, [_explain_bad_info(without_origin, plain)]
+        is_rejected = not own_origin
     if is_rejected:
+        first = plain
         advice = "Use --origin to test as one of your own pages."
         findings.append(Finding(Level.NOTE, "origins", "pages of unknown sites are rejected (403)", advice))
         responses = [first]

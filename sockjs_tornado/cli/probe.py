@@ -158,6 +158,10 @@ class Prober:
         """Return a prober without the cookies that this one has received."""
         return replace(self)
 
+    def without_origin(self) -> "Prober":
+        """Return a prober that does not act as a page."""
+        return replace(self, options=replace(self.options, origin=None))
+
     def start(self, path: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Response:
         """Start a request on a new connection, so that a load balancer chooses a backend: a POST if it has a body."""
         request = self.factory.create(self.service, path, headers)

@@ -15,6 +15,12 @@ from .probe import Prober
 #: Seconds for which a session must stay open: as long as an ``on_open`` that asks another service usually takes.
 WATCHED: Final = 1.0
 
+#: If a session cannot be opened over a transport that works.
+_NOT_AGAIN: Final = (
+    "The same requests have just worked: one of several servers is another program or does not run, or the proxy or "
+    "the server accepts no more connections. Their logs say which."
+)
+
 
 async def check_session(prober: Prober, transports: list[Finding], seconds: float = WATCHED) -> list[Finding]:
     """Return a finding if a session, opened over a transport that works, is closed within so many seconds.
@@ -31,7 +37,7 @@ async def check_session(prober: Prober, transports: list[Finding], seconds: floa
     try:
         session = await open_session(prober.url, prober.multi, dataclasses.replace(prober.options, transports=names))
     except ConnectError as error:
-        return [Finding(Level.BAD, "session", error.summary, error.advice)]
+        return [Finding(Level.BAD, "session", error.summary, _NOT_AGAIN)]
     opened = time.monotonic()
     closed = asyncio.Event()
     session.attach(lambda messages, size: None, closed.set)

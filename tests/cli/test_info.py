@@ -188,8 +188,7 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
         ),
         # With and without an origin alike.
         (reply(403), {}, "status 403", "A proxy or firewall rejects the request"),
-        (reply(403), {"origin": PAGE}, "status 403", f"Otherwise: The server rejects pages of {PAGE}"),
-        (reply(403), {"origin": "http://127.0.0.1"}, "status 403", "must keep the Host field"),
+        (reply(403), {"origin": PAGE}, "status 403", "A proxy or firewall rejects the request (nginx: `deny`): its"),
         (
             reply(200, body='{"status": "ok"}'),
             {},
@@ -219,6 +218,24 @@ async def test_a_bad_response_to_info_is_explained(
     (finding,) = findings
     assert finding[:3] == (Level.BAD, "/info", text)
     assert advice in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("body", "origin", "advice"),
+    [
+        ("Origin not allowed.\n", PAGE, f"The server rejects pages of {PAGE} (allowed_origins)."),
+        ("Origin not allowed.\n", "http://127.0.0.1", "the proxy must keep the Host field"),
+        # That of another server, or of a proxy.
+        ("", PAGE, f"Otherwise: The server rejects pages of {PAGE}"),
+    ],
+)
+async def test_a_rejected_origin_is_explained(scripted: Scripted, body: str, origin: str, advice: str) -> None:
+    rejected = reply(403, body=body)
+    info, (finding,) = await check_info(await scripted(rejected, rejected, info_reply(1), origin=origin), LONG)
+    assert info is None
+    assert finding.text == ('status 403 (body: "Origin not allowed.")' if body else "status 403")
+    assert advice in finding.advice
+    assert ("firewall" in finding.advice) == (not body)
 
 
 async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scripted) -> None:
