@@ -115,7 +115,8 @@ async def test_no_more_sessions_of_an_address_than_the_limit(serve: Serve, conne
     assert (await opening(connect, server, "xhr_streaming", "a", "127.0.0.2")).status == 200
     assert is_refused(await opening(connect, server, "xhr_streaming", "b", "127.0.0.2"))
     assert (await opening(connect, server, "xhr_streaming", "c", "127.0.0.3")).status == 200
-    logged.take("max_sessions_per_ip is reached")
+    text = logged.take("max_sessions_per_ip").getMessage()
+    assert text == "max_sessions_per_ip is reached: new clients from 127.0.0.2 get 503"
 
 
 async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(

@@ -16,6 +16,7 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..extras import install_command
 from ..router import SockJSRouter
 from ..server import HTTPServer
+from ..server.connection_limits import Admission
 from ..serving import describe_address, http_server, serve
 from ..settings import TRANSPORTS
 from ..transports.http_transports import HTTP_TRANSPORTS
@@ -255,8 +256,10 @@ def run_process(
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(watchdog_notified())
             if monitoring is not None:
-                # It also answers while the router is draining.
-                await stack.enter_async_context(http_server(monitoring, monitoring_sockets))
+                # It also answers while the router is draining, and while clients hold all descriptors but the reserved.
+                reserved = Admission().reserved // 2
+                server = http_server(monitoring, monitoring_sockets, reserved_descriptors=reserved)
+                await stack.enter_async_context(server)
             await serve(
                 Application(router.urls, **application_settings(options)),
                 [router],

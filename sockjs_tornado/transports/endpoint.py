@@ -127,6 +127,9 @@ class Endpoint:
         if limit is not None:
             if limit != "draining":
                 message = "%s is reached: new clients get 503"
+                if limit == "max_sessions_per_ip":
+                    # It may be that of a proxy.
+                    message = f"%s is reached: new clients from {exchange.remote_ip or 'a Unix socket'} get 503"
                 self.server.container.log.write(logger, logging.WARNING, limit, message, limit)
             self.respond_unavailable(exchange, limit)
         return limit is not None
@@ -161,8 +164,12 @@ class Endpoint:
         page = f"a page of {origin!a:.200}" if origin else "a page of another site, which the browser does not name,"
         message = (
             "Rejected %s at the prefix %r with status 403: the setting allowed_origins does not allow it; if the page "
-            "is yours, add its origin"
+            "is yours, add its origin (--origins of the command serve)"
         )
+        if "same-origin" in server.settings.allowed_origins:
+            message += (
+                ', or for "same-origin", let the proxy keep the field Host (nginx: proxy_set_header Host $http_host)'
+            )
         log = server.container.log
         if not log.write_once(logger, logging.WARNING, "rejected origin", message, page, server.prefix):
             # At INFO, since any site may cause it.

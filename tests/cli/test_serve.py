@@ -21,7 +21,7 @@ from typing import Any
 
 import programs
 import pytest
-from client import POLLING, TIMEOUT, Client, Connect, Join, Peer, new_session
+from client import POLLING, TIMEOUT, Client, Connect, Join, Peer, new_session, until
 from programs import Ended, ServerProgram, create_certificate, find_program, join_files, serve_commands
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection
@@ -571,6 +571,30 @@ async def test_metrics_and_health_have_a_port_of_their_own(run: Run, visit: Visi
         pass
     assert await client.frame() == 'c[1012,"Service restart"]'
     client.vanish()
+    assert (await stop(program)).status == 0
+
+
+async def test_health_checks_work_while_clients_hold_all_descriptors(
+    run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The command reads the limit after the import.
+    lines = [
+        "import resource",
+        "from sockjs_tornado.cli.built_in import Echo as Few",
+        "nofile = resource.RLIMIT_NOFILE",
+    ]
+    limit = "resource.setrlimit(nofile, (64, resource.getrlimit(nofile)[1]))"
+    (tmp_path / "few.py").write_text("\n".join([*lines, limit]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    program = run("few.Few", "--port", "0", "--metrics-port", "0")
+    with contextlib.ExitStack() as clients:
+        for _ in range(70):
+            clients.enter_context(socket.create_connection(("127.0.0.1", program.ports[0])))
+        await until(lambda: "Cannot accept clients for now: all file" in program.errors_since(0)[0])
+        # Each is on a connection of its own, which stays open.
+        for path in ("/healthz", "/readyz", "/metrics"):
+            monitor = await connect(SimpleNamespace(port=program.ports[1]))
+            assert (await monitor.ask("GET", path)).status == 200
     assert (await stop(program)).status == 0
 
 

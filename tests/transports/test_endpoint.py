@@ -383,8 +383,16 @@ async def test_the_log_says_why_an_origin_was_rejected(
     assert level == "WARNING"
     assert text.startswith(page)
     assert " at the prefix '/echo' with status 403" in text
-    assert "if the page is yours, add its origin" in text
+    assert text.endswith("if the page is yours, add its origin (--origins of the command serve)")
     assert len(text) < 400
+
+
+async def test_the_log_says_what_else_may_be_wrong_with_the_same_origin(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", allowed_origins=["same-origin", "https://example.com"]))
+    await (await connect(server)).ask("GET", "/echo/info", "Origin: https://chat.example")
+    assert 'or for "same-origin", let the proxy keep the field Host (nginx: proxy_set_header' in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:allowed_origins. got an empty list")
