@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop
-from tornado.process import task_id
 
 from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
 from .exceptions import ConfigurationError
-from .http.application_rules import warn_about_hidden_routers
-from .http.application_settings import misplaced_settings, own_settings, with_application_settings
+from .http.application_settings import own_settings, with_application_settings
 from .http.body_limit import url_specs
+from .http.first_request import warn_at_first_request
 from .messaging import Messaging
 from .observe import trace
 from .observe.stats import Stats
@@ -36,7 +35,6 @@ from .settings import Settings, merge_settings, warn_about_values
 from .transports import enabled_endpoints
 from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
-from .transports.http_transports import HTTP_TRANSPORTS
 from .transports.origins import OriginPolicy
 from .transports.pages import Script
 from .url_prefix import check_prefix
@@ -245,30 +243,7 @@ class SockJSRouter(Messaging):
     def _set_application(self, application: Any) -> None:
         self._measure_lag()
         if self._application is None:
-            warn_about_hidden_routers(application, self)
-            # Without its rooms, it may seem to work; requests that it would relay get 503.
-            if self.cluster is not None and self.cluster.unusable_reason:
-                message = "the router with the prefix %r has clients, but its cluster %s"
-                logger.warning(message, self.prefix, self.cluster.unusable_reason)
-            if (
-                self.cluster is None
-                and task_id() is not None
-                and any(self.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
-            ):
-                logger.warning(
-                    "the router with the prefix %r has no cluster, but its process is one of several that Tornado has "
-                    "forked: requests that reach another one than opened the session get 404. Use a UnixCluster, or "
-                    "transports=['websocket', 'rawwebsocket'], unless each process has a port of its own",
-                    self.prefix,
-                )
-            if misplaced := misplaced_settings(self._own_settings, application):
-                logger.warning(
-                    "the router with the prefix %r does not use the application's settings %s: pass them to "
-                    "SockJSRouter(connection, prefix, %s=...)",
-                    self.prefix,
-                    ", ".join(misplaced),
-                    "=..., ".join(misplaced),
-                )
+            warn_at_first_request(self, self._own_settings, application)
             self.settings = with_application_settings(self.settings, self._own_settings, application)
             self.body_budget.limit = _body_budget(self.settings)
         self._application = application

@@ -82,7 +82,7 @@ def warn_about_routers(application: object, routers: list[SockJSRouter]) -> None
                 "new one for each run",
                 router.prefix,
             )
-        if router in targets or (router not in served and (served or has_known_rules(application))):
+        if router not in (*served, *targets) and (served or has_known_rules(application)):
             logger.warning(
                 "serve: the router with the prefix %r is in the list of routers, but not in the application: its "
                 "clients get 404. Pass Application([*router.urls, ...])",

@@ -877,12 +877,21 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
 async def test_forked_processes_without_a_cluster_are_reported(
     serve: Serve, connect: Connect, logged: LogWatch, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.router.task_id", lambda: 1)
+    monkeypatch.setattr("sockjs_tornado.http.first_request.task_id", lambda: 1)
     client = await connect(await serve(SockJSRouter(Echo, "/a", settings)))
     for _ in range(2):
         assert (await client.ask("GET", "/a/info")).status == 200
     if not settings:
         logged.take("the router with the prefix '/a' has no cluster, but its process is one of several")
+
+
+async def test_settings_as_attributes_of_the_router_are_reported(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
+    router: Any = SockJSRouter(Echo, "/a")
+    router.allowed_origins, router.owner = ["https://a.example"], "me"
+    assert (await (await connect(await serve(router))).ask("GET", "/a/info")).status == 200
+    logged.take("'/a' does not use its own attributes allowed_origins: pass them to SockJSRouter(connection, ")
 
 
 async def test_a_router_that_another_one_hides_is_reported_once(

@@ -103,6 +103,15 @@ def warn_about_routes(application: object) -> None:
     """Log each router that no request reaches, because of the order of an application's rules."""
     for router in routers_of(application):
         warn_about_hidden_routers(application, router)
+    for router in routers_as_targets(application):
+        router.container.log.write_once(
+            logger,
+            logging.WARNING,
+            "hidden",
+            "the router with the prefix %r is the target of a rule that does not match its paths: its clients get "
+            "404. Pass its URLs: Application([*router.urls, ...])",
+            router.prefix,
+        )
     _warn_about_earlier_rules(application)
 
 
