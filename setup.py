@@ -46,6 +46,7 @@ TEST_CORE = [
     "pytest-cov>=7.0",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
+    "pyyaml",
     "ruff",
     "selenium",
     "setuptools>=77",
