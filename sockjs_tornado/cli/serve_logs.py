@@ -35,6 +35,9 @@ def configure_logging(options: ServeOptions) -> None:
 
 
 def _log_exception_of_thread(arguments: "threading.ExceptHookArgs") -> None:
+    if arguments.exc_type is SystemExit:
+        # It ends the thread, without an error, as with Python's own hook.
+        return
     name = "a thread" if arguments.thread is None else f"the thread {arguments.thread.name}"
     error = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
     logger.error("Exception in %s", name, exc_info=error)  # type: ignore[arg-type]

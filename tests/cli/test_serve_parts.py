@@ -93,6 +93,8 @@ def test_the_log_is_json_with_the_warnings_and_exceptions_of_python(capsys: pyte
         assert warnings.showwarning is not show
         # What Python would print.
         error = KeyError("x")
+        # As Python, which lets it end the thread.
+        threading.excepthook(threading.ExceptHookArgs((SystemExit, SystemExit(), None, None)))
         for thread in (None, threading.current_thread()):
             threading.excepthook(threading.ExceptHookArgs((KeyError, error, None, thread)))
         unraisable: Any = SimpleNamespace(
