@@ -46,16 +46,16 @@ class ServiceURL(NamedTuple):
         except ValueError:
             # Raised below: Python's own error, which may contain the password, must not be its context.
             parts = None
+        escape = f"; {ESCAPE_CREDENTIALS}" if "@" in url else ""
         if parts is None:
             raise ConfigurationError(
-                f"url: the host or the port is invalid{given}; put an IPv6 address in brackets, and "
-                f"{ESCAPE_CREDENTIALS}"
+                f"url: the host or the port is invalid{given}; put an IPv6 address in brackets{escape}"
             )
         if parts.scheme not in _PORTS or not parts.hostname:
             hint = "; give the URL of the service, not that of a websocket" if parts.scheme in ("ws", "wss") else ""
             raise ConfigurationError(f"url: expected http:// or https:// and a host{given}{hint}")
         if parts.fragment:
-            raise ConfigurationError(f"url: expected no fragment; {ESCAPE_CREDENTIALS}")
+            raise ConfigurationError(f"url: expected no fragment{given}{escape}")
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
         return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _url_auth(parts), parts.query)

@@ -181,8 +181,13 @@ def test_no_error_shows_credentials(url: str, name: str) -> None:
         ("http://::1:81/echo?x", "url: the host or the port is invalid, got 'http://::1:81/echo'; put an IPv6 address"),
         (
             "http://user:a/b@host/",
-            "url: the host or the port is invalid; put an IPv6 address in brackets, and percent-e",
+            "url: the host or the port is invalid; put an IPv6 address in brackets; percent-enc",
         ),
+        (
+            "http://host:x/echo",
+            "url: the host or the port is invalid, got 'http://host:x/echo'; put an IPv6 address in br",
+        ),
+        ("http://host/echo#x", "url: expected no fragment, got 'http://host/echo'"),
         ("http:/host/echo", "url: expected http:// or https:// and a host, got 'http:/host/echo'"),
     ],
 )
@@ -190,6 +195,7 @@ def test_the_error_of_a_url_shows_what_was_given(url: str, complaint: str) -> No
     with pytest.raises(ConfigurationError) as caught:
         connect(url)
     assert str(caught.value).startswith(complaint)
+    assert ("percent-encode" in str(caught.value)) == ("@" in url)
 
 
 def test_credentials_are_given_once() -> None:
