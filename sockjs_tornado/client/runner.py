@@ -16,7 +16,7 @@ from .multi import Multi
 from .options import Backoff, Options
 from .queues import ReceiveQueue, SendQueue
 from .service_url import ServiceURL
-from .session import ClientSession
+from .session import ClientSession, no_data
 
 if TYPE_CHECKING:
     from .connection import SockJSClient
@@ -66,6 +66,8 @@ class SessionRunner:
         self._cause: BaseException | None = None
         self._details = ""
         self._log = ThrottledLog()
+        #: Whether the last session has ended because of ``heartbeat_timeout``.
+        self._was_silent = False
         self._start_session(session)
         self.task = asyncio.create_task(self._run())
 
@@ -184,11 +186,14 @@ class SessionRunner:
 
     def _log_disconnect(self, code: int, reason: str) -> None:
         text, values = "Lost the connection to %s: %d %s", (self._service.url, code, reason)
-        if code == CloseCode.TOO_BIG or "(heartbeat_timeout)" in reason:
-            # A limit has ended the session, and may end each of the next ones.
+        timeout = self._options.heartbeat_timeout
+        is_silent = timeout is not None and reason == no_data(timeout)
+        if code == CloseCode.TOO_BIG or (is_silent and self._was_silent):
+            # A limit has ended the session, and may end each of the next ones. One silence is that of the network.
             self._log.write(logger, logging.WARNING, "limit", text, *values)
         else:
             logger.info(text, *values)
+        self._was_silent = is_silent
 
     async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
         """Return a new session and the delay before it, or None as the session if all attempts failed."""

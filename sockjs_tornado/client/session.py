@@ -35,6 +35,11 @@ class OpenFailed(Exception):
         self.code = code
 
 
+def no_data(seconds: float) -> str:
+    """Return the close reason if the server has sent nothing for ``heartbeat_timeout``."""
+    return f"no data received for {seconds:g} seconds (heartbeat_timeout)"
+
+
 class ClientSession:
     """One session over one transport.
 
@@ -177,9 +182,7 @@ class ClientSession:
             self._grace_started = now
             self._heartbeat_timer = self._loop.call_later(min(self._heartbeat_timeout / 10, 1), self._check_heartbeat)
         elif deadline <= now:
-            self._set_closed(
-                CloseCode.ABNORMAL, f"no data received for {self._heartbeat_timeout:g} seconds (heartbeat_timeout)"
-            )
+            self._set_closed(CloseCode.ABNORMAL, no_data(self._heartbeat_timeout))
             self._close_connections()
         else:
             self._heartbeat_timer = self._loop.call_at(deadline, self._check_heartbeat)

@@ -310,6 +310,16 @@ async def test_a_limit_that_ends_each_session_is_logged(
     logged.take(f"Lost the connection to http://127.0.0.1:{server.port}/echo: {why}")
 
 
+async def test_one_session_without_heartbeats_causes_no_warning(serve: Serve, dial: Dial) -> None:
+    """The network may have failed: the fixture fails if there is a warning."""
+    server = await serve(SockJSRouter(SockJSConnection, "/echo"))
+    client = await dial(
+        server, reconnect=SOON, heartbeat_timeout=0.05, on_disconnect=lambda client, code, reason: client.close()
+    )
+    with pytest.raises(ConnectionClosed):
+        await within(client.recv())
+
+
 async def test_delays_grow_if_sessions_end_at_once(stub: MakeStub, dial: Dial) -> None:
     """The number of attempts is limited even if each attempt succeeds."""
     server = await stub({"websocket": False}, xhr_streaming=line("o", 'c[4000,"no"]'))
