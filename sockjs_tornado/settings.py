@@ -166,8 +166,8 @@ class Settings(Validated):
             for IPv6. Default True.
         warn_without_xheaders: Whether to log a warning, once, if a request has come through a proxy, but all clients
             have the address of the proxy: the HTTP server has no ``xheaders``, does not trust this proxy, or the field
-            is missing or not an IP address. Also if ``X-Real-IP``, which counts, contradicts ``X-Forwarded-For``, so
-            that clients perhaps choose it. Default True.
+            is missing or not an IP address. Also if ``X-Real-IP``, which takes precedence, contradicts
+            ``X-Forwarded-For``, so that clients perhaps choose it. Default True.
         immediate_flush: Whether a message that is sent outside of ``on_message`` is sent as its own frame, which
             completes a poll. If False, all messages until the next iteration of the event loop are sent as one frame.
             Default True.
