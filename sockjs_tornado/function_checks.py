@@ -2,7 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import getattr_static
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -84,29 +86,68 @@ def is_of_package(kind: type) -> bool:
 
 
 def is_unused_method(kind: type, name: str) -> bool:
-    """Return whether an application's class has a method that none of its other methods seems to use."""
-    return inspect.isfunction(inspect.getattr_static(kind, name, None)) and is_unused(kind, name)
+    """Return whether an application's class has a method that nothing seems to use; see :func:`is_unused`."""
+    if not inspect.isfunction(getattr_static(kind, name, None)):
+        return False
+    # More than its class refers to a method that a decorator has registered.
+    is_registered = _count_references(kind, name) > _count_references(UnusedMethods, "__str__")
+    return not is_registered and is_unused(kind, name)
+
+
+def _count_references(kind: type, name: str) -> int:
+    function = getattr_static(kind, name)
+    return sys.getrefcount(function)
 
 
 def is_unused(kind: type, name: str) -> bool:
-    """Return whether an application's class has an attribute that none of its methods of other names seems to use."""
+    """Return whether an application's class has an attribute that neither it nor its module seems to use."""
     owner = next((base for base in kind.__mro__ if name in vars(base)), object)
     if owner is object or is_of_package(owner):
         return False
+    bases = [base for base in kind.__mro__ if not is_of_package(base)]
     # The method itself may call that of the base class.
-    members = [
-        member for base in kind.__mro__ if not is_of_package(base) for key, member in vars(base).items() if key != name
-    ]
-    # Those of properties, class methods and static methods, and of decorated methods, which have the decorator's code.
-    members += [getattr(member, part, None) for member in members for part in ("fget", "fset", "__func__", "func")]
-    functions = [inspect.unwrap(member) for member in members if callable(member)]
-    codes = [each.__code__ for each in (*members, *functions) if inspect.isfunction(each)]
-    for code in codes:
-        # With getattr, messages of clients may select the method.
-        if not {name, "getattr"}.isdisjoint(code.co_names):
-            return False
-        codes += (nested for nested in code.co_consts if isinstance(nested, CodeType))
-    return True
+    own = [member for base in bases for key, member in vars(base).items() if key != name]
+    # With getattr, messages of clients may select the method.
+    return {name, "getattr"}.isdisjoint(_names_in(own)) and name not in _names_in(_other_code(bases, name))
+
+
+def _other_code(classes: Sequence[type], name: str) -> Iterator[object]:
+    """Yield the functions of the modules of some classes, and the methods of their other classes, except ``name``."""
+    for module in {each.__module__ for each in classes if each is not object}:
+        for found in list(vars(sys.modules.get(module, object)).values()):
+            # Not isinstance(), which runs the code of lazy objects.
+            is_class = issubclass(type(found), type)
+            if not (is_class or type(found) is FunctionType) or found.__module__ != module or found in classes:
+                continue
+            if is_class:
+                yield from (member for key, member in vars(found).items() if key != name)
+            else:
+                yield found
+
+
+def _names_in(members: Iterable[object]) -> set[str]:
+    """Return the names of globals and attributes that some functions use, and the functions behind other members."""
+    names: set[str] = set()
+    found: list[Any] = list(members)
+    seen: set[int] = set()
+    for each in found:
+        kind = type(each)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if kind is CodeType:
+            names.update(each.co_names)
+            found += (constant for constant in each.co_consts if type(constant) is CodeType)
+        elif kind is property:
+            found += each.fget, each.fset
+        elif kind is classmethod or kind is staticmethod:
+            found.append(each.__func__)
+        else:
+            # Behind cached properties, and what a decorator returns. Not getattr(), for the same reason.
+            found += (getattr_static(each, part, None) for part in ("__wrapped__", "func"))
+            if kind is FunctionType:
+                found.append(each.__code__)
+    return names
 
 
 class UnusedMethods:

@@ -29,37 +29,52 @@ _PLAIN = {"select_subprotocol": ("self", "subprotocols")}
 _OTHER_NAMES = {
     **dict.fromkeys(
         (
-            *("on_client_connect", "on_client_connected", "on_connect", "on_connected", "on_connection", "on_join"),
-            *("on_connect_open", "on_connection_made", "on_connection_open", "on_joined", "on_start", "on_started"),
+            *("on_client_connect", "on_client_connected", "on_connect", "on_connected", "on_connection"),
+            *("on_connect_open", "on_connection_made", "on_connection_open"),
             *("connection_made", "connection_open", "connection_opened", "websocket_connect"),
         ),
         "on_open",
     ),
     **dict.fromkeys(
         (
-            *("on_data", "on_data_received", "on_json", "on_message_received", "on_msg", "on_receive", "on_received"),
-            *("on_receive_message", "on_recv", "on_text", "on_text_message", "data_received", "handle_message"),
-            *("message_received", "process_message", "received_message", "receive_json", "websocket_receive"),
+            *("on_data_received", "on_message_received", "on_msg", "on_receive", "on_received", "on_receive_message"),
+            *("on_recv", "on_text_message", "data_received", "message_received", "received_message", "receive_json"),
+            "websocket_receive",
         ),
         "on_message",
     ),
     **dict.fromkeys(
         (
             *("on_client_disconnect", "on_client_disconnected", "on_connection_close", "on_connection_closed"),
-            *("on_connection_lost", "on_disconnect", "on_disconnected", "on_disconnection", "on_end", "on_exit"),
-            *("on_leave", "on_left", "on_lost", "on_quit", "connection_closed", "connection_lost"),
-            "websocket_disconnect",
+            *("on_connection_lost", "on_disconnect", "on_disconnected", "on_disconnection"),
+            *("connection_closed", "connection_lost", "websocket_disconnect"),
         ),
         "on_close",
     ),
     **dict.fromkeys(("on_drop", "on_drops", "on_message_dropped", "on_messages_dropped"), "on_dropped"),
 }
 
-#: The same, but if a class has one of the callbacks, these are probably its helper methods.
+#: The same, but if a class has one of the callbacks, these are probably its own: helper methods, commands of clients
+#: and events of the application.
 _HELPER_NAMES = {
-    **dict.fromkeys(("connect", "connected", "opened"), "on_open"),
-    **dict.fromkeys(("message", "receive", "received", "recv"), "on_message"),
-    **dict.fromkeys(("closed", "disconnect", "disconnected"), "on_close"),
+    **dict.fromkeys(
+        ("on_join", "on_joined", "on_start", "on_started", "connect", "connected", "opened"),
+        "on_open",
+    ),
+    **dict.fromkeys(
+        (
+            *("on_data", "on_json", "on_text", "handle_message", "process_message"),
+            *("message", "receive", "received", "recv"),
+        ),
+        "on_message",
+    ),
+    **dict.fromkeys(
+        (
+            *("on_end", "on_exit", "on_leave", "on_left", "on_lost", "on_quit"),
+            *("closed", "disconnect", "disconnected"),
+        ),
+        "on_close",
+    ),
 }
 
 #: Names of other libraries for callbacks that this one does not have, each with what happens instead.
@@ -189,9 +204,11 @@ def warn_about_attributes(kind: object, settings: Settings) -> None:
     for field in dataclasses.fields(settings):
         name = field.name
         value = getattr(kind, name, None)
+        if value is None or not field.metadata["check"](value):
+            continue
         # It may be the application's own, or where it keeps what it gives to the router.
-        is_given = settings[name] != field.default
-        if value is not None and field.metadata["check"](value) and not is_given and is_unused(kind, name):
+        is_given = settings[name] != field.default or settings[name] == value
+        if not is_given and is_unused(kind, name):
             warn_application(
                 f"{kind.__name__}.{name} has no effect: settings are arguments of the router, "
                 f"SockJSRouter({kind.__name__}, prefix, {name}=...)"

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import re
 import types
+import unittest.mock
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -37,9 +38,15 @@ def reply(self: SockJSConnection, message: str) -> None:
     self.send(message)
 
 
-def with_methods(**methods: Any) -> type[SockJSConnection]:
-    """Return a connection class with these methods."""
-    return type("Chat", (SockJSConnection,), methods)
+def with_methods(base: type = SockJSConnection, /, **members: Any) -> Any:
+    """Return a connection class of an application's module, with copies of these methods, which nothing else has."""
+    copied = {
+        name: types.FunctionType(member.__code__, member.__globals__, name, member.__defaults__, member.__closure__)
+        if type(member) is types.FunctionType and not hasattr(member, "__wrapped__")
+        else member
+        for name, member in members.items()
+    }
+    return type("Chat", (base,), {"__module__": "chat", **copied})
 
 
 def decorated(function: Any) -> Any:
@@ -174,7 +181,7 @@ def test_a_callback_that_there_is_not_is_named(name: str, instead: str) -> None:
         SockJSRouter(with_methods(**{name: nothing, "on_message": nothing}), "/chat")
     # Those who know Tornado's handlers use this class.
     with pytest.warns(UserWarning, match=rf"\.{name} is never called by SockJS: {re.escape(instead)}"):
-        SockJSRouter(type("Handler", (WebsocketHandler,), {name: nothing}), "/chat")
+        SockJSRouter(with_methods(WebsocketHandler, **{name: nothing}), "/chat")
 
 
 def test_the_callback_of_tornados_websockets_is_named() -> None:
@@ -228,7 +235,11 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         type("Chat", (SockJSConnection, type("Mixin", (), {"on_message": nothing})), {"on_message": nothing}),
         with_methods(base_url="/x", on_message=lambda self, message: self.base_url),
         with_methods(base_url=5, transports=["a"], allowed_origins=None),
-        # Other objects call these helper methods.
+        # The router may have got it from there.
+        with_methods(heartbeat_delay=25),
+        # Other objects call these helper methods, for commands of clients, for example.
+        with_methods(on_join=nothing, on_leave=nothing, on_start=nothing, on_quit=nothing, on_message=nothing),
+        with_methods(on_open=nothing, on_data=nothing, handle_message=nothing),
         with_methods(message=nothing, receive=nothing, connect=nothing, on_close=nothing),
         with_methods(disconnect=nothing, closed=nothing, on_message=nothing),
         with_methods(on_date=nothing, on_reconnect=nothing, on_connection_count=nothing),
@@ -249,6 +260,64 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
 )
 def test_other_names_are_the_applications_own(kind: type[SockJSConnection]) -> None:
     with warnings.catch_warnings(action="error"):
+        SockJSRouter(kind, "/chat")
+
+
+_commands: dict[str, Any] = {}
+
+
+def command(function: Any) -> Any:
+    """Register the method for a command of clients."""
+    _commands[function.__name__] = function
+    return function
+
+
+class Player(SockJSConnection):
+    """Its commands are registered, and a game calls its other methods."""
+
+    def on_message(self, message: str) -> None:
+        _commands[message](self)
+
+    @command
+    def on_ping(self) -> None: ...
+
+    def on_connect(self) -> None: ...
+
+    def on_error(self) -> None: ...
+
+    initialize = decorated(nothing)
+
+
+class Game:
+    def begin(self, player: Any) -> None:
+        player.on_connect()
+
+    @property
+    def failed(self) -> Any:
+        return decorated(lambda player: player.on_error())
+
+
+def create(session: Any) -> Any:
+    return Player(session).initialize
+
+
+def test_methods_that_are_registered_or_used_in_the_module_are_the_applications_own() -> None:
+    with warnings.catch_warnings(action="error"):
+        SockJSRouter(Player, "/play")
+
+
+def test_lazy_attributes_are_not_evaluated() -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("it is not configured yet")
+
+        def __call__(self) -> None: ...
+
+        __class__ = property(__call__)
+
+    # Its attributes are calls, too, also __wrapped__.
+    kind = with_methods(user=Lazy(), mocked=unittest.mock.call, on_connect=nothing)
+    with pytest.warns(UserWarning, match=r"^Chat\.on_connect is never called"):
         SockJSRouter(kind, "/chat")
 
 
@@ -306,7 +375,7 @@ def test_a_method_that_only_calls_its_base_class_is_not_used() -> None:
 
     base = with_methods(on_disconnect=nothing)
     with pytest.warns(UserWarning, match=r"^Chat\.on_disconnect is never called by SockJS: rename it to on_close,"):
-        SockJSRouter(type("Chat", (base,), {"on_disconnect": on_disconnect}), "/chat")
+        SockJSRouter(with_methods(base, on_disconnect=on_disconnect), "/chat")
 
 
 def test_a_call_of_the_inherited_method_is_not_reported() -> None:
