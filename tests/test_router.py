@@ -890,6 +890,8 @@ async def test_settings_as_attributes_of_the_router_are_reported(
 ) -> None:
     router: Any = SockJSRouter(Echo, "/a")
     router.allowed_origins, router.owner = ["https://a.example"], "me"
+    # The application's own, and where it keeps what it has given to the router.
+    router.transports, router.max_sessions = {"xhr": 0}, router.settings.max_sessions
     assert (await (await connect(await serve(router))).ask("GET", "/a/info")).status == 200
     logged.take("'/a' does not use its own attributes allowed_origins: pass them to SockJSRouter(connection, ")
 

@@ -19,7 +19,7 @@ from ..server import HTTPServer
 from ..server.connection_limits import Admission
 from ..serving import describe_address, http_server, serve
 from ..settings import TRANSPORTS
-from ..transports.http_transports import HTTP_TRANSPORTS
+from ..transports.http_transports import uses_http
 from .built_in import BUILT_IN, load_connection
 from .exit_limit import limit_exit
 from .option_sources import options_named
@@ -150,11 +150,7 @@ def warn_about_options(options: ServeOptions, router: SockJSRouter, environment:
     """Log effects of the options that were perhaps not intended."""
     if options.redis is None and "SOCKJS_SECRET" in environment:
         logger.warning("SOCKJS_SECRET has no effect without --redis")
-    if (
-        options.redis is not None
-        and options.advertise is None
-        and any(router.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
-    ):
+    if options.redis is not None and options.advertise is None and uses_http(router.settings):
         # Not a warning: a single server, or a load balancer with sticky sessions, needs no --advertise.
         logger.info(
             "%s without --advertise: this server has only its own sessions. If there are several, the load balancer "

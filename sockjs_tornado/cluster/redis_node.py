@@ -14,6 +14,7 @@ from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..protocol import PreparedMessage
 from ..recovery.messages import gap_message
+from ..transports.http_transports import uses_http
 from .base import MAX_TURN, ClusterStats, WaitForAll, cancel
 from .bus import Bus
 from .catch_up import CatchUp
@@ -137,6 +138,7 @@ class RedisNode:
         self.membership: Membership | None = None
         if make_membership is not None:
             self.membership = make_membership(self.commands, self.keys, self.id, self.stats.relay, log=self.log)
+        self._routers = routers
         for router in routers:
             self.add(router)
         rooms.bus = self.bus
@@ -168,11 +170,15 @@ class RedisNode:
             stack.push_async_callback(cancel, asyncio.create_task(self._check_relaying()))
 
     async def _check_relaying(self) -> None:
-        """Log a warning, once, when another node relays requests, which this one does not."""
+        """Log a warning, once, when another node relays requests, and this one has routers that need it, but does not.
+
+        Nodes for websockets only, and those that only publish, need no address.
+        """
         is_relaying = False
         while not is_relaying:
-            with contextlib.suppress(ClusterUnavailable):
-                is_relaying = await self.commands.call("EXISTS", self.keys.address(""))
+            if any(uses_http(router.settings) for router in self._routers):
+                with contextlib.suppress(ClusterUnavailable):
+                    is_relaying = await self.commands.call("EXISTS", self.keys.address(""))
             if not is_relaying:
                 await asyncio.sleep(REFRESH_INTERVAL)
         logger.warning(

@@ -7,7 +7,7 @@ from typing import Any
 from tornado.process import task_id
 
 from ..settings import Settings
-from ..transports.http_transports import HTTP_TRANSPORTS
+from ..transports.http_transports import uses_http
 from .application_rules import warn_about_hidden_routers
 from .application_settings import misplaced_settings
 
@@ -27,21 +27,22 @@ def warn_at_first_request(router: Any, own_settings: frozenset[str], application
     if router.cluster is not None and router.cluster.unusable_reason:
         message = "the router with the prefix %r has clients, but its cluster %s"
         logger.warning(message, router.prefix, router.cluster.unusable_reason)
-    if (
-        router.cluster is None
-        and task_id() is not None
-        and any(router.settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)
-    ):
+    if router.cluster is None and task_id() is not None and uses_http(router.settings):
         logger.warning(
             "the router with the prefix %r has no cluster, but its process is one of several that Tornado has forked: "
             "requests that reach another one than opened the session get 404. Use a UnixCluster, or "
             "transports=['websocket', 'rawwebsocket'], unless each process has a port of its own",
             router.prefix,
         )
-    names = {field.name for field in dataclasses.fields(Settings)}
+    # An attribute may be where the application keeps what it gives to the router, or its own.
+    attributes = [
+        name
+        for name, check in ((field.name, field.metadata["check"]) for field in dataclasses.fields(Settings))
+        if name in vars(router) and check(value := vars(router)[name]) and router.settings[name] != value
+    ]
     for kind, misplaced in (
         ("the application's settings", misplaced_settings(own_settings, application)),
-        ("its own attributes", sorted(names & vars(router).keys())),
+        ("its own attributes", attributes),
     ):
         if misplaced:
             logger.warning(

@@ -126,11 +126,11 @@ class Endpoint:
         limit = self.server.container.limit_reached(exchange.remote_ip)
         if limit is not None:
             if limit != "draining":
-                message = "%s is reached: new clients get 503"
-                if limit == "max_sessions_per_ip":
-                    # It may be that of a proxy.
-                    message = f"%s is reached: new clients from {exchange.remote_ip or 'a Unix socket'} get 503"
-                self.server.container.log.write(logger, logging.WARNING, limit, message, limit)
+                # The address may be that of a proxy.
+                by_ip = limit == "max_sessions_per_ip"
+                clients = f"new clients from {exchange.remote_ip or 'a Unix socket'}" if by_ip else "new clients"
+                message = "%s is reached: %s get 503"
+                self.server.container.log.write(logger, logging.WARNING, limit, message, limit, clients)
             self.respond_unavailable(exchange, limit)
         return limit is not None
 

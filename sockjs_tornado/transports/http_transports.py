@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..protocol import Framing, quote
+from ..settings import Settings
 from .endpoint import JAVASCRIPT
 
 # Some browsers deliver no data to the page before they have received 2 KiB.
@@ -141,3 +142,8 @@ HTTP_TRANSPORTS: Final = (
         framing=_jsonp_framing,
     ),
 )
+
+
+def uses_http(settings: Settings) -> bool:
+    """Return whether the settings enable a transport over HTTP, of which each request may reach another process."""
+    return any(settings.is_enabled(transport.name) for transport in HTTP_TRANSPORTS)

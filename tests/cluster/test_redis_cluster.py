@@ -177,6 +177,22 @@ async def test_a_node_without_an_address_warns_once_if_others_have_one(
     await node(namespace="third", advertise=f"http://127.0.0.1:{free_port()}", secret=SECRET)
 
 
+async def test_a_node_without_an_address_that_needs_none_does_not_warn(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_node.REFRESH_INTERVAL", 0.01)
+    await node(advertise=f"http://127.0.0.1:{free_port()}", secret=SECRET)
+    async with RedisCluster(redis_server.url, secret=SECRET) as cluster:
+        SockJSRouter(SockJSConnection, "/a", transports=["websocket", "rawwebsocket"], cluster=cluster)
+        # The replies come in the order of the commands.
+        for _ in range(3):
+            await within(cluster.commands.call("PING"))
+        assert logged.records == []
+        SockJSRouter(SockJSConnection, "/b", cluster=cluster)
+        await until(lambda: logged.records)
+        logged.take("Other nodes in the namespace 'sockjs' have an advertise address")
+
+
 @pytest.mark.parametrize("rubbish", [b"", b"\xff", b"hello", b'[2,"",0,"t","x"]', b"[" * 100_000])
 async def test_malformed_messages_are_ignored(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, rubbish: bytes
