@@ -30,7 +30,10 @@ async def test_an_upgrade_is_ignored_if_the_url_is_no_websocket(
                 assert "Upgrade" not in answers[-1]
             plain, upgrade = answers
             # Without npm, sockjs.min.js redirects.
-            assert upgrade.status == plain.status in (200, 302, 404, 405)
+            assert plain.status in (200, 302, 404, 405)
+            # The greeting would look like a failure of the server.
+            is_rejected = method == "GET" and url.path in ("", "/")
+            assert upgrade.status == (404 if is_rejected else plain.status)
             assert upgrade.all("Connection") == plain.all("Connection")
 
 
@@ -63,7 +66,7 @@ async def test_an_upgrade_of_nothing_is_not_found(serve: Serve, connect: Connect
     async with bystanders(server, join, journal):
         for path in OTHER_PATHS:
             response = await (await connect(server)).ask("GET", path, *HANDSHAKE)
-            assert response.status == (200 if path == "/echo/" else 404)
+            assert response.status == 404
             assert "Upgrade" not in response
             assert len(router.container) == 1
 

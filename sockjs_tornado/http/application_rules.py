@@ -108,8 +108,8 @@ def warn_about_routes(application: object) -> None:
             logger,
             logging.WARNING,
             "hidden",
-            "the router with the prefix %r is the target of a rule that does not match its paths: its clients get "
-            "404. Pass its URLs: Application([*router.urls, ...])",
+            "the router with the prefix %r is the target of a rule, which serves none of its paths. Pass its URLs: "
+            "Application([*router.urls, ...])",
             router.prefix,
         )
     _warn_about_earlier_rules(application)
