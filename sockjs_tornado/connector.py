@@ -1,4 +1,4 @@
-"""What the ``connect`` of the client and that of :mod:`sockjs_tornado.testing` have in common."""
+"""Base class of the ``connect`` of the client and that of :mod:`sockjs_tornado.testing`."""
 
 import warnings
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""What the advice of :mod:`sockjs_tornado.client.advice` lacks for ``info`` and ``connect``: option names, and more."""
+"""Advice of the commands ``info`` and ``connect``: option names, and the failures that only ``info`` finds."""
 
 from collections.abc import Mapping
 from typing import Final

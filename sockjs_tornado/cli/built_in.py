@@ -18,8 +18,8 @@ from ..session.connection_info import ConnectionInfo
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which an import is logged.
-SLOW_IMPORT: Final = 3.0
+#: Seconds after which an import is logged. The imports of large packages, such as PyTorch, take several.
+SLOW_IMPORT: Final = 10.0
 
 
 class Echo(SockJSConnection):

@@ -1,4 +1,4 @@
-"""The logs of the command ``serve``, on standard error, and what it prints besides, in the same format."""
+"""The logs of the command ``serve``, on standard error, and its other output in the same format."""
 
 import logging
 import sys

@@ -13,10 +13,10 @@ from .options import Options
 from .responses import CHECK_URL, CLIENT_CERTIFICATE, ONLY_INFO, explain_info, explain_transport
 from .service_url import ServiceURL
 
-_CHECK_URL: Final = "Check the URL, including http:// or https://, and whether the server is running."
+_UNREACHABLE: Final = "Check the URL, including http:// or https://, and whether the server is running."
 _HANGS: Final = (
-    "Check the URL, including http:// or https://, and whether the server is running. If it is, a firewall drops the "
-    "request, or a callback blocks the server, which its log names when it has ended."
+    f"{_UNREACHABLE} If it is, a firewall drops the request, or a callback blocks the server, which its log names when "
+    "it has ended."
 )
 _PROXY_CREDENTIALS: Final = "The proxy requires other credentials: {proxy_url}."
 
@@ -191,7 +191,7 @@ class Advisor(NamedTuple):
             return known or self._fill(_PROXY_OR_SERVER)
         if _CLOSED.search(failure):
             return _PLAIN_CLOSED if self.service.url.startswith("http:") else _CONTAINER
-        return self.explain_known(failure) or (_HANGS if failure.startswith("no response") else _CHECK_URL)
+        return self.explain_known(failure) or (_HANGS if failure.startswith("no response") else _UNREACHABLE)
 
     def explain_known(self, failure: str) -> str:
         """Return the advice for a message of any request that failed, or ``""`` if its cause is not known."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode
-from .hooks import NoCallbacks
+from .hooks import BaseClient
 from .multi import Multi
 from .options import Options
 from .runner import SessionRunner
@@ -22,7 +22,7 @@ _NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 _MAX_REASON_LENGTH = 123
 
 
-class SockJSClient(NoCallbacks):
+class SockJSClient(BaseClient):
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
 
     Use it only in the event loop in which it was created: in another one, its methods raise RuntimeError. From another

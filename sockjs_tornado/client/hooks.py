@@ -24,8 +24,8 @@ _CALLBACKS: Final = frozenset(
 )
 
 
-class NoCallbacks:
-    """Base class of clients, which rejects callbacks as attributes: nothing would call them."""
+class BaseClient:
+    """Base class of clients. It rejects callbacks as attributes, which nothing would call, and copies."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client cannot be copied or pickled: connect another one, in the process that uses it")
@@ -34,7 +34,7 @@ class NoCallbacks:
     if not TYPE_CHECKING:
 
         def __new__(cls, *arguments: object, **options: object) -> Self:
-            if len(arguments) == 1:  # connect() gives all
+            if len(arguments) == 1:  # connect() gives more
                 raise TypeError(f"{cls.__name__}: use connect(url), which returns one")
             return object.__new__(cls)
 

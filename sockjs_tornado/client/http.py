@@ -15,7 +15,7 @@ from .framing import EventFraming, FrameTooLong, LineFraming
 from .service_url import ServiceURL
 from .session import INVALID_FRAME, SPLIT_SESSION, ClientSession, frame_too_long
 
-#: What the status of a response to xhr_send says more.
+#: Additions to the close reason for a status of a response to xhr_send.
 _SENDING_REASONS: Final[Mapping[int, str]] = {
     404: f"; {SPLIT_SESSION}",
     413: ", too large for the server or a proxy",

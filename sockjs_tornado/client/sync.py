@@ -35,7 +35,7 @@ from ..validation import check_seconds, warn_application
 from . import SockJSClient as AsyncClient
 from . import connect as connect_async
 from .connection import is_normal_end
-from .hooks import NoCallbacks, run_in_thread
+from .hooks import BaseClient, run_in_thread
 from .loop_thread import LoopEnded, LoopThread
 from .options import HOOK_PARAMETERS, TRANSPORTS, Backoff, ConnectOptions
 
@@ -85,7 +85,7 @@ def connect(
     return SockJSClient(url, {"on_reconnect": on_reconnect, "on_disconnect": on_disconnect}, options)
 
 
-class SockJSClient(NoCallbacks):
+class SockJSClient(BaseClient):
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.sync.connect`.
 
     All methods may be called from any thread. In a forked process, they raise RuntimeError.
