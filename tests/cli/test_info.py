@@ -698,8 +698,13 @@ async def test_no_check_waits_for_a_stream_that_did_not_open_before() -> None:
     sockets = bind_sockets(0, "127.0.0.1")
     http.add_sockets(sockets)
     connector = connect(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/echo")
-    arguments = argparse.Namespace(timeout=1, wait=0)
-    findings = await doctor._run_checks(connector.service, connector.options, arguments)
+    # On a busy machine, the other requests may take longer than a short time.
+    for seconds in (0.5, 20):
+        asked.clear()
+        arguments = argparse.Namespace(timeout=seconds, wait=0)
+        findings = await doctor._run_checks(connector.service, connector.options, arguments)
+        if sorted(asked) == sorted(STREAMS):
+            break
     http.stop()
     await http.close_all_connections()
     await close_router(router)

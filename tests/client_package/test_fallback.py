@@ -160,10 +160,14 @@ async def test_the_error_names_the_server_s_base_url(stub: MakeStub, dial: Dial)
 
 
 async def test_a_server_without_websockets_is_explained(stub: MakeStub, dial: Dial) -> None:
-    for responder, failure in ((write("x"), "Non-websocket response"), (hang, "not open within ")):
+    cases: list[tuple[Any, str, dict[str, Any]]] = [
+        (write("x"), "Non-websocket response", {}),
+        (hang, "not open within ", {"transport_timeout": 0.1}),
+    ]
+    for responder, failure, options in cases:
         server = await stub(websocket=responder)
         with pytest.raises(ConnectError) as caught:
-            await dial(server, "websocket", transport_timeout=2)
+            await dial(server, "websocket", **options)
         assert caught.value.failures["websocket"].startswith(failure)
         assert caught.value.advice.startswith(
             "A proxy does not forward websockets, or holds back responses, or another"
