@@ -242,7 +242,7 @@ class Server:
 
 
 class _LogRecorder(logging.Handler):
-    """Records warnings and errors."""
+    """Records warnings and errors, except for the first page of a foreign origin, which a client may cause."""
 
     def __init__(self, records: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -250,4 +250,5 @@ class _LogRecorder(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._records.append(self.format(record))
+        if "the setting allowed_origins does not allow it" not in str(record.msg):
+            self._records.append(self.format(record))
