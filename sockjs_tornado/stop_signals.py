@@ -34,6 +34,10 @@ class _SignalHandlers:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, waiter: _Waiter, limit: float) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            # The other calls do not continue: their event loop was stopped, or this process is a fork of theirs.
+            self._waiters.clear()
+            self._close_watchdog()
         self._waiters.append(waiter)
         if self._watchdog is None:
             self._loop = asyncio.get_running_loop()
@@ -46,13 +50,20 @@ class _SignalHandlers:
                 self._previous[number] = signal.signal(number, self._handle)
 
     def remove(self, waiter: _Waiter) -> None:
+        if waiter not in self._waiters:
+            # Its event loop was replaced.
+            return
         self._waiters.remove(waiter)
         for number in self._previous.keys() - {each for other in self._waiters for each in other.signals}:
             handler = self._previous.pop(number)
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if not self._waiters and self._watchdog is not None:
-            self._watchdog.__exit__()
-            self._watchdog = None
+        if not self._waiters:
+            self._close_watchdog()
+
+    def _close_watchdog(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.__exit__()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._watchdog is not None and self._loop is not None:

@@ -145,15 +145,22 @@ class StopWatchdog:
             return
         self._announced += sum(number in self._signals for number in numbers)
         # The handler runs when the event loop does.
-        self._loop.call_soon_threadsafe(self._respond)
+        self._call_respond()
         if self._previous_descriptor != -1:
             # uvloop's, which calls the handler then, or that of signals that the application handles.
             with contextlib.suppress(OSError):
                 os.write(self._previous_descriptor, numbers)
 
     def _request_response(self) -> None:
-        self._has_responded = False
-        self._loop.call_soon_threadsafe(self._respond)
+        # A stopped event loop is not blocked.
+        self._has_responded = not self._loop.is_running()
+        if not self._has_responded:
+            self._call_respond()
+
+    def _call_respond(self) -> None:
+        # RuntimeError: the event loop was closed.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._respond)
 
     def _respond(self) -> None:
         self._has_responded = True

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from application import Echo, LogWatch
 from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, until, within
+from programs import TIMEOUT as PROGRAM_TIMEOUT
 from programs import ServerProgram
 from tornado.web import Application, FallbackHandler, RequestHandler, StaticFileHandler
 
@@ -377,6 +380,57 @@ async def test_a_signal_stops_all_servers_of_a_program() -> None:
     await within(asyncio.gather(third, fourth))
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
+SERVING_AGAIN = """
+import asyncio, os, signal, sys, time
+from sockjs_tornado import SockJSRouter, stop_watchdog
+from sockjs_tornado.serving import bind_sockets, serve
+from tornado.web import Application
+
+stop_watchdog.BLOCKED_AFTER = 0.05
+
+async def run(on_start):
+    await serve(Application(), [], bind_sockets(0, "127.0.0.1"), on_start=on_start)
+
+def stop(http):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def fork(http):
+    child = os.fork()
+    if not child:
+        asyncio.run(run(stop))
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    stop(http)
+
+async def abandon(loop):
+    started = loop.create_future()
+    global abandoned
+    abandoned = loop.create_task(run(started.set_result))
+    await started
+
+if sys.argv[1] == "fork":
+    asyncio.run(run(fork))
+else:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(abandon(loop))
+    if sys.argv[1] == "closed":
+        loop.close()
+    # The watchdog's thread must not report the event loop that does not run.
+    time.sleep(0.5)
+    asyncio.run(run(stop))
+sys.stderr.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("end", ["fork", "stopped", "closed"])
+def test_serve_is_stopped_by_a_signal_after_another_event_loop_was_left(end: str) -> None:
+    # CPython 3.12 and newer warn about a fork beside the watchdog's thread.
+    program = [sys.executable, "-W", "ignore", "-c", SERVING_AGAIN, end]
+    ended = subprocess.run(program, timeout=PROGRAM_TIMEOUT, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 async def test_in_another_thread_there_are_no_signals() -> None:
