@@ -101,8 +101,7 @@ def routers_as_targets(application: object) -> list[Router]:
 
 def warn_about_routes(application: object) -> None:
     """Log each router that no request reaches, because of the order of an application's rules."""
-    for router in routers_of(application):
-        warn_about_hidden_routers(application, router)
+    warn_about_hidden_routers(application)
     for router in routers_as_targets(application):
         router.container.log.write_once(
             logger,
@@ -115,15 +114,22 @@ def warn_about_routes(application: object) -> None:
     _warn_about_earlier_rules(application)
 
 
-def warn_about_hidden_routers(application: object, router: Router) -> None:
-    """Log each router that no request reaches, because ``router`` has the same paths and comes first."""
-    hidden: dict[Router, None] = {}
+def warn_about_hidden_routers(application: object, router: Router | None = None) -> None:
+    """Log each router that no request reaches, because another one has the same paths and comes first.
+
+    Args:
+        application: The application.
+        router: The one that comes first; None for any.
+    """
+    # The hidden ones, each with the one that gets its requests.
+    hidden: dict[Router, Router] = {}
     for rules in _rule_lists(application):
-        first: dict[str, Endpoint] = {}
+        first: dict[str, Router] = {}
         for path, endpoint in _endpoints(rules):
-            if first.setdefault(path, endpoint).server is router is not endpoint.server:
-                hidden[endpoint.server] = None
-    for other in hidden:
+            other = first.setdefault(path, endpoint.server)
+            if other is not endpoint.server and router in (None, other):
+                hidden.setdefault(endpoint.server, other)
+    for other, router in hidden.items():
         other.container.log.write_once(
             logger,
             logging.WARNING,
@@ -140,6 +146,8 @@ def _warn_about_earlier_rules(application: object) -> None:
     for rules in _rule_lists(application):
         # The other rules so far, with the names of their handlers.
         earlier: list[tuple[re.Pattern[str], str]] = []
+        # Many rules would take long for each of a router's own.
+        checked: set[Router] = set()
         for rule in rules:
             if not _is_handler(rule) or type(rule.matcher) is not PathMatches:
                 continue
@@ -147,6 +155,9 @@ def _warn_about_earlier_rules(application: object) -> None:
                 earlier.append((rule.matcher.regex, rule.target.__name__))
                 continue
             router = rule.target_kwargs["endpoint"].server
+            if router in checked:
+                continue
+            checked.add(router)
             for regex, name in earlier:
                 if all(regex.match(router.prefix + path) for path in _PROBES):
                     router.container.log.write_once(
