@@ -101,6 +101,6 @@ def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
             proxy=not arguments.no_proxy or None if arguments.proxy is None else arguments.proxy,
             **more,
         )
-    # The commands also use its arguments only.
+    # The command info uses its options, and does not await it.
     connector._warns = False
     return connector

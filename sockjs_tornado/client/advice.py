@@ -120,7 +120,7 @@ _FAILURES: Final = (
         "Use a proxy with http://, or the other transports.",
     ),
     (
-        "SOCKS",
+        "(?-i:SOCKS)",  # not the name of a host
         "The proxy does not respond with SOCKS, or does not let the request through: check the scheme and the port of "
         "{proxy}.",
     ),
@@ -160,8 +160,8 @@ _NOT_OPEN: Final = (
 #: raw websocket.
 _BELOW_SERVICE: Final = re.compile(r"/info$|/[0-9]+/[^/.]+/[a-z_]+$|/websocket$")
 
-#: Parts of the target of a redirect to a login page.
-_LOGIN: Final = re.compile(r"log-?in|sign-?in|auth|sso|saml|account", re.IGNORECASE)
+#: Parts of the target of a redirect to a login page, but not "authors" and "lessons".
+_LOGIN: Final = re.compile(r"log[-_]?in|sign[-_]?in|(?<![a-z])(?:o?auth(?!ors?\b)|sso)|saml|account", re.IGNORECASE)
 
 
 class Advisor(NamedTuple):

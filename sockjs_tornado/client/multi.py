@@ -34,7 +34,7 @@ class Multi:
         try:
             self._multi = pycurl.CurlMulti()
         except pycurl.error as error:
-            # It needs several.
+            # libcurl opens several for it.
             raise OSError(f"{error}: too many open files, or too little memory") from error
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)

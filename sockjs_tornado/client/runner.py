@@ -189,7 +189,8 @@ class SessionRunner:
         timeout = self._options.heartbeat_timeout
         is_silent = timeout is not None and reason == no_data(timeout)
         if code == CloseCode.TOO_BIG or (is_silent and self._was_silent):
-            # A limit has ended the session, and may end each of the next ones. One silence is that of the network.
+            # A limit has ended the session, and may end each of the next ones. If only one session gets no heartbeats,
+            # the network has failed.
             self._log.write(logger, logging.WARNING, "limit", text, *values)
         else:
             logger.info(text, *values)

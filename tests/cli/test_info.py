@@ -145,6 +145,11 @@ def by_subject(findings: list[Finding]) -> dict[str, Finding]:
             "status 302",
             "Use the target URL (https://other.example/new)",
         ),
+        (reply(302, "Location: /lessons/info"), {}, "status 302", "Use the target URL (/lessons)"),
+        (reply(302, "Location: /authors/info"), {}, "status 302", "Use the target URL (/authors)"),
+        (reply(302, "Location: /oauth2/start"), {}, "status 302", "A login page (/oauth2/start) is in front of"),
+        (reply(302, "Location: /users/sign_in"), {}, "status 302", "A login page (/users/sign_in) is in front of"),
+        (reply(302, "Location: /authorize"), {}, "status 302", "A login page (/authorize) is in front of"),
         (reply(302, "Location: /login?next=/"), {}, "status 302", "A login page (/login) is in front of"),
         (reply(303, "Location: https://id.example/x"), {}, "status 303", "A login page (https://id.example/x) is in"),
         (
@@ -281,6 +286,8 @@ async def test_no_response_to_info_is_explained_after_one_timeout(scripted: Scri
             "Use a proxy with",
         ),
         ("http://a/b", "Failed to connect to a:80", "whether the server is running"),
+        ("http://socks/b", "Failed to connect to socks port 80", "whether the server is running"),
+        ("http://socks.lan/b", "Could not resolve host: socks.lan", "The host name is unknown"),
     ],
 )
 def test_a_failure_is_explained(url: str, failure: str, advice: str) -> None:
