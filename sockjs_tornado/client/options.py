@@ -38,11 +38,15 @@ FINAL_CODES = (1000, 1008, 3000)
 
 _CLOSE_HINT = "when the connection has ended, recv() and iteration raise ConnectionClosed; see also on_disconnect"
 _OPEN_HINT = "connect returns when the connection is open; on_reconnect is called in each later session"
+_CERTIFICATE_HINT = "use client_cert for the client's certificate, and ca_file for the authorities that it trusts"
+_PING_HINT = "the server sends heartbeats, and heartbeat_timeout says for how long they may be missing"
 _QUERY_HINT = "append it to the URL: http://host/echo?name=value"
 
 #: Arguments that other libraries have, each with what to do instead.
 MISPLACED = {
     "auth": "use a URL with credentials, or headers={'Authorization': '...'}",
+    "cert": _CERTIFICATE_HINT,
+    "certfile": _CERTIFICATE_HINT,
     "cookies": "use headers={'Cookie': 'name=value'}",
     "on_close": _CLOSE_HINT,
     "on_connect": _OPEN_HINT,
@@ -50,7 +54,10 @@ MISPLACED = {
     "on_message": "read messages with recv(), or iterate over the client",
     "on_open": _OPEN_HINT,
     "params": _QUERY_HINT,
+    "ping_interval": _PING_HINT,
+    "ping_timeout": _PING_HINT,
     "query": _QUERY_HINT,
+    "ssl": "use ssl_context, or ca_file, client_cert and verify",
     "token": "use headers={'Authorization': '...'}",
 }
 

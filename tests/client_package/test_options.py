@@ -285,6 +285,15 @@ def test_credentials_are_given_once() -> None:
         ({"reconect": True}, "reconect: unknown argument; the nearest is reconnect"),
         ({"on_message": print}, "on_message: unknown argument; read messages with recv(), or iterate over the client"),
         ({"ca_file": "a.pem", "verify": False}, "ca_file: without verification of certificates, it would have no ef"),
+        (
+            {"certfile": "a.pem"},
+            "certfile: unknown argument; use client_cert for the client's certificate, and ca_file",
+        ),
+        (
+            {"ping_timeout": 20},
+            "ping_timeout: unknown argument; the server sends heartbeats, and heartbeat_timeout says",
+        ),
+        ({"ssl": True}, "ssl: unknown argument; use ssl_context, or ca_file, client_cert and verify"),
         ({"on_close": print}, "on_close: unknown argument; when the connection has ended, recv() and iteration raise"),
         ({"on_connect": print}, "on_connect: unknown argument; connect returns when the connection is open; on_reconn"),
         ({"query": {"token": "secret"}}, "query: unknown argument; append it to the URL: http://host/echo?name=value"),
