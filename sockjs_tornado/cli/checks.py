@@ -96,7 +96,7 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         return None, [*findings, _explain_bad_info(prober, first)]
     if None in infos:
         first, other = responses if infos[0] else reversed(responses)
-        findings.append(_describe_other_server(other, seconds))
+        findings.append(_describe_other_server(prober, other, seconds))
     findings.append(_describe_info(info, first))
     if len(responses) > 1 and None not in infos:
         findings += _check_caching(responses)
@@ -111,12 +111,14 @@ def _decode_own_info(response: Response) -> dict[str, Any] | None:
     return info if info is not None and _INFO_FIELDS & info.keys() else None
 
 
-def _describe_other_server(response: Response, seconds: float) -> Finding:
+def _describe_other_server(prober: Prober, response: Response, seconds: float) -> Finding:
     """Return a finding for the worse one of two requests for ``/info``."""
     if response.status:
-        text, advice = response.describe(f"status {response.status}"), OTHER_SERVER
+        text = response.describe(f"status {response.status}")
+        # Other statuses have reasons of their own, such as a limit for the rate of requests.
+        advice = OTHER_SERVER if response.status in (200, 404) else _explain_bad_info(prober, response).advice
     else:
-        text, advice = f"no response in {seconds:g} s", NO_RESPONSE
+        text, advice = response.describe_failure(seconds), NO_RESPONSE
     return Finding(Level.BAD, "servers", f"one of two requests for /info got {text}", advice)
 
 

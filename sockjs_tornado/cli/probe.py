@@ -83,6 +83,10 @@ class Response:
         """Return a text about the response, followed by what shows which program has responded."""
         return describe_response(text, self.header, self.body)
 
+    def describe_failure(self, seconds: float) -> str:
+        """Return a text about a missing response, for which the caller has waited so many seconds at most."""
+        return f"no response in {seconds:g} s" if self.failure == ABORTED else f"no response: {self.failure}"
+
     async def wait_for(self, condition: Callable[[bytes], bool], seconds: float) -> bool:
         """Wait until the body fulfils a condition.
 

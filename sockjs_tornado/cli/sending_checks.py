@@ -75,7 +75,7 @@ async def _check_sending(prober: Prober, seconds: float, has_streams: bool) -> l
     failed = {response.status: response for response in responses if response.status not in (*_ACCEPTED, 404)}
     if failed:
         texts = [
-            response.describe(f"status {status}") if status else f"no response in {seconds:g} s"
+            response.describe(f"status {status}") if status else response.describe_failure(seconds)
             for status, response in sorted(failed.items())
         ]
         response = next(iter(failed.values()))

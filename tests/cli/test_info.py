@@ -423,6 +423,28 @@ async def test_a_server_of_several_that_is_not_the_service_is_found(probing: Cal
     assert not any("disabled" in transports[name].text for name in (*STREAMS, *POLLS))
 
 
+async def test_one_of_two_requests_for_info_that_fails_is_found(scripted: Scripted) -> None:
+    """That it fails at once is not that it takes too long."""
+    _, findings = await check_info(await scripted(info_reply(1), Reply(b""), origin=PAGE), LONG)
+    (finding,) = [finding for finding in findings if finding.subject == "servers"]
+    assert finding.text.startswith("one of two requests for /info got no response: ")
+    assert "reply" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(404, "not all of them are this service"), (429, "limits the rate of requests"), (502, "A proxy cannot reach")],
+)
+async def test_a_rejected_one_of_two_requests_for_info_is_explained_by_its_status(
+    scripted: Scripted, status: int, advice: str
+) -> None:
+    info, findings = await check_info(await scripted(info_reply(1), reply(status), origin=PAGE), LONG)
+    assert info is not None
+    (finding,) = [finding for finding in findings if finding.subject == "servers"]
+    assert finding.text == f"one of two requests for /info got status {status}"
+    assert advice in finding.advice
+
+
 async def test_one_of_two_requests_for_info_without_a_response_is_found(scripted: Scripted) -> None:
     for seconds in (0.1, 1, 20):
         info, findings = await check_info(await scripted(info_reply(1), SILENCE, origin=PAGE), seconds)
