@@ -110,7 +110,7 @@ def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
         if finding.advice and finding.advice not in printed:
             printed.add(finding.advice)
             indent = " " * (width + 10)
-            print(textwrap.fill(finding.advice, columns, initial_indent=indent, subsequent_indent=indent))
+            print(textwrap.fill(printable(finding.advice), columns, initial_indent=indent, subsequent_indent=indent))
     bad = sum(finding.level is Level.BAD for finding in findings)
     print(f"Bad findings: {bad} of {len(findings)}." if bad else "No problems found.")
     if quick and not bad:

@@ -19,21 +19,27 @@ from .advice import COMMAND_LINE
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.
 ABORTED = "aborted"
 
-#: Maximum length of the part of a body that is shown.
+#: Maximum length of the part of a body, or of a header field, that is shown.
 _MAX_SHOWN = 100
+
+#: Maximum number of bytes of a body that are kept: it may be endless.
+_MAX_KEPT = 1024 * 1024
 
 
 def shorten(body: bytes | bytearray) -> str:
     """Return the beginning of a body, as text in one line, in quotation marks."""
-    text = " ".join(body[: 8 * _MAX_SHOWN].decode(errors="replace").split())
-    return f'"{text[:_MAX_SHOWN]}..."' if len(text) > _MAX_SHOWN else f'"{text}"'
+    return f'"{_cut(" ".join(body[: 8 * _MAX_SHOWN].decode(errors="replace").split()))}"'
+
+
+def _cut(text: str) -> str:
+    return f"{text[:_MAX_SHOWN]}..." if len(text) > _MAX_SHOWN else text
 
 
 def describe_response(text: str, header: Callable[[str], str], body: bytes | bytearray) -> str:
     """Return a text, followed by what shows which program has responded: the header field Server, and the body."""
     server, encoding = header("server"), header("content-encoding")
-    content_type = header("content-type").partition(";")[0]
-    seen = [f"Server: {server}"] if server else []
+    content_type = _cut(header("content-type").partition(";")[0])
+    seen = [f"Server: {_cut(server)}"] if server else []
     if body and encoding in ("", "identity"):
         seen.append(f"{content_type or 'body'}: {shorten(body)}")
     return f"{text} ({', '.join(seen)})" if seen else text
@@ -46,7 +52,7 @@ class Response:
         status: Status, or 0 if the headers have not arrived.
         headers: Header fields in order, with names in lower case.
         headers_after: Seconds from the request to the end of the headers.
-        body: Body so far.
+        body: Body so far, without what exceeds :data:`_MAX_KEPT`.
         failure: Error message, ``""`` if the response is complete, or None if it has not ended yet.
         ended_after: Seconds from the request to the end of the response.
         is_accepted: After :meth:`abort`, whether the server, or the proxy, had accepted the connection.
@@ -125,8 +131,9 @@ class Response:
             self.headers_after = self.elapsed
 
     def _data_received(self, chunk: bytes) -> None:
-        self.body += chunk
-        self._changed.set()
+        if kept := chunk[: _MAX_KEPT - len(self.body)]:
+            self.body += kept
+            self._changed.set()
 
     def _finished(self, reason: str) -> None:
         self.failure = reason

@@ -1079,3 +1079,17 @@ def test_advice_is_wrapped_at_the_width_of_the_terminal(
     assert max(map(len, advice)) in (longest - 1, longest)
     assert "".join(advice).count("a") == 200
     assert last == "Bad findings: 1 of 1."
+
+
+def test_what_a_server_sends_is_escaped_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    doctor._print("URL", [Finding(Level.BAD, "/info", "a\x1b[2J", "b\x9b2J \x1b]0;owned\x07 \u202e")], quick=True)
+    _, text, advice, _ = capsys.readouterr().out.splitlines()
+    assert (text.split()[-1], advice.strip()) == ("a\\x1b[2J", "b\\x9b2J \\x1b]0;owned\\x07 \\u202e")
+
+
+async def test_the_end_of_a_long_response_is_neither_kept_nor_shown(scripted: Scripted) -> None:
+    prober = await scripted(reply(404, f"Server: {'s' * 5000}", f"Content-Type: {'t' * 5000}", body="b" * 3_000_000))
+    response = await prober.fetch("/info", LONG)
+    assert (response.failure, len(response.body)) == ("", 1024 * 1024)
+    shown = (f"{letter * 100}..." for letter in "stb")
+    assert response.describe("404") == '404 (Server: {}, {}: "{}")'.format(*shown)
