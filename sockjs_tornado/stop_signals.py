@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .stop_watchdog import StopWatchdog
+from .loop_watchdog import LoopWatchdog
 from .validation import safe_repr
 
 
@@ -30,7 +30,7 @@ class _SignalHandlers:
         # The handlers that were replaced.
         self._previous: dict[int, Any] = {}
         # While there are waiters.
-        self._watchdog: StopWatchdog | None = None
+        self._watchdog: LoopWatchdog | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, waiter: _Waiter, limit: float) -> None:
@@ -41,7 +41,7 @@ class _SignalHandlers:
         self._waiters.append(waiter)
         if self._watchdog is None:
             self._loop = asyncio.get_running_loop()
-            self._watchdog = StopWatchdog(waiter.signals, limit).__enter__()
+            self._watchdog = LoopWatchdog(waiter.signals, limit).__enter__()
         else:
             self._watchdog.extend(waiter.signals, limit)
         for number in waiter.signals:

@@ -21,13 +21,13 @@ from programs import TIMEOUT as PROGRAM_TIMEOUT
 from programs import ServerProgram
 from tornado.web import Application, FallbackHandler, RequestHandler, StaticFileHandler
 
-from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, stop_watchdog
+from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, loop_watchdog
 from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.http.application_rules import routers_of
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.server.proxies import TrustedProxies
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, describe_address, http_server, serve
-from sockjs_tornado.stop_watchdog import StopWatchdog
+from sockjs_tornado.loop_watchdog import LoopWatchdog
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -207,12 +207,12 @@ async def test_signals_are_counted_with_and_without_the_descriptor_for_wakeups(
 ) -> None:
     loop, ended, received = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
     monkeypatch.setattr("os._exit", lambda status: ended.set())
-    monkeypatch.setattr(stop_watchdog, "BLOCKED_AFTER", 0.05)
+    monkeypatch.setattr(loop_watchdog, "BLOCKED_AFTER", 0.05)
     before = signal.signal(signal.SIGUSR2, lambda *_: None)
     try:
         if not is_replaced:
             loop.add_signal_handler(signal.SIGUSR1, received.set)
-        with StopWatchdog([signal.SIGUSR2], 1000) as watchdog:
+        with LoopWatchdog([signal.SIGUSR2], 1000) as watchdog:
             if is_replaced:
                 # The event loop replaces the descriptor.
                 loop.add_signal_handler(signal.SIGUSR1, received.set)
@@ -239,19 +239,19 @@ async def test_signals_are_counted_with_and_without_the_descriptor_for_wakeups(
 async def test_a_blocked_event_loop_is_reported_while_it_serves(
     monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
-    monkeypatch.setattr(stop_watchdog, "BLOCKED_AFTER", 0.05)
+    monkeypatch.setattr(loop_watchdog, "BLOCKED_AFTER", 0.05)
     written = threading.Event()
 
     def note(record: logging.LogRecord) -> bool:
         written.set()
         return True
 
-    stop_watchdog.logger.addFilter(note)
+    loop_watchdog.logger.addFilter(note)
     try:
-        with StopWatchdog([signal.SIGUSR2], 1000):
+        with LoopWatchdog([signal.SIGUSR2], 1000):
             assert written.wait(TIMEOUT)
     finally:
-        stop_watchdog.logger.removeFilter(note)
+        loop_watchdog.logger.removeFilter(note)
     assert "written.wait(TIMEOUT)" in logged.take("The event loop has been blocked for at least").getMessage()
 
 
@@ -384,11 +384,11 @@ async def test_a_signal_stops_all_servers_of_a_program() -> None:
 
 SERVING_AGAIN = """
 import asyncio, os, signal, sys, time
-from sockjs_tornado import SockJSRouter, stop_watchdog
+from sockjs_tornado import SockJSRouter, loop_watchdog
 from sockjs_tornado.serving import bind_sockets, serve
 from tornado.web import Application
 
-stop_watchdog.BLOCKED_AFTER = 0.05
+loop_watchdog.BLOCKED_AFTER = 0.05
 
 async def run(on_start):
     await serve(Application(), [], bind_sockets(0, "127.0.0.1"), on_start=on_start)

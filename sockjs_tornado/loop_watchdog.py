@@ -26,10 +26,10 @@ _LOG_TIMEOUT: Final = 1.0
 _LOGGED_FRAMES: Final = 8
 
 
-class StopWatchdog:
-    """Ends the process if the event loop is blocked after a second signal, or a time after the first one.
+class LoopWatchdog:
+    """Logs where a callback blocks the event loop for long, while it still does: it may never return.
 
-    Until the first signal, it logs a callback that never returns, which could not be reported afterwards.
+    After a signal, it ends the process if the event loop is blocked after a second one, or some time after the first.
 
     Python calls signal handlers in the main thread, between two of its instructions. A function in C, such as a query
     of a database, may run for minutes without one. So the numbers of the signals are read from the file descriptor for
@@ -50,7 +50,7 @@ class StopWatchdog:
         self._reader, self._writer = socket.socketpair()
         # As set_wakeup_fd() requires. Nothing is lost: one byte is enough to wake the thread.
         self._writer.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="sockjs-stop-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sockjs-loop-watchdog", daemon=True)
         self._previous_descriptor = -1
         self._is_closed = False
         # How often the handler has run, and how many signals the file descriptor has announced. Either can be less: the
@@ -58,7 +58,7 @@ class StopWatchdog:
         self._handled = self._announced = 0
         self._has_responded = True
 
-    def __enter__(self) -> "StopWatchdog":
+    def __enter__(self) -> "LoopWatchdog":
         # On Windows, the file descriptor is a socket of the event loop, to which this could not pass the numbers on.
         if os.name == "posix":
             self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
