@@ -104,13 +104,17 @@ def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     width = max(len(finding.subject) for finding in findings)
     # If the output is not a terminal, its width is taken as 110. At least 30 columns remain for text after the indent.
     columns = min(max(shutil.get_terminal_size((110, 0)).columns, width + 40), 110)
+    indent = " " * (width + 10)
+    # Neither URLs nor names of options are divided, so that they can be copied.
+    wrapper = textwrap.TextWrapper(columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     printed: set[str] = set()
     for finding in findings:
-        print(printable(f"  {finding.level.value:4}  {finding.subject:{width}}  {finding.text}"))
+        wrapper.initial_indent = f"  {finding.level.value:4}  {finding.subject:{width}}  "
+        print(wrapper.fill(printable(finding.text)))
         if finding.advice and finding.advice not in printed:
             printed.add(finding.advice)
-            indent = " " * (width + 10)
-            print(textwrap.fill(printable(finding.advice), columns, initial_indent=indent, subsequent_indent=indent))
+            wrapper.initial_indent = indent
+            print(wrapper.fill(printable(finding.advice)))
     bad = sum(finding.level is Level.BAD for finding in findings)
     print(f"Bad findings: {bad} of {len(findings)}." if bad else "No problems found.")
     if quick and not bad:

@@ -1093,3 +1093,13 @@ async def test_the_end_of_a_long_response_is_neither_kept_nor_shown(scripted: Sc
     assert (response.failure, len(response.body)) == ("", 1024 * 1024)
     shown = (f"{letter * 100}..." for letter in "stb")
     assert response.describe("404") == '404 (Server: {}, {}: "{}")'.format(*shown)
+
+
+def test_names_are_not_divided(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    url = f"https://host/{'long-name' * 10}"
+    names = "option http-no-delay and others " * 5
+    doctor._print("URL", [Finding(Level.BAD, "xhr", names, f"{names}{url}")], quick=True)
+    output = capsys.readouterr().out
+    assert output.count("http-no-delay") == 10
+    assert url in output
