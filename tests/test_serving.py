@@ -24,10 +24,10 @@ from tornado.web import Application, FallbackHandler, RequestHandler, StaticFile
 from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, loop_watchdog
 from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.http.application_rules import routers_of
+from sockjs_tornado.loop_watchdog import LoopWatchdog
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.server.proxies import TrustedProxies
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, describe_address, http_server, serve
-from sockjs_tornado.loop_watchdog import LoopWatchdog
 
 RESTART = 'c[1012,"Service restart"]'
 
