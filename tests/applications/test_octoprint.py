@@ -35,7 +35,8 @@ USER = {"password": "", "active": True, "groups": ["admins", "users"], "apikey":
 
 #: What OctoPrint logs, apart from a socket that it leaves to the garbage collector, and what other origins get.
 FAULT = re.compile(
-    r" - (?:WARNING|ERROR|CRITICAL) - (?!.*/octoprint/util/net\.py:\d+: ResourceWarning|40[34] GET /sockjs/i)"
+    r" - (?:WARNING|ERROR|CRITICAL) - "
+    r"(?!.*/octoprint/util/net\.py:\d+: ResourceWarning|40[34] GET /sockjs/i|Rejected a page of 'http://other\.example)"
 )
 
 
