@@ -1,9 +1,10 @@
 """The logs of the command ``serve``, on standard error, and its other output in the same format."""
 
+import contextlib
 import logging
 import sys
 import threading
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from tornado.log import access_log
 
@@ -17,17 +18,33 @@ logger = logging.getLogger(__name__)
 _TEXT: Final = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
 
+class _JSONHandler(logging.StreamHandler[TextIO]):
+    """Writes JSON also if a record cannot be formatted, for which Python would print a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JSONFormatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - Python's name
+        """Write that a record could not be formatted or written, unless that fails, too."""
+        text = f"Cannot log the record of {record.name} from {record.pathname}, line {record.lineno}"
+        with contextlib.suppress(Exception):
+            self.stream.write(_as_json(logging.ERROR, text, exc_info=sys.exc_info()) + self.terminator)
+            self.flush()
+
+
 def configure_logging(options: ServeOptions) -> None:
     """Send all records to standard error, unless the root logger has a handler already."""
-    handler = logging.StreamHandler()
+    handler: logging.Handler
     if options.log_format == "json":
-        handler.setFormatter(JSONFormatter())
+        handler = _JSONHandler()
         # Otherwise they would be lines that are not JSON.
         logging.captureWarnings(True)
         sys.excepthook = lambda *error: logger.critical("Ended by an exception", exc_info=error)
         threading.excepthook = _log_exception_of_thread
         sys.unraisablehook = _log_ignored_exception
     else:
+        handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(_TEXT))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
     # Without the access log, the server need not call a function for each request.
@@ -59,8 +76,8 @@ def report_error(text: str, log_format: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _as_json(level: int, text: str) -> str:
-    values = {"name": __name__, "levelno": level, "levelname": logging.getLevelName(level), "msg": text}
+def _as_json(level: int, text: str, **more: object) -> str:
+    values = {"name": __name__, "levelno": level, "levelname": logging.getLevelName(level), "msg": text, **more}
     return JSONFormatter().format(logging.makeLogRecord(values))
 
 

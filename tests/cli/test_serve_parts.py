@@ -102,8 +102,11 @@ def test_the_log_is_json_with_the_warnings_and_exceptions_of_python(capsys: pyte
         )
         sys.unraisablehook(unraisable)
         sys.excepthook(KeyError, error, None)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        logging.getLogger("application").error("%d", "x")
+    *lines, unformatted = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["exception"] for line in lines] == ["KeyError: 'x'"] * 4
+    assert unformatted["message"].startswith(f"Cannot log the record of application from {__file__}, line ")
+    assert "TypeError: %d format" in unformatted["exception"]
     assert warnings.showwarning is show
     assert application_settings(ServeOptions(access_log=True)) == {"log_function": log_access}
 
