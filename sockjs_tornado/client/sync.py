@@ -34,6 +34,7 @@ from ..protocol import CloseCode
 from ..validation import check_seconds, warn_application
 from . import SockJSClient as AsyncClient
 from . import connect as connect_async
+from .advice import EXHAUSTED
 from .connection import is_normal_end
 from .hooks import BaseClient, run_in_thread
 from .loop_thread import LoopEnded, LoopThread
@@ -100,8 +101,13 @@ class SockJSClient(BaseClient):
                 check_callback(name, hook, HOOK_PARAMETERS[name])
                 hooks[name] = run_in_thread(weakref.ref(self), name, hook, self._hook_threads)
         connector = connect_async(url, **hooks, **options)
+        # It is not awaited if there is no event loop, which is no mistake of the application.
+        connector._warns = False
         self._close_timeout = connector.options.close_timeout
-        self._thread = LoopThread("SockJSClient")
+        try:
+            self._thread = LoopThread("SockJSClient")
+        except OSError as error:
+            raise ConnectError(connector.service.url, {"info": str(error)}, EXHAUSTED) from error
         try:
             self._thread.run(self._open, connector)
         except BaseException:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import inspect
 import logging
@@ -187,6 +188,18 @@ async def test_the_server_s_close_ends_an_iteration(serve: Serve, open_client: O
     else:
         with pytest.raises(ConnectionClosed, match="4000 over"):
             await in_thread(list, client)
+
+
+def test_the_error_says_if_there_are_no_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning that connect was never awaited would be an error."""
+
+    def fail(name: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("sockjs_tornado.client.sync.LoopThread", fail)
+    with pytest.raises(ConnectError, match=r"/info: \[Errno 24\] Too many open files\. This process, .*ulimit -n"):
+        connect("http://127.0.0.1:1/echo")
+    gc.collect()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
