@@ -26,8 +26,8 @@ is the code of ``close()`` if the server's application gives none). If the conne
 that the sessions belong together. Each message is sent at most once and received at most once; messages in transit in
 either direction are lost when the session ends. Use ``on_reconnect`` to log in and to subscribe again before other
 messages are sent. Meanwhile ``send`` waits. ``on_disconnect`` is called before each reconnect. The logger
-``sockjs_tornado.client.connection`` says at WARNING if the first attempt fails or a limit of the client ends its
-sessions, and at INFO what happens otherwise.
+``sockjs_tornado.client.connection`` says at WARNING if the client cannot reconnect for 5 s or a limit of its own
+ends its sessions, and at INFO what happens otherwise.
 
 **Backpressure.** If the application does not read its messages, the client stops reading from the server at
 ``max_queue_bytes``. ``send`` waits while that much is queued for sending.

@@ -1,11 +1,11 @@
-"""What runs for a client: its sessions, one after another, and the queues between them and the application."""
+"""The runner of a client: its sessions, one after another, and the queues between them and the application."""
 
 import asyncio
 import contextlib
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConnectError, ConnectionClosed
 from ..observe.logs import ThrottledLog
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # The name of the application's object, which users see.
 logger = logging.getLogger("sockjs_tornado.client.connection")
+
+#: Seconds without a session after which it is a warning that a client cannot reconnect. A server restarts within these.
+OUTAGE: Final = 5.0
 
 
 class SessionRunner:
@@ -199,15 +202,17 @@ class SessionRunner:
     async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
         """Return a new session and the delay before it, or None as the session if all attempts failed."""
         delay = 0.0
-        level = logging.WARNING
+        started = asyncio.get_running_loop().time()
+        is_reported = False
         for delay in delays:
             await asyncio.sleep(delay)
             try:
                 session = await open_session(self._service, self._multi, self._options)
             except ConnectError as error:
-                logger.log(level, "Failed to reconnect: %s", error)
                 # An operator need not read the same once for each attempt.
-                level = logging.INFO
+                is_outage = not is_reported and asyncio.get_running_loop().time() - started >= OUTAGE
+                is_reported |= is_outage
+                logger.log(logging.WARNING if is_outage else logging.INFO, "Failed to reconnect: %s", error)
                 self._cause = error
             else:
                 logger.info("Reconnected to %s", self._service.url)

@@ -12,7 +12,7 @@ from application import Echo, Journal, LogWatch, RunningServer, Serve
 from client import until, within
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient
+from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient, runner
 
 from .conftest import Dial, Link, Stub, line, status
 
@@ -268,7 +268,7 @@ async def test_final_codes_can_be_configured(serve: Serve, dial: Dial) -> None:
     assert client.close_code == 4001
 
 
-async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink, logged: LogWatch) -> None:
+async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
     between = await link(await serve(SockJSRouter(Echo, "/echo")))
     client = await dial(between, "websocket", reconnect=Backoff(initial=0.01, attempts=3))
     waiting = asyncio.create_task(client.recv())
@@ -284,6 +284,20 @@ async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink, lo
     )
     with pytest.raises(ConnectionClosed):
         await client.send("x")
+
+
+async def test_an_outage_is_a_warning_and_a_restart_is_none(
+    serve: Serve, dial: Dial, link: MakeLink, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in (60, 0.03):
+        monkeypatch.setattr(runner, "OUTAGE", seconds)
+        between = await link(await serve(SockJSRouter(Echo, "/echo")))
+        client = await dial(between, "websocket", reconnect=Backoff(initial=0.01, factor=1, attempts=10))
+        await between.refuse()
+        between.cut()
+        with pytest.raises(ConnectionClosed, match="gave up after 10"):
+            await within(client.recv())
+        assert len(logged.records) == (seconds < 1)
     # Once for all attempts.
     logged.take("Failed to reconnect: cannot connect to http://")
 
