@@ -51,14 +51,17 @@ class AsyncPublisher(BasePublisher):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Connect to Redis. If the connection is lost later, it is reopened.
+        """Connect to Redis. If the connection is lost later, it is reopened. If it was started, this does nothing.
 
         Raises:
             ClusterUnavailable: Redis does not respond.
             ClusterError: Redis requires a password, or is too old.
         """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
         await self._commands.start()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         # The process may have forked.
         self._signer = self._signers.create()
 

@@ -81,23 +81,23 @@ class BaseExchange(Port):
         return values[0] if values else None
 
     def ignored_proxy_fields(self) -> tuple[str, list[str]]:
-        fields = [name for name in _PROXY_FIELDS if self.header(name)]
+        fields = {name: value for name in _PROXY_FIELDS if (value := self.header(name))}
+        if not fields:
+            # Other programs may be health checks, or run by an operator beside the server.
+            is_browser = self.is_from_trusted_proxy() and self.header("User-Agent").startswith("Mozilla/")
+            return "missing" if is_browser and not _is_public(self.remote_ip) else "", []
         reason = self.ignores_proxies()
-        real, forwarded = self.header("X-Real-Ip"), self.header("X-Forwarded-For")
+        real, forwarded = fields.get("X-Real-Ip"), fields.get("X-Forwarded-For")
         # A proxy that sets both appends the address to those that are there.
-        if not reason and forwarded and is_valid_ip(real) and real not in map(str.strip, forwarded.split(",")):
+        if not reason and forwarded and is_valid_ip(real or "") and real not in map(str.strip, forwarded.split(",")):
             return "contradictory", ["X-Forwarded-For"]
         if _is_public(self.remote_ip):
             return "", []
-        if not fields:
-            # Other programs may be health checks, or run by an operator beside the server.
-            is_browser = self.header("User-Agent").startswith("Mozilla/")
-            return ("missing" if is_browser and self.is_from_trusted_proxy() else ""), []
         if reason:
-            return reason, fields
+            return reason, list(fields)
         # X-Real-Ip takes precedence.
         for name in ("X-Real-Ip", "X-Forwarded-For"):
-            if value := self.header(name):
+            if value := fields.get(name):
                 return ("", []) if is_valid_ip(value.rpartition(",")[2].strip()) else ("invalid", [name])
         return "", []
 

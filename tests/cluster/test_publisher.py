@@ -284,6 +284,15 @@ def test_the_async_publisher_rejects_another_event_loop(redis_server: RedisServe
     asyncio.run(start_again())
 
 
+async def test_an_async_publisher_that_was_started_keeps_its_connection(redis_server: RedisServer) -> None:
+    publisher = AsyncPublisher(redis_server.url, client_name="twice")
+    await publisher.start()
+    async with publisher:
+        await publisher.start()
+        assert redis_server.command("CLIENT", "LIST").count(b"name=twice ") == 1
+    await until(lambda: b"name=twice " not in redis_server.command("CLIENT", "LIST"))
+
+
 async def test_an_async_publisher_that_is_dropped_closes_its_connection(redis_server: RedisServer) -> None:
     publisher = AsyncPublisher(redis_server.url, client_name="dropped")
     await publisher.start()
