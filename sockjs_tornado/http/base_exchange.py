@@ -87,17 +87,17 @@ class BaseExchange(Port):
             is_browser = self.is_from_trusted_proxy() and self.header("User-Agent").startswith("Mozilla/")
             return "missing" if is_browser and not _is_public(self.remote_ip) else "", []
         reason = self.ignores_proxies()
-        real, forwarded = fields.get("X-Real-Ip"), fields.get("X-Forwarded-For")
+        real, forwarded = fields.get("X-Real-Ip", ""), fields.get("X-Forwarded-For", "")
         # A proxy that sets both appends the address to those that are there.
-        if not reason and forwarded and is_valid_ip(real or "") and real not in map(str.strip, forwarded.split(",")):
+        if not reason and forwarded and is_valid_ip(real) and real not in map(str.strip, forwarded.split(",")):
             return "contradictory", ["X-Forwarded-For"]
         if _is_public(self.remote_ip):
             return "", []
         if reason:
             return reason, list(fields)
         # X-Real-Ip takes precedence.
-        for name in ("X-Real-Ip", "X-Forwarded-For"):
-            if value := fields.get(name):
+        for name, value in (("X-Real-Ip", real), ("X-Forwarded-For", forwarded)):
+            if value:
                 return ("", []) if is_valid_ip(value.rpartition(",")[2].strip()) else ("invalid", [name])
         return "", []
 
