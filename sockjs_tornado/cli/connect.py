@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..client.fallback import resolve_base_url
 from ..client.multi import Multi
+from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
 from . import discard_output, note, printable, silence_tornado
@@ -134,7 +135,11 @@ async def _find_advice(connector: connect, error: ConnectError) -> str:
             return findings[-1].advice
         if "info" in error.failures:
             return "The command info checks the service in detail."
-        prober.service = resolve_base_url(connector.service, info.get("base_url"))
+        try:
+            prober.service = resolve_base_url(connector.service, info.get("base_url"))
+        except OpenFailed as failed:
+            # Another server than before has responded.
+            return f"The response to /info differs from the first one: {failed}."
         # The responses say more than the error.
         for finding in check_any_works(await check_transports(prober, info, _PROBE_TIMEOUT)):
             return finding.advice

@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.metadata
 import io
+import itertools
 import logging
 import os
 import pty
@@ -32,6 +33,7 @@ import pytest
 from application import Echo, Journal, LogWatch, Serve
 from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, within
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
+from tornado.web import Application, RequestHandler
 
 import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
@@ -45,6 +47,7 @@ from sockjs_tornado.cli.serve_workers import _exit_with_parent, _run_worker
 from sockjs_tornado.client import connect
 from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.extras import install_command
+from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
@@ -893,6 +896,21 @@ async def test_connect_advises_what_info_does_if_no_transport_works(
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"Cannot connect to {url}: xhr: status 503"
     assert second.startswith("The server rejects requests at the moment: it is draining, a limit is reached")
+
+
+async def test_connect_says_that_info_has_become_invalid(capsys: pytest.CaptureFixture[str]) -> None:
+    base_urls = itertools.chain([""], itertools.repeat("http://["))
+
+    class Info(RequestHandler):
+        def get(self) -> None:
+            self.finish({"websocket": True, "base_url": next(base_urls)})
+
+    sockets = bind_sockets(0, "127.0.0.1")
+    url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/echo"
+    async with http_server(Application([("/echo/info", Info)]), sockets):
+        assert await within(_run_client(connect(url, transports=["xhr"]), 1)) == 1
+    _, second = capsys.readouterr().err.splitlines()
+    assert second == "The response to /info differs from the first one: base_url is not a valid URL."
 
 
 async def test_connect_advises_a_user_whose_server_does_not_respond(
