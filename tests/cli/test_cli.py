@@ -907,7 +907,7 @@ async def test_connect_says_that_info_has_become_invalid(capsys: pytest.CaptureF
 
     sockets = bind_sockets(0, "127.0.0.1")
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/echo"
-    async with http_server(Application([("/echo/info", Info)]), sockets):
+    async with http_server(Application([("/echo/info", Info)], log_function=lambda handler: None), sockets):
         assert await within(_run_client(connect(url, transports=["xhr"]), 1)) == 1
     _, second = capsys.readouterr().err.splitlines()
     assert second == "The response to /info differs from the first one: base_url is not a valid URL."
