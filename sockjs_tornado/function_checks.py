@@ -3,7 +3,8 @@
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from inspect import getattr_static
 from types import CodeType, FunctionType
 from typing import Any
@@ -85,44 +86,51 @@ def is_of_package(kind: type) -> bool:
     return kind.__module__.startswith(_PACKAGE)
 
 
-def is_unused_method(kind: type, name: str) -> bool:
-    """Return whether an application's class has a method that nothing seems to use; see :func:`is_unused`."""
-    if not inspect.isfunction(getattr_static(kind, name, None)):
-        return False
-    # More than its class refers to a method that a decorator has registered.
-    is_registered = _count_references(kind, name) > _count_references(UnusedMethods, "__str__")
-    return not is_registered and is_unused(kind, name)
+class UsedNames:
+    """The names of attributes that an application's class, and the other code of its modules, seem to use."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self._bases = [base for base in kind.__mro__ if base is not object and not is_of_package(base)]
+
+    @cached_property
+    def _own(self) -> list[tuple[str, set[str]]]:
+        """The members of the class, each with the names that it uses."""
+        return [(key, _names_in([member])) for base in self._bases for key, member in vars(base).items()]
+
+    @cached_property
+    def _elsewhere(self) -> set[str]:
+        """The names that the functions and the other classes of the modules use."""
+        members: list[object] = []
+        for module in {each.__module__ for each in self._bases}:
+            for found in list(vars(sys.modules.get(module, object)).values()):
+                # Not isinstance(), which runs the code of lazy objects.
+                if type(found) is FunctionType and found.__module__ == module:
+                    members.append(found)
+                elif issubclass(type(found), type) and found.__module__ == module and found not in self._bases:
+                    members += vars(found).values()
+        return _names_in(members)
+
+    def is_unused(self, name: str) -> bool:
+        """Return whether the application's class has an attribute that nothing seems to use."""
+        if not any(name in vars(base) for base in self._bases):
+            return False
+        # With getattr, messages of clients may select the method. The method itself may call that of the base class.
+        is_used = any(key != name and not names.isdisjoint((name, "getattr")) for key, names in self._own)
+        return not is_used and name not in self._elsewhere
+
+    def is_unused_method(self, name: str) -> bool:
+        """Return whether the application's class has a method that nothing seems to use."""
+        if not inspect.isfunction(getattr_static(self.kind, name, None)):
+            return False
+        # More than its class refers to a method that a decorator has registered.
+        is_registered = _count_references(self.kind, name) > _count_references(UsedNames, "is_unused")
+        return not is_registered and self.is_unused(name)
 
 
 def _count_references(kind: type, name: str) -> int:
     function = getattr_static(kind, name)
     return sys.getrefcount(function)
-
-
-def is_unused(kind: type, name: str) -> bool:
-    """Return whether an application's class has an attribute that neither it nor its module seems to use."""
-    owner = next((base for base in kind.__mro__ if name in vars(base)), object)
-    if owner is object or is_of_package(owner):
-        return False
-    bases = [base for base in kind.__mro__ if not is_of_package(base)]
-    # The method itself may call that of the base class.
-    own = [member for base in bases for key, member in vars(base).items() if key != name]
-    # With getattr, messages of clients may select the method.
-    return {name, "getattr"}.isdisjoint(_names_in(own)) and name not in _names_in(_other_code(bases, name))
-
-
-def _other_code(classes: Sequence[type], name: str) -> Iterator[object]:
-    """Yield the functions of the modules of some classes, and the methods of their other classes, except ``name``."""
-    for module in {each.__module__ for each in classes if each is not object}:
-        for found in list(vars(sys.modules.get(module, object)).values()):
-            # Not isinstance(), which runs the code of lazy objects.
-            is_class = issubclass(type(found), type)
-            if not (is_class or type(found) is FunctionType) or found.__module__ != module or found in classes:
-                continue
-            if is_class:
-                yield from (member for key, member in vars(found).items() if key != name)
-            else:
-                yield found
 
 
 def _names_in(members: Iterable[object]) -> set[str]:
@@ -142,11 +150,12 @@ def _names_in(members: Iterable[object]) -> set[str]:
             found += each.fget, each.fset
         elif kind is classmethod or kind is staticmethod:
             found.append(each.__func__)
+        elif kind is FunctionType:
+            # What a decorator returns has the decorator's code.
+            found += each.__code__, vars(each).get("__wrapped__")
         else:
-            # Behind cached properties, and what a decorator returns. Not getattr(), for the same reason.
+            # Of cached properties, for example. Not getattr(), which runs the code of lazy objects.
             found += (getattr_static(each, part, None) for part in ("__wrapped__", "func"))
-            if kind is FunctionType:
-                found.append(each.__code__)
     return names
 
 
@@ -157,16 +166,17 @@ class UnusedMethods:
     """
 
     def __init__(self, kind: type, base: type) -> None:
-        self._kind = kind
+        self._used = UsedNames(kind)
         self._base = base
 
     def __str__(self) -> str:
+        kind = self._used.kind
         names = [
             name
-            for name in dir(self._kind)
+            for name in dir(kind)
             if not name.startswith("_")
             and not hasattr(self._base, name)
-            and is_unused_method(self._kind, name)
-            and accepts(inspect.getattr_static(self._kind, name), 2)
+            and self._used.is_unused_method(name)
+            and accepts(getattr_static(kind, name), 2)
         ]
         return f", or rename what nothing seems to call: {', '.join(names)}" if names else ""

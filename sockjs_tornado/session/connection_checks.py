@@ -8,7 +8,7 @@ from typing import Any
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
-from ..function_checks import accepts, is_of_package, is_unused, is_unused_method, parameters_of
+from ..function_checks import UsedNames, accepts, is_of_package, parameters_of
 from ..protocol import JSONValue
 from ..settings import Settings
 from ..validation import warn_application
@@ -151,11 +151,12 @@ def check_connection_class(kind: object) -> None:
                     f"{hidden[0]}.{name} is never called, since {first.__name__}, which comes first, has {name}, too: "
                     f"write class {kind.__name__}({hidden[0]}, {kind.__bases__[0].__name__})"
                 )
+        used = UsedNames(kind)
         has_on_open = kind.on_open is not SockJSConnection.on_open
         for name, instead in _NO_CALLBACKS.items():
-            if is_unused_method(kind, name) and not (name == "open" and has_on_open):
+            if used.is_unused_method(name) and not (name == "open" and has_on_open):
                 warn_application(f"{kind.__name__}.{name} is never called by SockJS: {instead}")
-        for name, meant in _misspelt_callbacks(kind):
+        for name, meant in _misspelt_callbacks(kind, used):
             warn_application(
                 f"{kind.__name__}.{name} is never called by SockJS: rename it to {meant}, or define {meant}, too"
             )
@@ -169,7 +170,7 @@ def _describe_other_class(kind: type) -> str:
     )
 
 
-def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
+def _misspelt_callbacks(kind: type[SockJSConnection], used: UsedNames) -> list[tuple[str, str]]:
     """Return the names of methods that nothing calls, each with the callback that was probably meant."""
     missing = [name for name in _CALLBACKS if getattr(kind, name) is getattr(SockJSConnection, name)]
     plain = {_squeeze(name): name for name in missing}
@@ -187,7 +188,7 @@ def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
             long_names = [other for other in others if len(other) >= _LONG]
             near = near or difflib.get_close_matches(written, long_names, n=1, cutoff=_OTHER_SIMILARITY)
             meant = {**others, **plain}[near[0]] if near else None
-        if meant is not None and is_unused_method(kind, name):
+        if meant is not None and used.is_unused_method(name):
             found.append((name, meant))
     return found
 
@@ -201,6 +202,7 @@ def warn_about_attributes(kind: object, settings: Settings) -> None:
     """Warn of attributes of a connection class that were probably meant as settings of its router."""
     if not isinstance(kind, type) or not issubclass(kind, SockJSConnection):
         return
+    used = UsedNames(kind)
     for field in dataclasses.fields(settings):
         name = field.name
         value = getattr(kind, name, None)
@@ -208,7 +210,7 @@ def warn_about_attributes(kind: object, settings: Settings) -> None:
             continue
         # It may be the application's own, or where it keeps what it gives to the router.
         is_given = settings[name] != field.default or settings[name] == value
-        if not is_given and is_unused(kind, name):
+        if not is_given and used.is_unused(name):
             warn_application(
                 f"{kind.__name__}.{name} has no effect: settings are arguments of the router, "
                 f"SockJSRouter({kind.__name__}, prefix, {name}=...)"
