@@ -88,29 +88,37 @@ async def scripted(probing: Callable[..., Prober]) -> AsyncIterator[Scripted]:
     If there are several replies, each is for one request; the last one is for all further requests, too. Keyword
     ``websocket`` is the reply to requests for a websocket, instead of these.
     """
-    async with contextlib.AsyncExitStack() as stack:
+    servers: list[asyncio.Server] = []
+    # They are kept: the end of a writer would close its connection on Python 3.13 and newer.
+    writers: list[asyncio.StreamWriter] = []
 
-        async def start(*replies: Reply, websocket: Reply | None = None, **options: Any) -> Prober:
-            left = list(replies)
+    async def start(*replies: Reply, websocket: Reply | None = None, **options: Any) -> Prober:
+        left = list(replies)
 
-            async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                # It keeps the writer, whose end would close the connection on Python 3.13 and newer.
-                stack.callback(lambda: writer.transport.abort())
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    if websocket is not None and b"Upgrade: websocket" in head:
-                        data, is_open = websocket
-                    else:
-                        data, is_open = left.pop(0) if len(left) > 1 else left[0]
-                    writer.write(data)
-                    if not is_open:
-                        writer.close()
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if websocket is not None and b"Upgrade: websocket" in head:
+                    data, is_open = websocket
+                else:
+                    data, is_open = left.pop(0) if len(left) > 1 else left[0]
+                writer.write(data)
+                if not is_open:
+                    writer.close()
 
-            server = await asyncio.start_server(respond, "127.0.0.1", 0)
-            stack.callback(server.close)
-            return probing(server.sockets[0].getsockname()[1], **options)
+        server = await asyncio.start_server(respond, "127.0.0.1", 0)
+        servers.append(server)
+        return probing(server.sockets[0].getsockname()[1], **options)
 
-        yield start
+    yield start
+    for server in servers:
+        server.close()
+    # A connection that was just accepted has its writer some turns of the event loop later.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    for writer in writers:
+        writer.transport.abort()
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
