@@ -64,8 +64,9 @@ class LagProbe:
                     logging.WARNING,
                     "lag",
                     "the event loop was blocked or stopped for at least %.3f s, because the machine is overloaded, "
-                    "or by other code of the application, such as its tasks and request handlers: PYTHONASYNCIODEBUG=1 "
-                    "makes asyncio log which callback is slow (slow_callback_duration)",
+                    "or by other code of the application, such as its tasks, request handlers and the callbacks of "
+                    "other routers: PYTHONASYNCIODEBUG=1 makes asyncio log which callback is slow "
+                    "(slow_callback_duration)",
                     unexplained,
                 )
         self._reported = self._stats.slow_callback_seconds
