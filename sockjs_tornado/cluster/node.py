@@ -97,7 +97,9 @@ class Node:
         self._max_body_size = HTTP_LIMITS["max_body_size"]
         specs = [URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"node": self})]
         # The node that received the client's request writes the access log.
-        self._application = Application(specs, log_function=lambda handler: None)
+        self._application = Application(
+            specs, default_handler_class=_UnknownPathHandler, log_function=lambda handler: None
+        )
         self._server = contextlib.AsyncExitStack()
 
     def add(self, router: Any) -> None:
@@ -283,3 +285,12 @@ class _RPCHandler(RequestHandler):
             self.set_status(404)
         else:
             self.finish(function(self.request.body))
+
+
+class _UnknownPathHandler(RequestHandler):
+    """Responds to requests for sessions of a router that this node does not have, or has no longer."""
+
+    def prepare(self) -> None:
+        self.set_status(421)
+        self.set_header(RELAY_HEADER, "misdirected")
+        self.finish()

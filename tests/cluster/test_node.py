@@ -192,7 +192,7 @@ async def test_remote_calls(running: Running) -> None:
 
 @pytest.mark.parametrize("uri", ["/", "/echo", "/echo/info", "/echo/websocket", "/echo/000/abc/websocket", "/x"])
 async def test_only_sessions_are_served(running: Running, uri: str) -> None:
-    assert (await running.ask("GET", uri, running.sign("GET", uri))).status == 404
+    assert (await running.ask("GET", uri, running.sign("GET", uri))).status == 421
 
 
 async def test_several_routers(running: Running) -> None:

@@ -332,6 +332,19 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
 
 
+async def test_a_node_that_has_the_router_no_longer(start: Start, logged: LogWatch) -> None:
+    """It is not taken for another program."""
+    a, b = await start(2)
+    session = new_session()
+    assert await a.poll(session) == "o"
+    # So that the owner is known, and there is an idle connection.
+    assert await b.send(session, "x") == 204
+    rules = a.router.relay._node._application.wildcard_router.rules  # type: ignore[union-attr]
+    del rules[1:]
+    assert await b.poll(session) == LOST
+    assert logged.records == []
+
+
 async def test_another_program_at_the_address_of_a_node(
     start: Start, logged: LogWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
