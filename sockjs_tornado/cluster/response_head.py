@@ -16,9 +16,9 @@ _STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
 _FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
-# Those that `response_head` sets (`_common_fields`). Together they show that a node has sent the response: other
-# programs send only some of them.
-_COMMON_FIELDS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+# Those that `response_head` sets (`_common_fields`). If they are the first ones, in this order, a node has sent the
+# response: other programs, such as those with Django, send the same ones among others.
+_COMMON_FIELDS: Final = ("date", "x-content-type-options", "referrer-policy")
 
 
 class NotANode(ClusterError):
@@ -57,7 +57,6 @@ def parse_response_head(head: bytes) -> ResponseHead:
     fields: list[tuple[str, str]] = []
     length: int | None = None
     keep_alive = True
-    common: set[str] = set()
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
@@ -70,11 +69,10 @@ def parse_response_head(head: bytes) -> ResponseHead:
             length = int(value)
         elif lower == "connection":
             keep_alive = keep_alive and not has_token(value, "close")
-        elif lower in _COMMON_FIELDS:
-            common.add(lower)
-        else:
+        elif lower not in _COMMON_FIELDS:
             fields.append((name, value))
     # The results of calls have other fields, and the header field of the relay.
-    if common != _COMMON_FIELDS and RELAY_HEADER not in dict(fields):
+    first_names = tuple(line.partition(":")[0].lower() for line in lines[: len(_COMMON_FIELDS)])
+    if first_names != _COMMON_FIELDS and RELAY_HEADER not in dict(fields):
         raise ValueError(head)
     return ResponseHead(status, tuple(fields), 0 if status in (204, 304) else length, keep_alive)

@@ -140,7 +140,7 @@ async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asy
             Response(404, (), b""),
         ),
         (
-            b"HTTP/1.1 200 OK\r\nA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n%sContent-Length: 4\r\n\r\n\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\n%sA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 4\r\n\r\n\r\n\r\n"
             % COMMON,
             Response(200, (("A", "é x"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")), b"\r\n\r\n"),
         ),
@@ -262,6 +262,8 @@ RUBBISH = [
     b"x" * 100_000,
     b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nDate: x\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+    # As of Django, which also sends these fields by default.
+    b"HTTP/1.1 404 Not Found\r\nServer: x\r\n%bContent-Length: 0\r\n\r\n" % COMMON,
 ]
 
 
