@@ -45,6 +45,14 @@ _UPGRADE_ADVICE = (
     "A proxy does not forward the upgrade. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
 )
+_NO_UPGRADE_RESPONSE = (
+    "A proxy or firewall rejects upgrades, or forwards them to something else than the HTTP requests: its log says "
+    "which. Clients fall back to HTTP."
+)
+_REFUSED_ADVICE = (
+    "HTTP requests to this host work: if it has several addresses, such as 127.0.0.1 and ::1, the server must listen "
+    "on all of them, also for websockets."
+)
 _FAILED_ADVICE = (
     "The connection was closed before the end of the response, although /info works: a firewall or a proxy rejects the "
     "request, or has no connections left (nginx: worker_connections). The proxy's log says which."
@@ -177,14 +185,13 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
     try:
         websocket, frame = await _open_websocket(prober, seconds)
     except (TimeoutError, HTTPTimeoutError):
-        return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _UPGRADE_ADVICE)
+        return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _NO_UPGRADE_RESPONSE)
     except TunnelError as error:
         advice = prober.advisor.explain_known(str(error)) if "status 407" in str(error) else _TUNNEL_ADVICE
         return Finding(Level.BAD, "websocket", f"failed: {error}", advice)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
-        return Finding(
-            Level.BAD, "websocket", f"failed: {error}", prober.advisor.explain_known(str(error)) or _UPGRADE_ADVICE
-        )
+        advice = _REFUSED_ADVICE if isinstance(error, ConnectionRefusedError) else _NO_UPGRADE_RESPONSE
+        return Finding(Level.BAD, "websocket", f"failed: {error}", prober.advisor.explain_known(str(error)) or advice)
     except HTTPClientError as error:
         text = "rejected (403)" if error.code == 403 else f"status {error.code} instead of an upgrade"
         fields, body = (HTTPHeaders(), b"") if error.response is None else (error.response.headers, error.response.body)

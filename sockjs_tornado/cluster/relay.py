@@ -251,7 +251,10 @@ class SessionRelay:
         # Unregister the session first, so that later requests are relayed to the new owner.
         session = self._container.unregister(session_id)
         if session is not None:
-            message = "Closed session %s: another node has claimed it. Check this node's connection to Redis."
+            message = (
+                "Closed session %s: another node has claimed it, because this node lost its connection to Redis, or "
+                "because the nodes cannot reach each other (--advertise)."
+            )
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
