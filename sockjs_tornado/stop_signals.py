@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from .loop_watchdog import LoopWatchdog
 from .validation import safe_repr
 
 
-class _Waiter(NamedTuple):
-    """A call of ``serve`` that waits for signals."""
+@dataclasses.dataclass(eq=False, slots=True)
+class _Waiter:
+    """A call of ``serve`` that waits for signals, or has received one, and so is stopping."""
 
     signals: Sequence[int]
     on_signal: Callable[[int], object]
+    limit: float
+    is_stopping: bool = False
 
 
 class _SignalHandlers:
@@ -33,7 +37,7 @@ class _SignalHandlers:
         self._watchdog: LoopWatchdog | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, waiter: _Waiter, limit: float) -> None:
+    def add(self, waiter: _Waiter) -> None:
         if self._loop is not asyncio.get_running_loop():
             # The other calls do not continue: their event loop was stopped, or this process is a fork of theirs.
             self._waiters.clear()
@@ -41,9 +45,9 @@ class _SignalHandlers:
         self._waiters.append(waiter)
         if self._watchdog is None:
             self._loop = asyncio.get_running_loop()
-            self._watchdog = LoopWatchdog(waiter.signals, limit).__enter__()
+            self._start_watchdog()
         else:
-            self._watchdog.extend(waiter.signals, limit)
+            self._watchdog.extend(waiter.signals, waiter.limit)
         for number in waiter.signals:
             if number not in self._previous:
                 # loop.add_signal_handler() does not exist on Windows.
@@ -57,8 +61,15 @@ class _SignalHandlers:
         for number in self._previous.keys() - {each for other in self._waiters for each in other.signals}:
             handler = self._previous.pop(number)
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if not self._waiters:
+        if not any(other.is_stopping for other in self._waiters):
+            # What it has counted was for this call: the others are serving.
             self._close_watchdog()
+            if self._waiters:
+                self._start_watchdog()
+
+    def _start_watchdog(self) -> None:
+        signals = {number for waiter in self._waiters for number in waiter.signals}
+        self._watchdog = LoopWatchdog(signals, max(waiter.limit for waiter in self._waiters)).__enter__()
 
     def _close_watchdog(self) -> None:
         watchdog, self._watchdog = self._watchdog, None
@@ -66,11 +77,12 @@ class _SignalHandlers:
             watchdog.__exit__()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._watchdog is not None and self._loop is not None:
+        if self._watchdog is not None:
             self._watchdog.signal_received()
-            for waiter in self._waiters:
-                if number in waiter.signals:
-                    self._loop.call_soon_threadsafe(waiter.on_signal, number)
+        for waiter in self._waiters:
+            if number in waiter.signals and self._loop is not None:
+                waiter.is_stopping = True
+                self._loop.call_soon_threadsafe(waiter.on_signal, number)
 
 
 _handlers = _SignalHandlers()
@@ -101,9 +113,9 @@ def handle_signals(signals: Sequence[int], on_signal: Callable[[int], object], l
         # Then it need not be the main thread.
         yield
         return
-    waiter = _Waiter(signals, on_signal)
+    waiter = _Waiter(signals, on_signal, limit)
     try:
-        _handlers.add(waiter, limit)
+        _handlers.add(waiter)
         yield
     finally:
         _handlers.remove(waiter)

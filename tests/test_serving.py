@@ -21,7 +21,7 @@ from programs import TIMEOUT as PROGRAM_TIMEOUT
 from programs import ServerProgram
 from tornado.web import Application, FallbackHandler, RequestHandler, StaticFileHandler
 
-from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, loop_watchdog
+from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter, loop_watchdog, serving
 from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.http.application_rules import routers_of
 from sockjs_tornado.loop_watchdog import LoopWatchdog
@@ -431,6 +431,35 @@ def test_serve_is_stopped_by_a_signal_after_another_event_loop_was_left(end: str
     program = [sys.executable, "-W", "ignore", "-c", SERVING_AGAIN, end]
     ended = subprocess.run(program, timeout=PROGRAM_TIMEOUT, check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_a_blocked_event_loop_does_not_end_the_process_after_one_of_several_servers_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("os._exit", lambda status: ended.set())
+    monkeypatch.setattr(serving, "FINAL_TIMEOUT", 0)
+    started: asyncio.Queue[object] = asyncio.Queue()
+
+    def start(number: int) -> asyncio.Future[None]:
+        sockets = bind_sockets(0, "127.0.0.1")
+        options: dict[str, Any] = {"signals": [number], "drain_time": 0, "deadline": 0, "on_start": started.put_nowait}
+        return asyncio.ensure_future(serve(Application(), [], sockets, **options))
+
+    stopped, other = start(signal.SIGUSR1), start(signal.SIGUSR2)
+    for _ in range(2):
+        await within(started.get())
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await within(stopped)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_watchdog, "BLOCKED_AFTER", 0.05)
+        while not logged.records:
+            # This blocks the event loop.
+            assert not ended.wait(0.1)
+    assert logged.records[0].getMessage().startswith("The event loop has been blocked for at least")
+    logged.records.clear()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    await within(other)
 
 
 async def test_in_another_thread_there_are_no_signals() -> None:
