@@ -1,4 +1,4 @@
-"""A timer of each router shows for how long the event loop was blocked, by whatever ran in it."""
+"""A timer of each event loop shows for how long the event loop was blocked, by whatever ran in it."""
 
 import asyncio
 import gc
@@ -7,11 +7,10 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from application import Echo, LogWatch, Serve
-from client import TIMEOUT, Client, Connect
+from client import TIMEOUT, Client, Connect, until
 from event_loops import LOOPS
 from tornado.web import Application, RequestHandler
 
@@ -20,7 +19,7 @@ from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session import lag_probe, slow_callbacks
-from sockjs_tornado.session.lag_probe import INTERVAL, LagProbe
+from sockjs_tornado.session.lag_probe import INTERVAL, LagProbe, LagTimer
 from sockjs_tornado.testing import connect as connect_in_memory
 
 #: Seconds for which the tests block the event loop.
@@ -149,68 +148,96 @@ async def test_what_blocks_the_event_loop_is_logged(
     assert logged.take("the event loop was blocked or stopped for at least ").levelname == "WARNING"
 
 
+async def test_one_record_tells_of_a_delay_whatever_the_number_of_routers(
+    recorded: Recorded, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.session.container.slow_after", slow_callbacks.slow_after)
+    routers = [SockJSRouter(Echo, f"/{number}", slow_callback_duration=MEASURED) for number in range(3)]
+    for router in routers:
+        router._measure_lag()
+    recorded.block()
+    assert len({await recorded.next() for _ in routers}) == 1
+    logged.take("the event loop was blocked or stopped for at least ")
+    # The slow callback of one router explains it to all.
+    recorded.block()
+    routers[1].stats.record_slow_callback(1e9)
+    for _ in routers:
+        await recorded.next()
+    assert logged.records == []
+    for router in routers:
+        await router.close()
+
+
 async def test_a_router_that_is_measured_can_be_freed(recorded: Recorded) -> None:
     router = SockJSRouter(Echo, "/echo")
     router._measure_lag()
     await recorded.next()
     freed = weakref.ref(router)
-    timer = router._lag_probe._timer
-    assert timer is not None
     del router
     gc.collect()
     assert freed() is None
-    # Its timer runs once more.
-    ended = asyncio.Event()
-    asyncio.get_running_loop().call_at(timer.when() + 0.001, ended.set)
-    async with asyncio.timeout(TIMEOUT):
-        await ended.wait()
+    # The timer ends, and so does that of a loop whose routers are closed.
+    loop = asyncio.get_running_loop()
+    await until(lambda: loop not in lag_probe._timers)
+    router = SockJSRouter(Echo, "/echo")
+    router._measure_lag()
+    await recorded.next()
+    await router.close()
+
+
+def test_an_event_loop_that_was_measured_can_be_freed() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def measure() -> SockJSRouter:
+        router = SockJSRouter(Echo, "/echo")
+        router._measure_lag()
+        return router
+
+    router = loop.run_until_complete(measure())
+    loop.close()
+    freed = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert freed() is None
+    assert router.stats.timer_lag == 0
 
 
 def test_a_delay_is_logged_unless_callbacks_explain_it(logged: LogWatch) -> None:
     now = 1000.0
     stats = Stats(list)
     probe = LagProbe(0.1, ThrottledLog(lambda: now), stats)
-    probe.record(0.09)
+    timer = LagTimer()
+    timer.probes.add(probe)
+    timer.record(0.09)
     stats.record_slow_callback(2.0)
-    probe.record(1.5)
+    timer.record(1.5)
     stats.record_slow_callback(0.2)
-    probe.record(0.25)
+    timer.record(0.25)
     assert logged.records == []
     # The callbacks before the last run explain nothing any more.
-    probe.record(0.25)
+    timer.record(0.25)
     record = logged.take("the event loop was blocked or stopped for at least 0.250 s")
     assert record.levelname == "WARNING"
     assert "PYTHONASYNCIODEBUG=1" in record.getMessage()
     now += 60
     stats.record_slow_callback(0.5)
-    probe.record(1.5)
+    timer.record(1.5)
     logged.take("the event loop was blocked or stopped for at least 1.000 s")
     assert stats.timer_lag == 1.5
 
 
-def test_the_timers_of_all_routers_run_together_and_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timer_runs_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000 * INTERVAL
     delays: list[float] = []
-
-    class Timer:
-        def cancel(self) -> None:
-            pass
-
-    def call_later(delay: float, *call: Any) -> Timer:
-        delays.append(delay)
-        return Timer()
-
+    loop = SimpleNamespace(call_later=lambda delay, *call: delays.append(delay))
     monkeypatch.setattr(lag_probe, "monotonic", lambda: now)
-    monkeypatch.setattr(
-        lag_probe, "asyncio", SimpleNamespace(get_running_loop=lambda: SimpleNamespace(call_later=call_later))
-    )
-    probes = [LagProbe(math.inf, ThrottledLog(lambda: now), Stats(list)) for _ in range(2)]
-    probes[0].start()
-    now += INTERVAL / 4
-    probes[1].start()
-    assert delays == pytest.approx([INTERVAL, 0.75 * INTERVAL])
+    monkeypatch.setattr(lag_probe, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    timer = LagTimer()
+    probe = LagProbe(math.inf, ThrottledLog(lambda: now), Stats(list))
+    timer.probes.add(probe)
+    timer.schedule(now)
     # Early, on time, and late.
     for time_of_run, expected in ((1000.99, 1.01), (1002, 1), (1004.75, 0.25)):
         now = time_of_run * INTERVAL
-        probes[0].run()
+        timer.run()
         assert delays[-1] == pytest.approx(expected * INTERVAL)
