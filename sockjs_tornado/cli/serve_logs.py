@@ -92,7 +92,11 @@ def log_access(handler: Any) -> None:
     It has neither session ids nor queries, which may contain tokens.
     """
     request, status = handler.request, handler.get_status()
-    path = mask_session_urls(request.path)
+    path = request.path
+    if not path.isprintable():
+        # A path may have bytes that terminals take for control characters.
+        path = printable(path)
+    path = mask_session_urls(path)
     if not isinstance(handler, AccessLogEntry):
         # It is not of a router, but may be a mistyped URL of a session.
         first, slash, _ = path[1:].partition("/")

@@ -160,7 +160,9 @@ class BaseExchange(Port):
             segments = path.split("/")
             segments[-3 if path.endswith("/") else -2] = "***"
             path = "/".join(segments)
-        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
+        uri = f"{path}{separator}{query}"
+        # It may have bytes that terminals take for control characters.
+        return f"{self.method} {uri if uri.isprintable() else ascii(uri)[1:-1]} ({self.remote_ip})"
 
     def log_error(self, error: BaseException) -> None:
         """Log an error of the server. Tornado's own log would contain the session id."""

@@ -118,6 +118,7 @@ def test_the_log_is_json_with_the_warnings_and_exceptions_of_python(capsys: pyte
         ("/echo/info", 204, "/echo/info"),
         ("/echo/000/secret/xhr_send", 404, "/echo/000/***/xhr_send"),
         ("/echo/000/secret/websocket", 500, "/echo/000/***/websocket"),
+        ("/echo/\x9b2J\x85/secret/xhr", 200, r"/echo/\x9b2J\x85/***/xhr"),
     ],
 )
 def test_a_request_of_a_router_is_logged_without_its_session(

@@ -280,3 +280,11 @@ def test_the_tests_look_for_ids_in_all_logs(id_watch: IdWatch, text: str, is_lea
 )
 def test_the_tests_look_for_ids_in_what_programs_write(line: str, is_leak: bool) -> None:
     assert Ended(0, f"{line}\n", "").leaks == Ended(0, "", f"begin\n{line}\nend\n").leaks == [line] * is_leak
+
+
+async def test_a_path_is_escaped_for_terminals(serve: Serve, connect: Connect, logged: LogWatch) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": raise_it})))
+    client.write("POST /echo/\x9b2J/secret/xhr HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
+    assert (await client.head()).status == 500
+    record = logged.take("Uncaught exception")
+    assert record.getMessage() == r"Uncaught exception in POST /echo/\x9b2J/***/xhr (127.0.0.1)"
