@@ -177,6 +177,8 @@ class SessionRelay:
                 "(--advertise), also as other hosts resolve it, and that no proxy is between the nodes."
             )
             self._container.log.write(logger, logging.WARNING, "not a node", message, request.owner.address)
+            # Another node may claim the session.
+            self._owner_cache.pop(request.key, None)
             if not exchange.responded:
                 endpoint.respond_unavailable(exchange, "relay")
         except OSError as error:

@@ -363,6 +363,7 @@ async def test_another_program_at_the_address_of_a_node(
     for session in sessions[:2]:
         assert (await b.ask(asking("xhr", f"/echo/000/{session}"))).status == 503
     assert logged.take("Another program than node").getMessage().startswith(f"Another program than node {address} ")
+    assert len(b.router.relay._owner_cache) == 1  # type: ignore[union-attr]
     other.stop()
     await other.close_all_connections()
     assert await b.poll(sessions[2]) == LOST
