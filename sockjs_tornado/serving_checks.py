@@ -48,9 +48,10 @@ def check_sockets(sockets: Any, *, required: bool) -> None:
     if not sockets and required:
         raise ValueError("sockets: expected at least one, such as bind_sockets(8080), got none")
     is_list = not isinstance(sockets, socket.socket | int | str)
-    for wrong in [each for each in sockets if not isinstance(each, socket.socket)] if is_list else [sockets]:
+    wrong = [each for each in sockets if not isinstance(each, socket.socket)] if is_list else [sockets]
+    if wrong:
         raise TypeError(
-            f"sockets: expected a list of listening sockets, such as bind_sockets(8080), got {type(wrong).__name__}"
+            f"sockets: expected a list of listening sockets, such as bind_sockets(8080), got {type(wrong[0]).__name__}"
             f"{' in it' if is_list else ''}"
         )
 
