@@ -26,7 +26,7 @@ from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
 from .serving_checks import check_options, check_routers, check_sockets, warn_about_routers
-from .stop_signals import check_signals, handle_signals
+from .stop_signals import check_signals, handle_signals, signal_name
 from .validation import check_seconds
 from .wire.sockets import set_user_timeout
 
@@ -268,7 +268,9 @@ async def serve(
                     on_start(http)
                 number = await received.get()
                 count = sum(router.stats.sessions.total() for router in routers)
-                logger.info("Draining after signal %d: closing %d session(s) over %g s", number, count, drain_time)
+                logger.info(
+                    "Draining after %s: closing %d session(s) over %g s", signal_name(number), count, drain_time
+                )
                 started = loop.time()
                 if on_drain is not None:
                     on_drain(http, number)

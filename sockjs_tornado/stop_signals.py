@@ -88,6 +88,14 @@ class _SignalHandlers:
 _handlers = _SignalHandlers()
 
 
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as SIGTERM. Most real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def check_signals(signals: Any) -> list[int]:
     """Return the numbers of signals.
 

@@ -756,7 +756,14 @@ async def test_behind_trusted_proxies_an_address_has_no_limit_by_default() -> No
 # Callbacks.
 
 
-async def test_the_callbacks_are_called_when_it_starts_and_before_it_drains(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("stop", "logged_as"),
+    [(signal.SIGUSR1, "SIGUSR1"), (signal.SIGRTMIN + 1, f"signal {signal.SIGRTMIN + 1}")],
+    ids=["named", "unnamed"],
+)
+async def test_the_callbacks_are_called_when_it_starts_and_before_it_drains(
+    stop: int, logged_as: str, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[Any] = []
     started = asyncio.Event()
     router = SockJSRouter(Echo, "/echo")
@@ -773,23 +780,23 @@ async def test_the_callbacks_are_called_when_it_starts_and_before_it_drains(capl
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     application = Application(router.urls, log_function=lambda handler: None)
-    arguments: dict[str, Any] = {"on_start": on_start, "on_drain": on_drain, "signals": [signal.SIGUSR1]}
+    arguments: dict[str, Any] = {"on_start": on_start, "on_drain": on_drain, "signals": [stop]}
     serving = asyncio.ensure_future(serve(application, [router], sockets, drain_time=0, **arguments))
     await within(started.wait())
     async with connected(port) as client:
         websocket = await open_websocket(client)
-        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(stop)
         assert await websocket.text() == RESTART
         # The server was stopped.
         with pytest.raises(ConnectionRefusedError):
             await Client.connect(port)
         await client.leave()
         await within(serving)
-    assert calls == [("start", LimitedServer), ("drain", signal.SIGUSR1, False)]
+    assert calls == [("start", LimitedServer), ("drain", stop, False)]
     messages = [record.getMessage() for record in caplog.records if record.name == "sockjs_tornado.serving"]
     assert messages[:2] == [
         f"Serving on 127.0.0.1:{port}",
-        f"Draining after signal {signal.SIGUSR1:d}: closing 1 session(s) over 0 s",
+        f"Draining after {logged_as}: closing 1 session(s) over 0 s",
     ]
     assert re.fullmatch(r"Drained in \d+\.\d s", messages[2])
 

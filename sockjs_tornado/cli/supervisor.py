@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..stop_signals import signal_name
 from .systemd import notify, watchdog_notified
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class Supervisor:
             if replaced is not None:
                 logger.info("Worker %d (process %d) has drained and is replaced", number, worker.pid)
                 continue
-            how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
+            how = f"was ended by {signal_name(-code)}" if code < 0 else f"exited with status {code}"
             if not is_ready and not (
                 self._started.is_set() and any(other.is_ready for other in self._workers.values())
             ):

@@ -416,7 +416,7 @@ async def test_start_and_drain_are_logged(run: Run, visit: Visit) -> None:
     start = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}} {program.pid} INFO sockjs_tornado\.serving: "
     expected = [
         rf"Serving on 127\.0\.0\.1:{program.ports[0]}",
-        r"Draining after signal 15: closing 1 session\(s\) over 0\.1 s",
+        r"Draining after SIGTERM: closing 1 session\(s\) over 0\.1 s",
         r"Drained in \d\.\d s",
     ]
     assert len(lines) == 3

@@ -152,7 +152,7 @@ async def test_a_worker_that_is_killed_is_replaced(running: Running, caplog: pyt
     os.kill(pids[1], signal.SIGKILL)
     after = await running.all_ready(pids[1])
     assert after[0] == pids[0]
-    assert messages(caplog) == ["Worker 1 (process P) was ended by signal 9; replacing it in 0.1 s"]
+    assert messages(caplog) == ["Worker 1 (process P) was ended by SIGKILL; replacing it in 0.1 s"]
     os.kill(after[1], signal.SIGTERM)
     await running.all_ready(after[1])
     assert messages(caplog) == ["Worker 1 (process P) exited with status 0; replacing it in 0.2 s"]
@@ -167,7 +167,7 @@ async def test_after_a_long_time_the_delay_is_short_again(
     for _ in range(2):
         os.kill(pids[0], signal.SIGKILL)
         pids = await running.all_ready(pids[0])
-    assert messages(caplog) == ["Worker 0 (process P) was ended by signal 9; replacing it in 0.1 s"] * 2
+    assert messages(caplog) == ["Worker 0 (process P) was ended by SIGKILL; replacing it in 0.1 s"] * 2
 
 
 async def test_if_the_system_refuses_a_process_the_others_go_on(

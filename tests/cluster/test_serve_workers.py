@@ -130,7 +130,7 @@ async def test_a_worker_that_is_killed_is_replaced(run: Run, meet: Meet) -> None
     await until(lambda: count(program, "Serving on") == 3)
     assert len(workers_of(program)) == 2
     assert len({*before, *workers_of(program)}) == 3
-    assert count(program, " was ended by signal 9; replacing it in 0.1 s") == 1
+    assert count(program, " was ended by SIGKILL; replacing it in 0.1 s") == 1
     clients = [await meet(port, transport) for transport in ("websocket", "xhr_streaming") for _ in range(5)]
     await clients[0].send("hello")
     for client in clients:
