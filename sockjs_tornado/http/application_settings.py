@@ -18,6 +18,9 @@ _NAMES: Final = {
     "websocket_ping_timeout": "websocket_ping_timeout",
 }
 
+#: Names of a router's settings that an application may well have for another purpose.
+GENERIC_NAMES: Final = frozenset({"base_url", "json_encode", "transports"})
+
 
 def own_settings(given: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the settings that a router was created with.
@@ -55,5 +58,5 @@ def with_application_settings(settings: Settings, own: frozenset[str], applicati
 
 def misplaced_settings(own: frozenset[str], application: Any) -> list[str]:
     """Return the names of a router's settings that only the application has, where the router does not read them."""
-    names = {field.name for field in dataclasses.fields(Settings)} - own - set(_NAMES)
+    names = {field.name for field in dataclasses.fields(Settings)} - own - GENERIC_NAMES - set(_NAMES)
     return sorted(names.intersection(getattr(application, "settings", ())))

@@ -122,7 +122,7 @@ async def test_settings_of_a_router_that_only_the_application_has_are_logged(
     serve: Serve, connect: Connect, logged: LogWatch
 ) -> None:
     router = SockJSRouter(Echo, "/echo", heartbeat_delay=20)
-    misplaced = {"allowed_origins": ["https://a.example"], "max_sessions": 5, "heartbeat_delay": 20, "debug": False}
+    misplaced = {"allowed_origins": ["https://a.example"], "max_sessions": 5, "heartbeat_delay": 20, "base_url": "/"}
     client = await connect(await serve(router, **misplaced))
     for _ in range(2):
         assert (await client.ask("GET", "/echo/info")).status == 200
