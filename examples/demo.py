@@ -23,18 +23,19 @@ from sockjs_tornado import SockJSRouter
 
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
 NO_REDIS = """<p><strong>Recovery</strong> needs a Redis, to which it writes. Stop the demo, and start it again:</p>
-<pre>make demo REDIS=redis://localhost</pre>"""
+<pre>make demo{port} REDIS=redis://localhost</pre>"""
 
 
 class Home(RequestHandler):
     """The landing page."""
 
-    def initialize(self, has_recovery: bool) -> None:
+    def initialize(self, has_recovery: bool, port: str) -> None:
         self.has_recovery = has_recovery
+        self.port = port
 
     def get(self) -> None:
         begin, recovery_link, end = PAGE.split("<!-- recovery -->")
-        self.finish(begin + (recovery_link if self.has_recovery else NO_REDIS) + end)
+        self.finish(begin + (recovery_link if self.has_recovery else NO_REDIS.format(port=self.port)) + end)
 
 
 async def main() -> None:
@@ -57,7 +58,8 @@ async def main() -> None:
         pages += recovery.url_specs()
         ticking = asyncio.ensure_future(recovery.tick(options.redis, every=1, history=100, secret=None))
     watch = dashboard.make_dashboard(routers)
-    home = URLSpec("/", Home, {"has_recovery": options.redis is not None})
+    port = "" if options.port == parser.get_default("port") else f" PORT={options.port}"
+    home = URLSpec("/", Home, {"has_recovery": options.redis is not None, "port": port})
     try:
         specs = [home, *pages, *watch.urls]
         await serve([*routers.values()], specs, options.host, options.port, others=[watch.router])
