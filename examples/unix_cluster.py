@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from common import address, arguments
@@ -45,9 +46,7 @@ async def run_worker(options: argparse.Namespace) -> None:
 
 async def run_supervisor(options: argparse.Namespace) -> int:
     """Start the processes; stop all of them on SIGINT or SIGTERM, or when one of them exits."""
-    # The socket reserves the port; it does not listen, so it gets no connections.
-    with reserve(options.host, options.port) as reserved, tempfile.TemporaryDirectory() as directory:
-        port = reserved.getsockname()[1]
+    with reserve(options.host, options.port) as port, tempfile.TemporaryDirectory() as directory:
         more = ["--host", options.host, "--port", str(port), "--workers", str(options.workers)]
         workers = [
             # In process groups of their own, so that only the parent process receives Ctrl-C; it sends SIGTERM.
@@ -80,13 +79,17 @@ def count_listening(directory: str) -> int:
     return len(list(Path(directory).glob("*.sock")))
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """Return a socket that reserves a port on which other sockets of this user may listen."""
+@contextlib.contextmanager
+def reserve(host: str, port: int) -> Iterator[int]:
+    """Reserve a port, on which other sockets of this user may listen, and return it."""
     family, _, _, _, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(socket_address)
-    return sock
+    with socket.socket(family) as sock:
+        # Connections of an earlier server on the port may still be in TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(socket_address)
+        # It does not listen, so it gets no connections.
+        yield sock.getsockname()[1]
 
 
 def main() -> None:
