@@ -797,7 +797,9 @@ async def test_the_fixture_connects(sockjs_connect: Connect) -> None:
 def run_pytest(directory: Path) -> tuple[int, str]:
     """Run the tests in a directory; return the exit status and the output."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-q", "."]
-    ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT * 4)
+    ended = subprocess.run(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT * 4
+    )
     return ended.returncode, ended.stdout
 
 
@@ -817,6 +819,21 @@ async def test_it(sockjs_connect):
     assert status == 1
     assert "ValueError: a mistake" in output
     assert "1 passed, 1 error" in output
+
+
+def test_without_pytest_asyncio_the_error_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        """
+import sys
+
+sys.modules["pytest_asyncio"] = None
+pytest_plugins = ["sockjs_tornado.testing.fixtures"]
+"""
+    )
+    status, output = run_pytest(tmp_path)
+    assert status != 0
+    assert "sockjs_tornado.testing.fixtures requires pytest-asyncio (" in output
+    assert "): pip install pytest-asyncio\n" in output
 
 
 def test_the_tests_of_the_documentation_pass(tmp_path: Path) -> None:

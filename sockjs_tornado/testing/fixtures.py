@@ -1,4 +1,4 @@
-"""A fixture for pytest. It needs pytest-asyncio. Put into ``conftest.py``::
+"""A fixture for pytest. It requires pytest-asyncio. Put into the top-level ``conftest.py``::
 
     pytest_plugins = ["sockjs_tornado.testing.fixtures"]
 
@@ -11,7 +11,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-import pytest_asyncio
+try:
+    import pytest_asyncio
+except ImportError as error:
+    raise ImportError(
+        f"sockjs_tornado.testing.fixtures requires pytest-asyncio ({error}): pip install pytest-asyncio",
+        name=error.name,
+    ) from error
 
 from .client import MemoryClient
 from .opening import connect
