@@ -82,12 +82,16 @@ class LagTimer:
 
     def run(self) -> None:
         """Called by the event loop."""
-        if not self.probes:
+        # References, since the garbage collector may remove routers at any time.
+        probes = list(self.probes)
+        if not probes:
             del _timers[asyncio.get_running_loop()]
             return
         now = monotonic()
-        self.record(max(now - self._due, 0.0))
+        lag = max(now - self._due, 0.0)
+        # First, since the application's log may raise an exception.
         self.schedule(now)
+        self.record(lag)
 
     def record(self, lag: float) -> None:
         """Record that the timer has run ``lag`` seconds late. It is logged once, whatever the number of routers."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import math
 import time
 import weakref
@@ -241,3 +242,26 @@ def test_the_timer_runs_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> Non
         now = time_of_run * INTERVAL
         timer.run()
         assert delays[-1] == pytest.approx(expected * INTERVAL)
+
+
+def test_an_exception_of_the_log_does_not_end_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    now = 1000 * INTERVAL
+    delays: list[float] = []
+    loop = SimpleNamespace(call_later=lambda delay, *call: delays.append(delay))
+    monkeypatch.setattr(lag_probe, "monotonic", lambda: now)
+    monkeypatch.setattr(lag_probe, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    timer = LagTimer()
+    probe = LagProbe(0.1, ThrottledLog(lambda: now), Stats(list))
+    timer.probes.add(probe)
+    timer.schedule(now)
+    lag_probe.logger.addFilter(fail)
+    try:
+        now *= 2
+        with pytest.raises(ZeroDivisionError):
+            timer.run()
+    finally:
+        lag_probe.logger.removeFilter(fail)
+    assert len(delays) == 2
