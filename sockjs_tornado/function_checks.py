@@ -1,16 +1,21 @@
 """Checks of functions that an application passes: callbacks, encoders and others."""
 
+import dis
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from inspect import getattr_static
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Final
 
 from .exceptions import ConfigurationError
 from .validation import safe_repr
+
+#: The instructions that load the first argument of getattr(), and nothing else.
+_LOADS_OF_AN_OBJECT: Final = {"LOAD_DEREF", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_GLOBAL"}
 
 _PACKAGE = __name__.removesuffix("function_checks")
 
@@ -116,7 +121,8 @@ class UsedNames:
         if not any(name in vars(base) for base in self._bases):
             return False
         # With getattr, messages of clients may select the method. The method itself may call that of the base class.
-        is_used = any(key != name and not names.isdisjoint((name, "getattr")) for key, names in self._own)
+        used = (each for key, names in self._own if key != name for each in names)
+        is_used = any(each == name or (each.endswith("*") and name.startswith(each[:-1])) for each in used)
         return not is_used and name not in self._elsewhere
 
     def is_unused_method(self, name: str) -> bool:
@@ -134,7 +140,10 @@ def _count_references(kind: type, name: str) -> int:
 
 
 def _names_in(members: Iterable[object]) -> set[str]:
-    """Return the names of globals and attributes that some functions use, and the functions behind other members."""
+    """Return the names of globals and attributes that some functions use, and the functions behind other members.
+
+    For each getattr(), the beginning of the names that it may get is in the set, with an asterisk.
+    """
     names: set[str] = set()
     found: list[Any] = list(members)
     seen: set[int] = set()
@@ -145,6 +154,10 @@ def _names_in(members: Iterable[object]) -> set[str]:
         seen.add(id(each))
         if kind is CodeType:
             names.update(each.co_names)
+            if "getattr" in each.co_names:
+                # Names in a table, for example.
+                names.update(text for text in each.co_consts if type(text) is str and text.isidentifier())
+                names.update(f"{prefix}*" for prefix in _prefixes_of_getattr(each))
             found += (constant for constant in each.co_consts if type(constant) is CodeType)
         elif kind is property:
             found += each.fget, each.fset
@@ -157,6 +170,29 @@ def _names_in(members: Iterable[object]) -> set[str]:
             # Of cached properties, for example. Not getattr(), which runs the code of lazy objects.
             found += (getattr_static(each, part, None) for part in ("__wrapped__", "func"))
     return names
+
+
+def _prefixes_of_getattr(code: CodeType) -> Iterator[str]:
+    """Yield the beginning of the names that each getattr() of a function may get, which is empty if it is not known.
+
+    It is the text that follows the object, such as ``self`` or ``self.user``. That text may be the whole name.
+    """
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for index, step in enumerate(steps):
+        if step.argval != "getattr" or not step.opname.startswith("LOAD_"):
+            continue
+        first = index + 1
+        second = first + 1
+        while second < len(steps) and steps[second].opname == "LOAD_ATTR":
+            second += 1
+        is_known = (
+            steps[first].opname in _LOADS_OF_AN_OBJECT
+            and steps[second].opname == "LOAD_CONST"
+            and type(steps[second].argval) is str
+            # A method of the text, such as join(), may return anything.
+            and (steps[second + 1].opname not in ("LOAD_ATTR", "LOAD_METHOD") or steps[second + 1].argval == "format")
+        )
+        yield re.split("[%{]", steps[second].argval)[0] if is_known else ""
 
 
 class UnusedMethods:

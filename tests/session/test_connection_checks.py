@@ -165,6 +165,56 @@ def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "helper",
+    [
+        lambda self, message: getattr(self, "send")(message),  # noqa: B009
+        lambda self, info: getattr(info, "user", None),
+        lambda self, info: getattr(self.session.user, "name", nothing),
+        lambda self, message: getattr(self, "cmd_" + message)(),
+        lambda self, message: getattr(self, f"cmd_{message}")(),
+        lambda self, message: getattr(self, "cmd_%s" % message, None),  # noqa: UP031
+        lambda self, message: getattr(self, "cmd_{}".format(message))(),  # noqa: UP032
+        lambda self, message: [getattr(self, "cmd_" + message)() for _ in message],
+    ],
+)
+def test_a_getattr_that_does_not_select_the_misspelt_callback_is_no_use_of_it(helper: Any) -> None:
+    with pytest.warns(UserWarning, match=r"^Chat\.on_connect is never called by SockJS: rename it to on_open,"):
+        SockJSRouter(with_methods(on_connect=nothing, on_message=nothing, helper=helper), "/chat")
+    with pytest.warns(UserWarning, match=r"^Chat\.on_mesage is never called by SockJS: rename it to on_message,"):
+        SockJSRouter(with_methods(on_mesage=nothing, helper=helper), "/chat")
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        lambda self, message: getattr(self, message)(),
+        lambda self, message: getattr(self, "on_" + message)(),
+        lambda self, message: getattr(self, f"on_{message}")(),
+        lambda self, message: getattr(self, "on_%s" % message)(),  # noqa: UP031
+        lambda self, message: getattr(self, "on_{}".format(message), None),  # noqa: UP032
+        lambda self, message: getattr(self, "_".join(("on", message)))(),
+        lambda self, message: getattr(self, f"{message}_connect")(),
+        lambda self, message: getattr(self, "%s_connect" % message)(),  # noqa: UP031
+        lambda self, message: getattr(self, message + "_connect", None),
+        lambda self, message: getattr(self, {"hello": "on_connect"}[message])(),
+        lambda self, message: getattr(self, {"hello": "on_connect", "bye": "bye"}.get(message, "bye"))(),
+        lambda self, message: getattr(self, "bye" if message == "bye" else "on_connect")(),
+        lambda self, message: getattr(self, ("bye", "on_connect")[message])(),
+        lambda self, message: getattr(self, "on_connect")(),  # noqa: B009
+        lambda self, message: getattr(self.parts[message], "on_connect")(),  # noqa: B009
+        lambda self, message: getattr(self, self.prefix + "x"),
+        lambda self, message: getattr(*self.found(message)),
+        lambda self, message: list(map(getattr, [self], [message])),
+        lambda self, message: getattr,
+        lambda self, message: [getattr(self, "on_" + name) for name in message],
+    ],
+)
+def test_a_getattr_that_may_select_a_method_is_a_use_of_it(helper: Any) -> None:
+    with warnings.catch_warnings(action="error"):
+        SockJSRouter(with_methods(on_connect=nothing, on_message=nothing, helper=helper), "/chat")
+
+
+@pytest.mark.parametrize(
     ("name", "instead"),
     [
         ("on_error", "an exception of a callback is"),
