@@ -127,7 +127,8 @@ class LoopWatchdog:
                         logging.WARNING,
                         "The event loop has been blocked for at least %.0f s, in which no client was served. Use "
                         "`async def`, and there `await asyncio.to_thread(...)` for blocking calls, and `await "
-                        "asyncio.sleep(0)` in a long loop. The callback is here:\n%s",
+                        "asyncio.sleep(0)` in a long loop. A loop that catches exceptions must end at "
+                        "ConnectionClosed. The callback is here:\n%s",
                         2 * BLOCKED_AFTER,
                     )
             elif not is_reported:

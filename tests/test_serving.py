@@ -252,7 +252,9 @@ async def test_a_blocked_event_loop_is_reported_while_it_serves(
             assert written.wait(TIMEOUT)
     finally:
         loop_watchdog.logger.removeFilter(note)
-    assert "written.wait(TIMEOUT)" in logged.take("The event loop has been blocked for at least").getMessage()
+    report = logged.take("The event loop has been blocked for at least").getMessage()
+    assert "written.wait(TIMEOUT)" in report
+    assert "A loop that catches exceptions must end at ConnectionClosed." in report
 
 
 async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) -> None:
