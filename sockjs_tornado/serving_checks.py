@@ -17,7 +17,16 @@ from .wire.tornado_internals import AcceptingServer
 logger = logging.getLogger(__name__)
 
 _TLS = "use ssl_options={'certfile': ..., 'keyfile': ...}"
-_TLS_NAMES: Final = dict.fromkeys(("cert", "certfile", "key", "keyfile", "ssl", "ssl_context", "sslcontext"), _TLS)
+_TIMES = "use drain_time, the seconds over which the sessions are closed, and deadline, the maximum"
+_ENDS = "use on_drain, which is called before the sessions are closed, or continue after `await serve(...)`"
+
+#: Names that other servers have for options, each with what to do instead.
+_OTHER_NAMES: Final = {
+    **dict.fromkeys(("cert", "certfile", "key", "keyfile", "ssl", "ssl_context", "sslcontext"), _TLS),
+    **dict.fromkeys(("drain", "drain_timeout", "grace", "grace_period", "graceful_timeout"), _TIMES),
+    **dict.fromkeys(("shutdown_timeout", "stop_timeout", "timeout"), _TIMES),
+    **dict.fromkeys(("on_exit", "on_shutdown", "on_stop"), _ENDS),
+}
 
 
 def _keywords(function: Any) -> list[str]:
@@ -34,8 +43,8 @@ def check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) ->
             continue
         if name in settings:
             hint = f"it is a setting of the router: SockJSRouter(connection, prefix, {name}=...)"
-        elif name in _TLS_NAMES or name in MISPLACED:
-            hint = _TLS_NAMES.get(name) or MISPLACED[name]
+        elif name in _OTHER_NAMES or name in MISPLACED:
+            hint = _OTHER_NAMES.get(name) or MISPLACED[name]
         elif nearest := difflib.get_close_matches(name, known, n=1):
             hint = f"the nearest is {nearest[0]}"
         else:

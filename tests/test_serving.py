@@ -543,6 +543,19 @@ async def test_other_arguments_are_rejected_at_once() -> None:
         sock.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        *((name, "use drain_time, the") for name in ("drain", "timeout", "shutdown_timeout", "grace_period")),
+        *((name, "use on_drain, which") for name in ("on_stop", "on_shutdown")),
+    ],
+)
+async def test_an_option_of_another_server_is_explained(name: str, hint: str) -> None:
+    options: dict[str, Any] = {name: 5}
+    with pytest.raises(TypeError, match=f"^serve: unexpected argument '{name}'; {hint}"):
+        await serve(Application(), [], [], **options)
+
+
 @pytest.mark.parametrize("server", ["native", "tornado"])
 @pytest.mark.parametrize(
     ("options", "text"),
