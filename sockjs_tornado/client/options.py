@@ -239,7 +239,7 @@ class Options(Validated):
     max_queue_bytes: int = option(_BYTES, is_count)
     reconnect: bool | Backoff = option("True, False or a Backoff", lambda value: isinstance(value, bool | Backoff))
     final_codes: Collection[int] = option(
-        "a list of close codes, which are integers", _are_close_codes, hint=_show_codes
+        "a list of close codes, which are integers of 0-65535", _are_close_codes, hint=_show_codes
     )
     on_reconnect: Callable[[Any], Awaitable[object] | None] | None = option("a callable or None", or_none(callable))
     on_disconnect: Callable[[Any, int, str], Awaitable[object] | None] | None = option(

@@ -267,9 +267,15 @@ def test_credentials_are_given_once() -> None:
         ({"max_message_size": 1.5}, "max_message_size: expected a number of bytes above 0, got 1.5"),
         ({"max_queue_bytes": 0}, "max_queue_bytes: expected a number of bytes above 0, got 0"),
         ({"reconnect": 5}, "reconnect: expected True, False or a Backoff, got 5"),
-        ({"final_codes": 5}, "final_codes: expected a list of close codes, which are integers, got 5"),
-        ({"final_codes": ["4000"]}, "final_codes: expected a list of close codes, which are integers, got list ['4000"),
-        ({"final_codes": [99999]}, "final_codes: expected a list of close codes, which are integers, got list [99999]"),
+        ({"final_codes": 5}, "final_codes: expected a list of close codes, which are integers of 0-65535, got 5"),
+        (
+            {"final_codes": ["4000"]},
+            "final_codes: expected a list of close codes, which are integers of 0-65535, got list ['",
+        ),
+        (
+            {"final_codes": [99999]},
+            "final_codes: expected a list of close codes, which are integers of 0-65535, got list [9",
+        ),
         ({"final_codes": [4000]}, "final_codes: without reconnect=True or a Backoff, it would have no effect"),
         ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
         ({"on_disconnect": "f"}, "on_disconnect: expected a callable or None, got str"),
