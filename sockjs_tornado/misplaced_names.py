@@ -33,6 +33,9 @@ _PLACES: Final = {
     _PROCESSES: "processes workers",
 }
 
+#: Names of a router's settings that an application may well have for another purpose.
+GENERIC_NAMES: Final = frozenset({"base_url", "json_encode", "transports"})
+
 #: Where names belong that are neither settings nor misspelt.
 MISPLACED: Final[Mapping[str, str]] = {
     name: f"it is {place.format(name)}" for place, names in _PLACES.items() for name in names.split()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..exceptions import ConfigurationError
+from ..misplaced_names import GENERIC_NAMES
 from ..settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -17,9 +18,6 @@ _NAMES: Final = {
     "websocket_ping_interval": "websocket_ping_interval",
     "websocket_ping_timeout": "websocket_ping_timeout",
 }
-
-#: Names of a router's settings that an application may well have for another purpose.
-GENERIC_NAMES: Final = frozenset({"base_url", "json_encode", "transports"})
 
 
 def own_settings(given: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..function_checks import UsedNames, accepts, is_of_package, parameters_of
+from ..misplaced_names import GENERIC_NAMES
 from ..protocol import JSONValue
 from ..settings import Settings
 from ..validation import warn_application
@@ -206,7 +207,7 @@ def warn_about_attributes(kind: object, settings: Settings) -> None:
     for field in dataclasses.fields(settings):
         name = field.name
         value = getattr(kind, name, None)
-        if value is None or not field.metadata["check"](value):
+        if value is None or name in GENERIC_NAMES or not field.metadata["check"](value):
             continue
         # It may be the application's own, or where it keeps what it gives to the router.
         is_given = settings[name] != field.default or settings[name] == value

@@ -285,6 +285,8 @@ def test_a_connection_that_carries_no_channels_is_rejected() -> None:
         type("Chat", (SockJSConnection, type("Mixin", (), {"on_message": nothing})), {"on_message": nothing}),
         with_methods(base_url="/x", on_message=lambda self, message: self.base_url),
         with_methods(base_url=5, transports=["a"], allowed_origins=None),
+        # The application may read these from outside.
+        with_methods(base_url="https://api.example.com", transports=["websocket"], json_encode=staticmethod(str)),
         # The router may have got it from there.
         with_methods(heartbeat_delay=25),
         # Other objects call these helper methods, for commands of clients, for example.
