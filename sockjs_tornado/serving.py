@@ -25,7 +25,7 @@ from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .server.proxies import TrustedProxies
-from .serving_checks import check_options, check_routers, check_sockets, warn_about_routers
+from .serving_checks import check_not_importing, check_options, check_routers, check_sockets, warn_about_routers
 from .stop_signals import check_signals, handle_signals, signal_name
 from .validation import check_seconds
 from .wire.sockets import set_user_timeout
@@ -221,6 +221,7 @@ async def serve(
             ``on_start`` or ``on_drain`` is ``async def`` or has other parameters than it is called with.
         ClusterError: A cluster cannot be started.
     """
+    check_not_importing()
     check_session_close(code, reason)
     check_seconds("drain_time", drain_time)
     check_seconds("deadline", deadline)

@@ -6,8 +6,10 @@ import inspect
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
+from .exceptions import ConfigurationError
 from .http.application_rules import has_known_rules, routers_as_targets, routers_of, warn_about_routes
 from .misplaced_names import MISPLACED
 from .router import SockJSRouter
@@ -50,6 +52,18 @@ def check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) ->
         else:
             hint = "its documentation lists all"
         raise TypeError(f"serve: unexpected argument {name!r}; {hint}")
+
+
+#: Whether the command ``serve`` imports the application at present.
+is_importing: ContextVar[bool] = ContextVar("is_importing", default=False)
+
+
+def check_not_importing() -> None:
+    """Raise ConfigurationError if the import of the application would only end when its own server does."""
+    if is_importing.get():
+        raise ConfigurationError(
+            'it runs a server when it is imported; let it do so only under `if __name__ == "__main__":`'
+        )
 
 
 def check_sockets(sockets: Any, *, required: bool) -> None:

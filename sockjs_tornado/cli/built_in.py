@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
 from ..protocol import Message
+from ..serving_checks import is_importing
 from ..session.connection_info import ConnectionInfo
 
 logger = logging.getLogger(__name__)
@@ -60,14 +61,16 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
         hint = f", which is a module: append the name of the class, {name}.Class" if is_module else ""
         raise ConfigurationError(f"connection: {expected}, got {path!r}{hint}")
     try:
-        with _slow_import_logged(module):
+        with _import_of(module):
             parent = importlib.import_module(module)
             if not hasattr(parent, name) and hasattr(parent, "__path__") and _is_module(f"{module}.{name}"):
                 importlib.import_module(f"{module}.{name}")
         found = getattr(parent, name)
     except (ImportError, AttributeError, ValueError) as error:
-        # If the module exists, one that it imports is missing.
-        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+        # If the module exists, one that it imports is missing, or it creates a router or runs a server.
+        if isinstance(error, ConfigurationError) or (
+            isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}.")
+        ):
             raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
         hint = ""
         if name == "py":
@@ -85,8 +88,8 @@ def load_connection(path: str) -> Callable[[Any], SockJSConnection]:
 
 
 @contextlib.contextmanager
-def _slow_import_logged(module: str) -> Iterator[None]:
-    """Log if an import does not end, which it never does if the module serves."""
+def _import_of(module: str) -> Iterator[None]:
+    """Make serve() fail in an import, and log if the import does not end, which it never does if the module serves."""
     timer = threading.Timer(
         SLOW_IMPORT,
         logger.warning,
@@ -99,9 +102,11 @@ def _slow_import_logged(module: str) -> Iterator[None]:
     )
     timer.daemon = True
     timer.start()
+    token = is_importing.set(True)
     try:
         yield
     finally:
+        is_importing.reset(token)
         timer.cancel()
         # Before the process may fork.
         timer.join()

@@ -36,7 +36,7 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 from tornado.web import Application, RequestHandler
 
 import sockjs_tornado
-from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
+from sockjs_tornado import ConfigurationError, ConnectionInfo, SockJSConnection, SockJSRouter, browser_files
 from sockjs_tornado.cli import built_in, main, serve_process, silence_tornado
 from sockjs_tornado.cli.built_in import BUILT_IN, Chat, load_connection
 from sockjs_tornado.cli.connect import _report_disconnect, _run_client
@@ -165,7 +165,27 @@ def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: 
     assert load_connection("module_in_the_current_directory.Chat") is SockJSConnection
 
 
-def test_a_module_that_serves_when_it_is_imported_is_reported(
+def test_a_module_that_serves_when_it_is_imported_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_that_runs.py").write_text(
+        "import asyncio\nfrom tornado.web import Application\nfrom sockjs_tornado import SockJSConnection as Chat\n"
+        "from sockjs_tornado.serving import serve\n"
+        "async def main():\n    await serve(Application(), [], [])\nasyncio.run(main())\n"
+    )
+    (tmp_path / "module_with_a_router.py").write_text(
+        "from sockjs_tornado import SockJSConnection as Chat, SockJSRouter\nSockJSRouter(Chat, '/chat', nothing=5)"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^connection: cannot import module_that_runs: it runs a server when it is imported; let it do so only "
+        'under `if __name__ == "__main__":`$',
+    ):
+        load_connection("module_that_runs.Chat")
+    with pytest.raises(ConfigurationError, match=r"^connection: cannot import module_with_a_router: nothing: unknown"):
+        load_connection("module_with_a_router.Chat")
+
+
+def test_an_import_that_does_not_end_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
     written = threading.Event()
