@@ -122,7 +122,7 @@ class UsedNames:
             return False
         # With getattr, messages of clients may select the method. The method itself may call that of the base class.
         used = (each for key, names in self._own if key != name for each in names)
-        is_used = any(each == name or (each.endswith("*") and name.startswith(each[:-1])) for each in used)
+        is_used = any(each == name or (each.endswith("*") and name.lower().startswith(each[:-1])) for each in used)
         return not is_used and name not in self._elsewhere
 
     def is_unused_method(self, name: str) -> bool:
@@ -173,7 +173,7 @@ def _names_in(members: Iterable[object]) -> set[str]:
 
 
 def _prefixes_of_getattr(code: CodeType) -> Iterator[str]:
-    """Yield the beginning of the names that each getattr() of a function may get, which is empty if it is not known.
+    """Yield the beginning, in lower case, of the names that each getattr() of a function may get; empty if unknown.
 
     It is the text that follows the object, such as ``self`` or ``self.user``. That text may be the whole name.
     """
@@ -192,7 +192,9 @@ def _prefixes_of_getattr(code: CodeType) -> Iterator[str]:
             # A method of the text, such as join(), may return anything.
             and (steps[second + 1].opname not in ("LOAD_ATTR", "LOAD_METHOD") or steps[second + 1].argval == "format")
         )
-        yield re.split("[%{]", steps[second].argval)[0] if is_known else ""
+        # Up to %s or {}. Methods such as lower() and replace("-", "_") may change the rest.
+        beginning = re.match(r"\w*", steps[second].argval) if is_known else None
+        yield beginning[0].lower() if beginning else ""
 
 
 class UnusedMethods:

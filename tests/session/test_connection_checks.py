@@ -193,6 +193,8 @@ def test_a_getattr_that_does_not_select_the_misspelt_callback_is_no_use_of_it(he
         lambda self, message: getattr(self, "on_%s" % message)(),  # noqa: UP031
         lambda self, message: getattr(self, "on_{}".format(message), None),  # noqa: UP032
         lambda self, message: getattr(self, "_".join(("on", message)))(),
+        lambda self, message: getattr(self, ("ON_" + message).lower())(),
+        lambda self, message: getattr(self, f"on-{message}".replace("-", "_"))(),
         lambda self, message: getattr(self, f"{message}_connect")(),
         lambda self, message: getattr(self, "%s_connect" % message)(),  # noqa: UP031
         lambda self, message: getattr(self, message + "_connect", None),
